@@ -1,0 +1,30 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both are fast when .venv stands.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/installed
+	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The exact set that is tested; torch first, so that nothing asks for another build of it.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+bench: .venv/installed
+	$(BIN)/python tests/benchmarks/overhead.py
+
+clean:
+	rm -rf .venv runs build *.egg-info

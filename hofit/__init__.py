@@ -1,0 +1,29 @@
+"""hofit: MAP and empirical-Bayes fits of Pyro models, with optimizer mixes from YAML.
+
+Names are resolved when they are first used: ``import hofit`` does not import torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["FitResult", "errors", "fit", "optim", "resume"]
+
+if TYPE_CHECKING:
+    from . import errors, optim
+    from .api import fit, resume
+    from .fitting.result import FitResult
+
+_HOME = {"fit": "api", "resume": "api", "FitResult": "fitting.result", "errors": "errors", "optim": "optim"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOME:
+        raise AttributeError(f"module 'hofit' has no attribute {name!r}")
+    module = import_module(f".{_HOME[name]}", __name__)
+    return module if name in ("errors", "optim") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,58 @@
+"""The command line: one file a command, gathered here. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from . import check, fit, optimizers, report, resume
+
+app = typer.Typer(
+    name="hofit",
+    help="Fit Pyro models: MAP with optimizer mixes from YAML, checkpoints, and a verdict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"hofit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("fit")(fit.command)
+app.command("resume")(resume.command)
+app.command("check")(check.command)
+app.command("optimizers")(optimizers.command)
+app.command("report")(report.command)
+
+
+def main() -> None:
+    """Run the command line; errors of the user's become one clear message and the contract's exit code."""
+    from ..errors import HofitError
+
+    try:
+        app()
+    except HofitError as error:
+        print(f"hofit: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("hofit: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,26 @@
+"""``hofit resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .fit import Screen
+from .options import Quiet, Sets
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or a run directory.")],
+    set: Sets = None,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Go on although the model or data file changed.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on from a checkpoint, exactly where it stopped."""
+    from ..api import ResumeRequest, run_resume
+
+    screen = Screen(quiet)
+    screen.close(run_resume(ResumeRequest(checkpoint, list(set or []), allow_changed, watch=screen.watch)))

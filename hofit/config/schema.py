@@ -1,0 +1,144 @@
+"""What a config may say, with its defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from ..patterns import invalid
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, validate_default=False)
+
+
+def _patterns(value: str | list[str]) -> str | list[str]:
+    for pattern in [value] if isinstance(value, str) else value:
+        wrong = invalid(pattern)
+        if wrong:
+            raise ValueError(wrong)
+    if value == []:
+        raise ValueError("an empty list matches nothing")
+    return value
+
+
+Patterns = Annotated[str | list[str], AfterValidator(_patterns)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _pattern_keys(value: dict[str, Any]) -> dict[str, Any]:
+    for pattern in value:
+        _patterns(pattern)
+    return value
+
+
+PatternMap = Annotated[dict[str, Any], AfterValidator(_pattern_keys)]
+
+
+class Column(_Strict):
+    """One model argument made from a column of the table."""
+
+    column: str | list[str]
+    codes: bool = False
+    levels: str | None = None
+    order: list[Any] | None = None
+    dtype: Literal["float", "float32", "float64", "long", "int", "bool"] | None = None
+
+    @model_validator(mode="after")
+    def _codes_or_numbers(self) -> Column:
+        if not self.codes:
+            if self.levels is not None or self.order is not None:
+                raise ValueError("levels and order need codes: true")
+            if isinstance(self.column, list):
+                raise ValueError("several columns need codes: true (the combinations that occur)")
+        elif self.dtype is not None:
+            raise ValueError("codes are always long: leave dtype out")
+        return self
+
+
+def _column_shorthand(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+class Data(_Strict):
+    path: str | None = None
+    columns: dict[str, Annotated[Column, BeforeValidator(_column_shorthand)]] = {}
+    missing: Literal["error", "drop"] = "error"
+    arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+
+
+class Objective(_Strict):
+    type: Literal["map", "map_unconstrained"] = "map"
+
+
+def _objective_shorthand(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class Init(_Strict):
+    strategy: Literal["median", "sample", "zero", "uniform"] = "median"
+    values: PatternMap = {}
+    jitter: NotNegative = 0.0
+
+
+class OptimizerEntry(BaseModel):
+    """One entry of the mix. What it holds beside these keys are the optimizer's own options."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    params: Patterns
+    optimizer: str
+    schedule: dict[str, Any] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @property
+    def patterns(self) -> list[str]:
+        return [self.params] if isinstance(self.params, str) else list(self.params)
+
+
+class Stop(_Strict):
+    """When to stop. ``gradient`` bounds the max-norm; ``decrement`` None means 1e-12 · max(1, |loss|)."""
+
+    max_iterations: Annotated[int, Field(ge=0)] = 1000
+    max_seconds: Positive | None = None
+    gradient: NotNegative = 1.0e-6
+    decrement: NotNegative | None = None
+    relative_loss: NotNegative = 1.0e-12
+    patience: Count = 3
+
+
+class Progress(_Strict):
+    every: Count = 10
+
+
+class CheckpointPolicy(_Strict):
+    every: Count = 50
+    seconds: Positive = 60.0
+    keep: Annotated[int, Field(ge=2)] = 2
+
+
+class Config(_Strict):
+    """The whole config; its field names are the contract with users."""
+
+    model: str | None = None
+    data: Data = Data()
+    objective: Annotated[Objective, BeforeValidator(_objective_shorthand)] = Objective()
+    init: Init = Init()
+    fixed: PatternMap = {}
+    optimizers: Annotated[list[OptimizerEntry], Field(min_length=1)]
+    order: Literal["simultaneous", "alternating"] = "simultaneous"
+    stop: Stop = Stop()
+    progress: Progress = Progress()
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    dtype: Literal["float64", "float32"] = "float64"
+    device: str = "cpu"
+    threads: Count | None = None
+    """Threads of torch during the fit; None: one for a small model, else as torch is set."""

@@ -1,0 +1,64 @@
+"""What can be wrong with a user's input, as exceptions.
+
+    HofitError                 exit 2
+    ├── ConfigError            the YAML file or a --set
+    ├── DataError              the data file, a column, an argument
+    ├── ModelError             the model module, or an exception inside it
+    │   └── StartError         the model cannot be evaluated where the fit starts   exit 4
+    ├── OptionError            an optimizer's option
+    ├── RunDirectoryError      a directory that is taken or in use
+    └── CheckpointError        damaged, foreign, of another model or data           exit 5
+
+Numerical trouble is not here: it is a status (see status.py).
+"""
+
+from collections.abc import Sequence
+
+
+class HofitError(Exception):
+    """Wrong input, found at the edge. ``exit_code`` is what the command line leaves with."""
+
+    exit_code = 2
+
+
+class ConfigError(HofitError):
+    """One or more mistakes in a config; ``mistakes`` holds a line for each."""
+
+    def __init__(self, mistakes: str | Sequence[str]) -> None:
+        self.mistakes = [mistakes] if isinstance(mistakes, str) else list(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class DataError(HofitError):
+    """The data file or an argument of the model is not what the config says.
+
+    ``key`` is the place in the config that led here, so that its line can be named.
+    """
+
+    def __init__(self, message: str, key: tuple[str, ...] = ("data",)) -> None:
+        self.key = key
+        super().__init__(message)
+
+
+class ModelError(HofitError):
+    """The model module cannot be used, or the model raised."""
+
+
+class StartError(ModelError):
+    """The model has no finite log density at the start point."""
+
+    exit_code = 4
+
+
+class OptionError(HofitError, ValueError):
+    """An optimizer's option is unknown or out of range."""
+
+
+class RunDirectoryError(HofitError):
+    """A run directory holds a run already, is in use, or holds none."""
+
+
+class CheckpointError(HofitError):
+    """A checkpoint cannot be trusted or does not fit the model and data at hand."""
+
+    exit_code = 5

@@ -1,0 +1,285 @@
+"""The loop: a fit is a loop over points, and an optimizer proposes the next one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from ..errors import ModelError
+from ..model.randomness import capture_random_state
+from ..objective.density import DensityObjective
+from ..optim.base import Optimizer
+from ..optim.newton import RowsInteract
+from ..point import Params, PartReport, Point, max_norm
+from .state import LoopState, Snapshot
+from .verdict import Check, Verdict, judge, unbounded_parameters
+
+VERDICT_BACKOFF = 2
+"""A point that was not confirmed is checked again after this many times the iterations, or …"""
+VERDICT_GRADIENT_DROP = 0.1
+"""… when the gradient norm has fallen to this part of what it was."""
+
+
+class StopRules(Protocol):
+    """The ``stop`` section of a config."""
+
+    max_iterations: int
+    max_seconds: float | None
+    gradient: float
+    decrement: float | None
+    relative_loss: float
+    patience: int
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """A row of the progress table. Norms are max-norms on the unconstrained scale; None where there is none."""
+
+    iteration: int
+    loss: float
+    change: float | None
+    gradient_norm: float
+    step_norm: float | None
+    seconds: float
+    parts: list[PartReport]
+
+
+class Observer(Protocol):
+    """Who watches a fit: progress on the screen, the run directory."""
+
+    def on_iteration(self, record: IterationRecord, snapshot: Callable[[], Snapshot]) -> None: ...
+
+
+class Clock:
+    """Seconds since the fit began, going on from where a checkpoint left off."""
+
+    def __init__(self, already: float = 0.0) -> None:
+        self._origin = time.perf_counter() - already
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._origin
+
+
+@dataclass
+class LoopEnd:
+    """How the loop ended, and where."""
+
+    status: str
+    params: Params
+    verdict: Verdict
+    remarks: list[str]
+    snapshot: Snapshot
+    checks: list[Check] = field(default_factory=list)
+
+
+class Loop:
+    """One fit from a start (or a checkpoint) to its end.
+
+    ``interrupted`` is asked once an iteration; when it says yes the fit ends ``interrupted``.
+    """
+
+    def __init__(
+        self,
+        objective: DensityObjective,
+        optimizer: Optimizer,
+        stop: StopRules,
+        observers: list[Observer],
+        interrupted: Callable[[], bool],
+        clock: Clock,
+        state: LoopState,
+    ) -> None:
+        self.objective, self.optimizer, self.stop = objective, optimizer, stop
+        self.observers, self.interrupted, self.clock, self.state = observers, interrupted, clock, state
+
+    def begin(self, params: Params, fresh: bool) -> LoopEnd | None:
+        """Trace the start, before anything is written; an end if nothing can be fitted from there.
+
+        ``fresh`` is False when a checkpoint was loaded: its point has been checked and shown already.
+        Raises: ModelError when the loss is random, or the model is not the same when it is traced again.
+        """
+        point = self.objective.at(params)
+        if fresh:
+            end = self._check_start(point)
+            if end is not None:
+                return end
+        self._last = point
+        self._norm = max_norm(point.gradient(self.optimizer.second_order))
+        self._fresh = fresh
+        return None if _finite(self._norm) else self._non_finite(point, point, "at the start")
+
+    def go(self) -> LoopEnd:
+        """Iterate from where ``begin`` has been to the end."""
+        if self._fresh:
+            self._record(self._last, None, self._norm, None)
+        try:
+            return self._iterate(self._last, self._norm)
+        except ModelError as error:
+            return self._end_at(self._last, "model_error", [f"model error: {error}"])
+        except RowsInteract as error:
+            return self._end_at(self._last, "model_error", [str(error)])
+
+    def _iterate(self, point: Point, norm: float) -> LoopEnd:
+        stop, state, objective = self.stop, self.state, self.objective
+        stochastic = objective.stochastic
+        while True:
+            self._last = point
+            end = self._stop_here(point, norm)
+            if end is not None:
+                return end
+            try:
+                candidate, accepted = self.optimizer.advance(point)
+            except LinAlgError as error:
+                return self._non_finite(point, point, str(error))
+            state.iteration += 1
+            if candidate is point:
+                step_norm: float | None = 0.0
+            else:
+                step_norm = _step_norm(point.params, candidate.params)
+                if not (_finite(step_norm) and _finite(candidate.value)):
+                    return self._non_finite(point, candidate, "")
+                norm = max_norm(candidate.gradient(self.optimizer.second_order))
+                if not _finite(norm):
+                    return self._non_finite(point, candidate, "")
+            change = candidate.value - point.value
+            if accepted:
+                small = abs(change) <= stop.relative_loss * max(1.0, abs(candidate.value))
+                state.stalled = state.stalled + 1 if small and not stochastic else 0
+            point = candidate
+            self._record(point, change, norm, step_norm)
+
+    def _stop_here(self, point: Point, norm: float) -> LoopEnd | None:
+        """Whether the fit ends at this point, in order of what is asked first."""
+        stop, state = self.stop, self.state
+        stalled = state.stalled >= stop.patience
+        due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
+        if stalled or (norm <= stop.gradient and due):
+            verdict = judge(self.objective, point.params, stop.gradient, stop.decrement, stalled)
+            if verdict.status is None and stalled:
+                return self._end_undecided(point, "no_progress", verdict)
+            if verdict.status is not None:
+                return self._end(point, verdict.status, verdict, [])
+            state.next_verdict = VERDICT_BACKOFF * max(state.iteration, 5)
+            state.verdict_gradient = norm
+        if self.interrupted():
+            return self._end_at(point, "interrupted", [])
+        if state.iteration >= stop.max_iterations:
+            return self._end_final(point, "max_iterations")
+        if stop.max_seconds is not None and self.clock.seconds() >= stop.max_seconds:
+            return self._end_final(point, "time")
+        return None
+
+    def _check_start(self, point: Point) -> LoopEnd | None:
+        """The start point must be finite, in every support, and the same when it is traced again."""
+        params = point.params
+        self._last = point
+        validated = self.objective.at_full(params)
+        for one in (validated, point):
+            if one.failure is not None or not _finite(one.value):
+                return self._non_finite(point, one, "at the start")
+        if not self.objective.stochastic:
+            eps = torch.finfo(point.loss.dtype).eps
+            if abs(validated.value - point.value) > 1e3 * eps * max(1.0, abs(point.value)):
+                raise ModelError(
+                    f"the loss is random: traced twice at one point it is {point.value!r} and {validated.value!r}. "
+                    "A deterministic objective needs a model without draws of its own (dropout, torch.rand)"
+                )
+        return None
+
+    def _end_final(self, point: Point, status: str) -> LoopEnd:
+        try:
+            verdict = judge(self.objective, point.params, self.stop.gradient, self.stop.decrement, final=True)
+        except ModelError as error:
+            if "allocate" not in str(error):
+                raise
+            return self._end_at(point, status, ["the verdict could not be taken on the full plates: memory"])
+        if verdict.status is not None:
+            return self._end(point, verdict.status, verdict, [])
+        return self._end_undecided(point, status, verdict)
+
+    def _end_undecided(self, point: Point, status: str, verdict: Verdict) -> LoopEnd:
+        """No minimum was proved: say so, and whether it is because the loss has none."""
+        running = unbounded_parameters(self.objective, point.params, self.stop.gradient)
+        if running:
+            remark = f"unbounded (diverges): the loss still falls as {', '.join(running)} nears the edge of its support"
+            return self._end(point, "unbounded", verdict, [remark])
+        return self._end(point, status, verdict, [])
+
+    def _end_at(self, point: Point, status: str, remarks: list[str]) -> LoopEnd:
+        """End without a verdict: only what is known already is said."""
+        gradient = point._gradient
+        norm = max_norm(gradient) if gradient is not None else float("nan")
+        verdict = Verdict(None, norm, point.value, [Check("verdict", None, None, "not taken: the fit was cut short")])
+        return self._end(point, status, verdict, remarks)
+
+    def _non_finite(self, last_good: Point, bad: Point, when: str) -> LoopEnd:
+        why = self._why_not_finite(last_good, bad)
+        remark = f"not finite{' ' + when if when else f' at iteration {self.state.iteration}'}: {why}"
+        if bad.failure is None and bad.value == float("-inf"):
+            return self._end_at(last_good, "unbounded", [f"unbounded (diverges): the loss is −inf; {why}"])
+        if last_good is not bad:
+            running = unbounded_parameters(self.objective, last_good.params, self.stop.gradient)
+            if running:
+                names = ", ".join(running)
+                return self._end_at(last_good, "unbounded", [f"unbounded (diverges): {names} ran to the edge", remark])
+        return self._end_at(last_good, "non_finite", [remark])
+
+    def _why_not_finite(self, last_good: Point, bad: Point) -> str:
+        if bad.failure is not None:
+            return bad.failure
+        wrong = [name for name, value in bad.params.items() if not bool(torch.isfinite(value).all())]
+        if wrong:
+            return f"the step of {', '.join(map(repr, wrong))}"
+        if not _finite(bad.value):
+            try:
+                return self.objective.explain_non_finite(bad.params) or "the loss"
+            except ModelError as error:
+                return str(error)
+        wrong = [name for name, g in bad.gradient().items() if not bool(torch.isfinite(g).all())]
+        return f"the gradient of {', '.join(map(repr, wrong))}"
+
+    def _end(self, point: Point, status: str, verdict: Verdict, remarks: list[str]) -> LoopEnd:
+        everything = [*remarks, *verdict.remarks, *self.optimizer.remarks()]
+        if self.objective.stochastic:
+            plates = ", ".join(f"{n} ({k} of {size})" for n, (size, k) in self.objective.program.subsampled.items())
+            everything.append(
+                f"stochastic: the loss of an iteration is an estimate (subsampled: {plates}); "
+                "the verdict is taken on the full plates"
+            )
+        return LoopEnd(status, point.params, verdict, everything, self._snapshot(point), verdict.checks)
+
+    def _record(self, point: Point, change: float | None, norm: float, step_norm: float | None) -> None:
+        state = self.state
+        record = IterationRecord(
+            state.iteration, point.value, change, norm, step_norm, self.clock.seconds(), self.optimizer.reports()
+        )
+        for observer in self.observers:
+            observer.on_iteration(record, lambda: self._snapshot(point))
+
+    def _snapshot(self, point: Point) -> Snapshot:
+        self.state.seconds = self.clock.seconds()
+        self.state.evaluations = self.objective.evaluations
+        before = point.random_state
+        return Snapshot(
+            point.params,
+            self.optimizer.state_dict(),
+            self.state,
+            capture_random_state(),
+            before if isinstance(before, dict) else None,
+        )
+
+
+def _step_norm(before: Params, after: Params) -> float:
+    moved = [name for name in before if after[name] is not before[name] and before[name].numel()]
+    if not moved:
+        return 0.0
+    differences = torch._foreach_sub([after[name] for name in moved], [before[name] for name in moved])
+    return float(torch.stack(torch._foreach_norm(differences, float("inf"))).max())
+
+
+def _finite(number: float) -> bool:
+    return number == number and abs(number) != float("inf")

@@ -1,0 +1,43 @@
+"""Where a fit stands between two iterations: all that a checkpoint must hold to go on bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..point import Evaluations, Params
+
+
+@dataclass
+class LoopState:
+    """Counters of the loop. ``seconds`` counts from the model's first trace; resume goes on from it.
+
+    ``stalled`` counts the accepted steps in a row that changed the loss by no more than ``stop.relative_loss``;
+    ``next_verdict`` is the iteration before which a point that was not confirmed is not checked again, and
+    ``verdict_gradient`` the gradient norm below which it is.
+    """
+
+    iteration: int = 0
+    seconds: float = 0.0
+    stalled: int = 0
+    next_verdict: int = 0
+    verdict_gradient: float = float("inf")
+    evaluations: Evaluations = field(default_factory=Evaluations)
+
+    def to_plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> LoopState:
+        return cls(**{**plain, "evaluations": Evaluations(**plain["evaluations"])})
+
+
+@dataclass
+class Snapshot:
+    """What a checkpoint is written from. Tensors are references; the writer copies them."""
+
+    params: Params
+    optimizer: dict[str, Any]
+    loop: LoopState
+    random_now: dict[str, Any]
+    random_before_trace: dict[str, Any] | None = None

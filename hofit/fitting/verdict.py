@@ -1,0 +1,293 @@
+"""What may be said of a point: is it a minimum? Every claim rests on derivatives computed anew at the point itself.
+
+Where the model is small enough for a dense Hessian, `converged` also needs positive curvature and a confirming step: a
+full Newton step divides the decrement by at least 100, or is itself ≤ 1e-8 · max(1, |u|) in every coordinate. A plateau
+or an escape to infinity has a small gradient and fails it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..curvature.dense import dense_hessian, flatten, unflatten
+from ..objective.density import DensityObjective
+from ..point import Params, Point, max_norm
+
+DENSE_LIMIT = 500
+"""Unknowns up to which the dense check is made: 500 Hessian-vector products, batched, twice."""
+
+CONFIRM_FACTOR = 100.0
+CONFIRM_STEP = 1e-8
+
+NOISE = 64.0
+"""Eigenvalues within NOISE · d · eps of the largest, after scaling, are rounding: they count as zero."""
+
+EDGE = 1e-4
+"""A value is near the edge of its support when a unit of the unconstrained scale moves it by less than this, relative
+to max(1, |value|)."""
+
+UNBOUNDED_EDGE = 1e-8
+"""As EDGE, for a value that is still falling towards the edge with a gradient above the tolerance."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. ``ok`` None: it could not be checked, and ``message`` says why."""
+
+    name: str
+    ok: bool | None
+    value: float | None
+    message: str
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"name": self.name, "ok": self.ok, "value": self.value, "message": self.message}
+
+
+@dataclass
+class Verdict:
+    """``status`` is set when the point settles how the fit ends; None when the fit should go on."""
+
+    status: str | None
+    gradient_norm: float
+    loss: float
+    checks: list[Check] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def judge(
+    objective: DensityObjective,
+    params: Params,
+    gradient_tolerance: float,
+    decrement_tolerance: float | None,
+    stalled: bool = False,
+    final: bool = False,
+) -> Verdict:
+    """Look at ``params`` on the full plates, with a trace and a gradient of its own.
+
+    ``stalled`` says that the optimizer can lower the loss no further: only then do the decrement and a boundary decide;
+    before, the fit can still go on. ``final`` says that the fit ends here whatever is found.
+    """
+    point = objective.at_full(params)
+    if point.failure is not None or not _finite(point.value):
+        explained = point.failure or objective.explain_non_finite(params)
+        return Verdict("non_finite", float("nan"), point.value, [Check("loss", False, point.value, explained)])
+    names = list(params)
+    size = sum(p.numel() for p in params.values())
+    small = size <= DENSE_LIMIT
+    gradient = point.gradient(differentiable=small)
+    norm = max_norm(gradient)
+    small_gradient = norm <= gradient_tolerance
+    verdict = Verdict(None, norm, point.value)
+    if not _finite(norm):
+        bad = [name for name, g in gradient.items() if not bool(torch.isfinite(g).all())]
+        verdict.checks.append(Check("gradient", False, norm, f"the gradient is not finite in {', '.join(bad)}"))
+        verdict.status = "non_finite"
+        return verdict
+    verdict.checks.append(
+        Check("gradient", small_gradient, norm, f"max-norm {norm:.3g}, tolerance {gradient_tolerance:.3g}")
+    )
+    unused = [name for name, g in gradient.items() if not bool(g.any()) and not _matters(objective, point, name)]
+    for name in unused:
+        verdict.checks.append(Check("used", False, 0.0, f"the loss does not depend on {name!r}"))
+        verdict.remarks.append(f"unused: the loss does not depend on {name!r}")
+    if not small:
+        message = f"not checked: {size} unknowns, and the dense check goes to {DENSE_LIMIT}"
+        verdict.checks.append(Check("curvature", None, None, message))
+        if small_gradient:
+            verdict.status = "flat_direction" if unused else "converged"
+            verdict.remarks.append(f"curvature was {message}; the verdict rests on the gradient alone")
+        return verdict
+    tolerance = decrement_tolerance if decrement_tolerance is not None else 1e-12 * max(1.0, abs(point.value))
+    _judge_curvature(verdict, objective, point, names, tolerance, small_gradient, stalled, final)
+    return verdict
+
+
+def unbounded_parameters(objective: DensityObjective, params: Params, gradient_tolerance: float) -> list[str]:
+    """Names whose value has come to the edge of its support while the loss still falls towards it."""
+    point = objective.at_full(params)
+    if point.failure is not None or not _finite(point.value):
+        return []
+    gradient = point.gradient()
+    return [
+        name
+        for name, sensitivity in _sensitivities(objective, params).items()
+        if bool(((sensitivity < UNBOUNDED_EDGE) & (gradient[name].abs() > gradient_tolerance)).any())
+    ]
+
+
+def _judge_curvature(
+    verdict: Verdict,
+    objective: DensityObjective,
+    point: Point,
+    names: list[str],
+    decrement_tolerance: float,
+    small_gradient: bool,
+    stalled: bool,
+    final: bool,
+) -> None:
+    params = point.params
+    gradient = flatten(point.gradient(), names)
+    hessian = dense_hessian(point, names)
+    if not bool(torch.isfinite(hessian).all()):
+        verdict.checks.append(Check("curvature", None, None, "not checked: the Hessian is not finite"))
+        return
+    spectrum = _Spectrum(hessian)
+    label = _labeller(params, names)
+    lowest = float(spectrum.eigenvalues[0])
+    saddle = bool(spectrum.negative.any())
+    flat = bool(spectrum.zero.any())
+    verdict.checks.append(
+        Check("curvature", not saddle and not flat, lowest, f"lowest eigenvalue {lowest:.3g} of the scaled Hessian")
+    )
+    step = spectrum.newton_step(gradient)
+    decrement = float(-0.5 * gradient @ step)
+    decrement_ok = 0 <= decrement <= decrement_tolerance
+    verdict.checks.append(
+        Check("decrement", decrement_ok, decrement, f"a Newton step lowers the loss by {decrement:.3g}")
+    )
+    confirmed, message = _confirm(objective, point, names, step, decrement)
+    verdict.checks.append(Check("confirming step", confirmed, float(step.abs().max()), message))
+    at_edge = _edge_names(objective, params, point.gradient())
+
+    stationary = small_gradient or (stalled and decrement_ok)
+    if not stationary:
+        return
+    if saddle:
+        if stalled or final:  # before that, the optimizer may still leave it
+            verdict.status = "saddle"
+            directions = label(spectrum.vectors[:, spectrum.negative])
+            verdict.remarks.append(f"saddle: the curvature is negative along {directions}")
+        return
+    if at_edge and not confirmed:
+        if stalled and decrement <= max(decrement_tolerance, 1e-10 * max(1.0, abs(point.value))):
+            verdict.status = "converged_on_boundary"
+            verdict.remarks.append(
+                f"boundary: {', '.join(at_edge)} {'runs' if len(at_edge) == 1 else 'run'} to the edge of the support"
+            )
+        return
+    if not confirmed:
+        return
+    if flat:
+        verdict.status = "flat_direction"
+        directions = label(spectrum.vectors[:, spectrum.zero])
+        verdict.remarks.append(f"flat direction (singular): the loss does not change along {directions}")
+        return
+    verdict.status = "converged"
+    if not small_gradient:
+        verdict.remarks.append(
+            f"precision: rounding limits the gradient to {verdict.gradient_norm:.3g}; "
+            f"a Newton step could lower the loss by {decrement:.3g} only"
+        )
+
+
+class _Spectrum:
+    """Eigenvalues of the Hessian scaled to unit diagonal, so that units of the parameters do not matter.
+
+    S H S with S = diag(|h_ii|^-1/2); a zero of one is a zero of the other, and signs agree (Sylvester).
+    """
+
+    def __init__(self, hessian: Tensor) -> None:
+        diagonal = hessian.diagonal().abs()
+        self.scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+        scaled = hessian * self.scale[:, None] * self.scale[None, :]
+        self.eigenvalues, self.basis = torch.linalg.eigh(scaled)
+        eps = torch.finfo(hessian.dtype).eps
+        noise = NOISE * len(diagonal) * eps * max(float(self.eigenvalues.abs().max()), 1e-300)
+        self.negative = self.eigenvalues < -noise
+        self.zero = self.eigenvalues.abs() <= noise
+
+    @property
+    def vectors(self) -> Tensor:
+        """Directions in the parameters' own units; shape (d, d), a column a direction."""
+        directions: Tensor = self.scale[:, None] * self.basis
+        return directions
+
+    def newton_step(self, gradient: Tensor) -> Tensor:
+        """−H⁺ g: along directions of no curvature the step is zero."""
+        rotated = self.basis.T @ (self.scale * gradient)
+        safe = torch.where(self.zero, torch.ones_like(self.eigenvalues), self.eigenvalues)
+        along = torch.where(self.zero, torch.zeros_like(rotated), -rotated / safe)
+        step: Tensor = self.scale * (self.basis @ along)
+        return step
+
+
+def _confirm(
+    objective: DensityObjective, point: Point, names: list[str], step: Tensor, decrement: float
+) -> tuple[bool, str]:
+    here = flatten(point.params, names)
+    relative = float((step.abs() / torch.clamp(here.abs(), min=1.0)).max())
+    if relative <= CONFIRM_STEP:
+        return True, f"the Newton step is {relative:.3g} of max(1, |u|)"
+    if not bool(torch.isfinite(step).all()) or decrement <= 0:
+        return False, f"the Newton step is {relative:.3g} of max(1, |u|), and does not lower the model"
+    there = objective.at_full({**point.params, **unflatten(here + step, point.params, names)})
+    if there.failure is not None or not _finite(there.value):
+        return False, "the loss is not finite after the confirming step"
+    gradient = flatten(there.gradient(differentiable=True), names)
+    hessian = dense_hessian(there, names)
+    if not bool(torch.isfinite(hessian).all()) or not bool(torch.isfinite(gradient).all()):
+        return False, "the curvature is not finite after the confirming step"
+    remaining = abs(float(0.5 * gradient @ _Spectrum(hessian).newton_step(gradient)))
+    ratio = decrement / remaining if remaining > 0 else float("inf")
+    confirmed = ratio >= CONFIRM_FACTOR
+    return confirmed, f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
+
+
+def _edge_names(objective: DensityObjective, params: Params, gradient: Params) -> list[str]:
+    """Names that have an entry near the edge of its support, with the loss not rising towards it."""
+    names = []
+    for name, sensitivity in _sensitivities(objective, params).items():
+        outward = torch.sign(params[name])
+        falls = gradient[name] * outward <= 0
+        if bool(((sensitivity < EDGE) & falls & (params[name].abs() > 1.0)).any()):
+            names.append(name)
+    return names
+
+
+def _sensitivities(objective: DensityObjective, params: Params) -> Params:
+    """|d value / d unconstrained| / max(1, |value|) for sites whose transform is elementwise and bounded."""
+    result: Params = {}
+    for name, site in objective.sites.items():
+        if name not in params or site.shape != site.value_shape or site.constraint.startswith("real"):
+            continue
+        value, slope = objective.program.value_and_slope(name, params[name])
+        if slope is not None:
+            result[name] = slope.abs() / torch.clamp(value.abs(), min=1.0)
+    return result
+
+
+def _matters(objective: DensityObjective, point: Point, name: str) -> bool:
+    """Whether moving one parameter, with the others held, changes the loss at all."""
+    moved = {**point.params, name: point.params[name] + 0.5}
+    there = objective.at_full(moved)
+    return there.failure is not None or there.value != point.value
+
+
+def _labeller(params: Params, names: list[str]) -> Callable[[Tensor], str]:
+    """Directions (d, k) → the names, with indices where they are few, that carry them."""
+    labels = []
+    for name in names:
+        shape = params[name].shape
+        if not shape:
+            labels.append(name)
+        else:
+            labels += [
+                f"{name}[{','.join(str(int(i)) for i in torch.unravel_index(torch.tensor(k), shape))}]"
+                for k in range(params[name].numel())
+            ]
+
+    def label(directions: Tensor) -> str:
+        weight = (directions / directions.norm(dim=0)).abs().amax(dim=1)
+        chosen = [labels[int(i)] for i in weight.argsort(descending=True) if weight[int(i)] > 0.1]
+        return ", ".join(chosen[:8]) + (", …" if len(chosen) > 8 else "")
+
+    return label
+
+
+def _finite(number: float) -> bool:
+    return number == number and abs(number) != float("inf")

@@ -1,0 +1,51 @@
+"""What to show of an error that was raised inside the user's model: the user's own frames."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+_OWN = str(Path(__file__).resolve().parents[1])
+_LIBRARIES = (
+    _OWN,
+    *(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib")),
+    str(Path(torch.__file__).resolve().parents[1]),
+)
+
+
+def user_fault(error: BaseException) -> str:
+    """``Type: message`` and below it the frames that are the user's: file, line, function and source."""
+    lines = [f"{type(error).__name__}: {_brief(error)}"]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append(f"  {error.filename}:{error.lineno}: {(error.text or '').strip()}")
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not is_library_file(frame.filename):
+            lines.append(f"  {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}")
+    return "\n".join(lines)
+
+
+def raised_inside_distribution(error: BaseException) -> bool:
+    """Whether the last frame of the traceback is torch's or Pyro's distribution code."""
+    last = _last_file(error.__traceback__)
+    return "distributions" in Path(last).parts and is_library_file(last)
+
+
+def is_library_file(filename: str) -> bool:
+    return filename.startswith("<") or filename.startswith(_LIBRARIES)
+
+
+def _last_file(tb: TracebackType | None) -> str:
+    name = ""
+    while tb is not None:
+        name = tb.tb_frame.f_code.co_filename
+        tb = tb.tb_next
+    return name
+
+
+def _brief(error: BaseException, longest: int = 600) -> str:
+    text = str(error).strip()
+    return text if len(text) <= longest else text[:longest] + " …"

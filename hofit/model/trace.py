@@ -1,0 +1,576 @@
+"""One trace of the model: its log density, with every latent and parameter where the fit has put it.
+
+The whole run happens inside a scope of Pyro's parameter store, so `pyro.param`, `PyroParam` and `pyro.module` work as
+they do in any Pyro program; latents are substituted by their transformed leaves. Leaves are written by copying, never
+replaced: a `pyro.module`'s weights are the module's own tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Delta, Unit
+from pyro.distributions.util import scale_and_mask
+from pyro.params.param_store import normalize_param_name
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
+from torch import Tensor
+from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions.transforms import IndependentTransform, Transform, identity_transform
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from ..errors import ModelError, StartError
+from ..point import Params, Plate, Site
+from .faults import raised_inside_distribution, user_fault
+from .initial import initial_unconstrained
+
+
+class TraceChanged(ModelError):
+    """The model is not the same function as at its first trace: a site appeared, vanished, or changed shape."""
+
+
+class InfeasibleError(Exception):
+    """The density cannot be computed here: a distribution refused its arguments, or a factorisation failed."""
+
+
+@dataclass
+class Latent:
+    """An unobserved sample site: its leaf, and how the leaf becomes the value.
+
+    ``event_dim`` counts the event dimensions of the unconstrained tensor. ``held`` is the constrained value of a
+    latent that the config fixes.
+    """
+
+    site: Site
+    leaf: Tensor
+    support: constraints.Constraint
+    transform: Transform
+    event_dim: int
+    held: Tensor | None = None
+
+
+@dataclass
+class Parameter:
+    """A parameter site: its name in Pyro's store, its leaf there, and its constraint."""
+
+    site: Site
+    store_name: str
+    leaf: Tensor
+    constraint: constraints.Constraint
+    held: Tensor | None = None
+
+
+class Program:
+    """A Pyro model with its data. Use inside ``scope()``.
+
+    ``discover`` finds the sites and gives every one a leaf; ``log_density`` traces the model at the leaves.
+    """
+
+    def __init__(self, model: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+        self.model = model
+        self.arguments = dict(arguments)
+        self.latents: dict[str, Latent] = {}
+        self.parameters: dict[str, Parameter] = {}
+        self.order: list[str] = []
+        self.subsampled: dict[str, tuple[int, int]] = {}
+        self.has_factor = False
+        self._of_store: dict[str, Parameter] = {}
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """A parameter store of our own and validation off; both are put back on leaving."""
+        with pyro.get_param_store().scope(), pyro.validation_enabled(False):
+            yield
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Every parameter and latent, in the order of the trace."""
+        return {name: self._entry(name).site for name in self.order}
+
+    @property
+    def leaves(self) -> Params:
+        """The leaves that are optimised, in the order of the trace."""
+        entries = {name: self._entry(name) for name in self.order}
+        return {name: entry.leaf for name, entry in entries.items() if entry.site.role != "fixed"}
+
+    def discover(self, strategy: str = "median", jitter: float = 0.0, values: Mapping[str, Any] | None = None) -> None:
+        """Trace the model once on its full plates and give every site a leaf at its start.
+
+        ``values`` are constrained starts that override the others. Sites keep their leaf when discovered again, so
+        that latents are drawn given the parameters' own starts.
+        Raises: ModelError when the model raises, has a discrete latent, or nothing to fit.
+        """
+        finder = _Discovery(self, strategy, jitter, values or {})
+        with full_plates(), pyro.validation_enabled(True):
+            self._run(finder)
+        self.latents = finder.latents
+        self.parameters = {normalize_param_name(name): entry for name, entry in finder.parameters.items()}
+        self._of_store = {entry.store_name: entry for entry in self.parameters.values()}
+        self.order = list(dict.fromkeys(finder.order))
+        self.has_factor = finder.has_factor
+        self.subsampled = self._find_subsampled()
+        self._check_leaves()
+
+    def hold(self, fixed: Mapping[str, Any]) -> None:
+        """Fix sites at constrained values; None means: where it starts."""
+        for name, value in fixed.items():
+            entry = self._entry(name)
+            held = self._constrained(entry) if value is None else self.constrained_like(name, value)
+            entry.held = held.detach().clone()
+            entry.site = replace(entry.site, role="fixed")
+            if isinstance(entry, Parameter):
+                with torch.no_grad():
+                    entry.leaf.copy_(transform_to(entry.constraint).inv(held))
+                if not isinstance(entry.leaf, torch.nn.Parameter):
+                    entry.leaf.requires_grad_(False)
+            else:
+                with torch.no_grad():
+                    entry.leaf.copy_(entry.transform.inv(held))
+
+    def constrained_like(self, name: str, value: Any) -> Tensor:
+        """``value`` (a number, a nested list, a tensor) as a constrained value of the site: broadcast and checked.
+
+        Raises: ValueError with the reason when shape or support do not allow it.
+        """
+        entry = self._entry(name)
+        shape = entry.site.value_shape
+        try:
+            tensor = torch.as_tensor(value, dtype=entry.leaf.dtype, device=entry.leaf.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{value!r} is no number or nested list of numbers") from error
+        try:
+            tensor = tensor.expand(shape)
+        except RuntimeError as error:
+            raise ValueError(f"shape {tuple(tensor.shape)} does not broadcast to {tuple(shape)}") from error
+        constraint = entry.constraint if isinstance(entry, Parameter) else entry.support
+        if not bool(torch.isfinite(tensor).all()) or not bool(constraint.check(tensor).all()):
+            raise ValueError(f"{value!r} is not inside its support, {describe(constraint)}")
+        return tensor
+
+    def log_density(self, jacobian: bool = False, full: bool = False, validate: bool = False) -> Tensor:
+        """log p(data, latents; parameters) at the leaves, every constant included; shape ().
+
+        ``jacobian`` adds log|det| of the latents' transforms. ``full`` overrides subsampling of plates.
+        Raises: InfeasibleError, TraceChanged, ModelError.
+        """
+        with full_plates() if full else nullcontext(), pyro.validation_enabled(True) if validate else nullcontext():
+            trace = _Evaluation(self, jacobian)
+            self._run(trace)
+            return trace.log_density()
+
+    def site_log_densities(self, full: bool = False) -> dict[str, float]:
+        """The log density of each sample site at the leaves, for a diagnosis."""
+        with torch.no_grad(), full_plates() if full else nullcontext():
+            trace = _Evaluation(self, False)
+            self._run(trace)
+            sums = ((message["name"], trace.site_log_density(message)) for message in trace.samples)
+            return {name: float(total) for name, total in sums}
+
+    def values(self) -> Params:
+        """The constrained value of every site at the leaves (a trace on the full plates)."""
+        with torch.no_grad(), full_plates():
+            trace = _Evaluation(self, False)
+            self._run(trace)
+        found = {message["name"]: message["value"] for message in trace.samples}
+        values: Params = {}
+        for name in self.order:
+            entry = self._entry(name)
+            value = entry.held
+            if value is None:
+                value = self._constrained(entry) if isinstance(entry, Parameter) else found[name]
+            values[name] = value.detach().clone()
+        return values
+
+    def unconstrained(self, name: str) -> Tensor:
+        """The leaf of a site."""
+        return self._entry(name).leaf
+
+    def value_and_slope(self, name: str, unconstrained: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A site's value at an unconstrained tensor, and d value / d unconstrained if its transform is elementwise."""
+        entry = self._entry(name)
+        transform = transform_to(entry.constraint) if isinstance(entry, Parameter) else entry.transform
+        leaf = unconstrained.detach().requires_grad_(True)
+        value = transform(leaf)
+        base = transform
+        while isinstance(base, IndependentTransform):
+            base = base.base_transform
+        if base.domain.event_dim or base.codomain.event_dim or not value.requires_grad:
+            return value.detach(), None
+        return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
+
+    def _entry(self, name: str) -> Latent | Parameter:
+        return self.latents[name] if name in self.latents else self.parameters[name]
+
+    def _constrained(self, entry: Latent | Parameter) -> Tensor:
+        with torch.no_grad():
+            transform = transform_to(entry.constraint) if isinstance(entry, Parameter) else entry.transform
+            value: Tensor = transform(entry.leaf)
+            return value.detach().clone()
+
+    def _run(self, messenger: _SiteMessenger) -> None:
+        try:
+            with messenger:
+                self.model(**self.arguments)
+        except ModelError:
+            raise
+        except LinAlgError as error:
+            raise InfeasibleError(f"at site {messenger.current!r}: {_first_line(error)}") from error
+        except ValueError as error:
+            if raised_inside_distribution(error) and isinstance(messenger, _Evaluation):
+                raise InfeasibleError(f"at site {messenger.current!r}: {_first_line(error)}") from error
+            raise messenger.model_error(error) from error
+        except Exception as error:
+            raise messenger.model_error(error) from error
+
+    def _find_subsampled(self) -> dict[str, tuple[int, int]]:
+        """Plate → (size, subsample size) for every plate that is subsampled when the model is left alone."""
+        watcher = _PlateWatcher(self)
+        with torch.no_grad():
+            self._run(watcher)
+        return watcher.subsampled
+
+    def _check_leaves(self) -> None:
+        storage: dict[int, str] = {}
+        dtype = torch.get_default_dtype()
+        for name in self.order:
+            leaf = self._entry(name).leaf
+            if leaf.is_floating_point() and leaf.dtype != dtype:
+                raise ModelError(
+                    f"{name!r} is {leaf.dtype}, but this run is {dtype}: build it under the run's dtype "
+                    f"(module.to({dtype})) or set `dtype: {str(leaf.dtype).removeprefix('torch.')}`"
+                )
+            if not leaf.is_floating_point():
+                raise ModelError(f"{name!r} is {leaf.dtype}: only floating-point parameters can be optimised")
+            if leaf.numel() and leaf.data_ptr() in storage:
+                raise ModelError(f"{name!r} and {storage[leaf.data_ptr()]!r} are the same tensor: name it once")
+            storage[leaf.data_ptr()] = name
+            if not bool(torch.isfinite(leaf).all()):
+                raise StartError(f"{name!r} starts at the edge of its support or at a value that is not finite")
+
+
+@contextmanager
+def full_plates() -> Iterator[None]:
+    """Inside, plates ignore `subsample_size` and `subsample`: Pyro has no switch for it."""
+    original = SubsampleMessenger._subsample
+
+    def whole(
+        name: str, size: Any = None, subsample_size: Any = None, subsample: Any = None, *more: Any, **named: Any
+    ) -> Any:
+        return original(name, size, None, None, *more, **named)
+
+    SubsampleMessenger._subsample = staticmethod(whole)
+    try:
+        yield
+    finally:
+        SubsampleMessenger._subsample = staticmethod(original)
+
+
+def describe(constraint: constraints.Constraint) -> str:
+    """The constraint in a word or two, with its bounds where they are numbers."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    kind = type(constraint).__name__.lstrip("_")
+    if kind in ("GreaterThan", "GreaterThanEq") and _bound(getattr(constraint, "lower_bound", None)) == "0":
+        return "positive"
+    bounds = [
+        f"{symbol} {_bound(getattr(constraint, name))}"
+        for name, symbol in (("lower_bound", ">"), ("upper_bound", "<"))
+        if hasattr(constraint, name)
+    ]
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower()
+    return " and ".join(bounds) if bounds else words
+
+
+def _bound(bound: Any) -> str:
+    if isinstance(bound, Tensor) and bound.numel() > 1:
+        return "a tensor"
+    return f"{float(bound):g}"
+
+
+class _SiteMessenger(Messenger):
+    """What all three traces share: the site at hand, and the wording of errors."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.program = program
+        self.current: str | None = None
+
+    def model_error(self, error: BaseException) -> ModelError:
+        where = f" (last site traced: {self.current!r})" if self.current else ""
+        return ModelError(f"the model raised{where}: {user_fault(error)}")
+
+
+class _PlateWatcher(_SiteMessenger):
+    """Runs the model as it is, at the start values, and notes which plates are subsampled."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self.subsampled: dict[str, tuple[int, int]] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.current = msg["name"]
+        latent = self.program.latents.get(msg["name"])
+        if latent is not None and msg["value"] is None:
+            msg["value"] = _select(latent.transform(latent.leaf), msg, msg["fn"].event_dim, self.plates)
+
+    def __enter__(self) -> Any:
+        self.plates: dict[str, Tensor] = {}
+        return super().__enter__()
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample):
+            self.plates[msg["name"]] = msg["value"]
+            if len(msg["value"]) != msg["fn"].size:
+                self.subsampled[msg["name"]] = (msg["fn"].size, len(msg["value"]))
+
+
+class _Discovery(_SiteMessenger):
+    """Runs the model and makes a leaf for every parameter and latent."""
+
+    def __init__(self, program: Program, strategy: str, jitter: float, values: Mapping[str, Any]) -> None:
+        super().__init__(program)
+        self.strategy, self.jitter, self.start_values = strategy, jitter, values
+        self.latents: dict[str, Latent] = {}
+        self.parameters: dict[str, Parameter] = {}
+        self.order: list[str] = []
+        self.has_factor = False
+        self.known = program.parameters
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.current = name = msg["name"]
+        fn = msg["fn"]
+        self.has_factor |= isinstance(fn, Unit)
+        if msg["is_observed"] or msg["value"] is not None or isinstance(fn, (_Subsample, Delta)):
+            return
+        if getattr(fn, "has_enumerate_support", False) or getattr(fn.support, "is_discrete", False):
+            raise ModelError(
+                f"the latent {name!r} is discrete ({type(fn).__name__}): it cannot be optimised. Sum it out of the "
+                "model (a mixture: dist.MixtureSameFamily), observe it (obs=), or give it a continuous relaxation"
+            )
+        support = fn.support
+        try:
+            transform = biject_to(support)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"the latent {name!r} has support {describe(support)}, which no transform reaches"
+            ) from error
+        start = self._start(msg, transform)
+        value = transform(start)
+        event_dim = fn.event_dim + transform.domain.event_dim - transform.codomain.event_dim
+        site = Site(name, "latent", start.shape, value.shape, describe(support), _plates(msg, start.shape, event_dim))
+        self.latents[name] = Latent(site, start.requires_grad_(True), support, transform, event_dim)
+        self.order.append(name)
+        msg["value"] = value.detach()
+
+    def _start(self, msg: Any, transform: Transform) -> Tensor:
+        start = initial_unconstrained(msg, transform, self.strategy)
+        if self.jitter:
+            start = start + self.jitter * torch.randn_like(start)
+        if msg["name"] in self.start_values:
+            value = self.start_values[msg["name"]]
+            start = transform.inv(value).expand(start.shape).clone()
+        return start.detach()
+
+    def _pyro_param(self, msg: Any) -> None:
+        self.current = msg["name"]
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        name = normalize_param_name(msg["name"])
+        store = pyro.get_param_store()
+        store_name = msg["name"]
+        if store_name in self.parameters:
+            return
+        if store_name not in store:
+            raise ModelError(f"parameter {name!r} is not in Pyro's parameter store (module_local_params is on?)")
+        leaf = store._params[store_name]
+        constraint = store._constraints[store_name]
+        if name not in self.known and not isinstance(leaf, torch.nn.Parameter):
+            # Pyro keeps the caller's own tensor where there is no constraint: a fit must not write to it.
+            leaf = leaf.detach().clone().requires_grad_(True)
+            _replace_in_store(store, store_name, leaf)
+        if name in self.start_values:
+            with torch.no_grad():
+                leaf.copy_(transform_to(constraint).inv(self.start_values[name]))
+        msg["value"] = store[store_name]
+        event_dim = msg["kwargs"].get("event_dim")
+        plates: tuple[Plate, ...] = ()
+        if event_dim is not None:
+            transform = transform_to(constraint)
+            unconstrained = event_dim + transform.domain.event_dim - transform.codomain.event_dim
+            plates = _plates(msg, leaf.shape, unconstrained)
+        site = Site(name, "parameter", leaf.shape, msg["value"].shape, describe(constraint), plates)
+        self.parameters[store_name] = Parameter(site, store_name, leaf, constraint)
+        self.order.append(name)
+
+
+class _Evaluation(_SiteMessenger):
+    """Runs the model with every latent at its leaf, and gathers the sample sites."""
+
+    def __init__(self, program: Program, jacobian: bool) -> None:
+        super().__init__(program)
+        self.jacobian = jacobian
+        self.samples: list[Any] = []
+        self.plates: dict[str, Tensor] = {}
+        self.parameters_seen: set[str] = set()
+        self.latents_seen = 0
+        self.log_jacobian: list[Tensor] = []
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.current = msg["name"]
+        if msg["is_observed"] or msg["value"] is not None:
+            return
+        latent = self.program.latents.get(msg["name"])
+        if latent is None:
+            if isinstance(msg["fn"], (_Subsample, Delta)):
+                return
+            raise TraceChanged(
+                f"the latent {msg['name']!r} appeared: it was not there at the first trace. "
+                "Every iteration must have the same parameters and latents"
+            )
+        self.latents_seen += 1
+        fn = msg["fn"]
+        if latent.held is not None:
+            value = _select(latent.held, msg, fn.event_dim, self.plates) if self.plates else latent.held
+        else:
+            leaf = _select(latent.leaf, msg, latent.event_dim, self.plates) if self.plates else latent.leaf
+            support = fn.support
+            transform = latent.transform if _same(support, latent.support) else biject_to(support)
+            value = leaf if transform is identity_transform else transform(leaf)
+            if self.jacobian:
+                log_det = transform.log_abs_det_jacobian(leaf, value).sum()
+                self.log_jacobian.append(log_det * (leaf_scale(latent.leaf, leaf)))
+        if value.shape != fn.batch_shape + fn.event_shape:
+            raise TraceChanged(
+                f"the latent {msg['name']!r} changed its shape from {tuple(value.shape)} to "
+                f"{tuple(fn.batch_shape + fn.event_shape)} since the first trace"
+            )
+        msg["value"] = value
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample):
+            if len(msg["value"]) != msg["fn"].size:
+                self.plates[msg["name"]] = msg["value"]
+        else:
+            self.samples.append(msg)
+
+    def _pyro_param(self, msg: Any) -> None:
+        self.current = store_name = msg["name"]
+        entry = self.program._of_store.get(store_name)
+        if entry is None:
+            raise TraceChanged(
+                f"the parameter {normalize_param_name(store_name)!r} appeared: it was not there at the first trace. "
+                "Every iteration must have the same parameters and latents"
+            )
+        self.parameters_seen.add(store_name)
+        given = msg["args"][1] if len(msg["args"]) > 1 else None
+        if "$$$" in store_name and given is not entry.leaf:
+            raise TraceChanged(
+                f"{entry.site.name!r} belongs to a module that is built anew at every call, so its weights cannot be "
+                "fitted: build the module once, outside the model"
+            )
+        if isinstance(given, Tensor) and given.shape != entry.site.value_shape:
+            raise TraceChanged(
+                f"the parameter {entry.site.name!r} changed its shape from {tuple(entry.site.value_shape)} to "
+                f"{tuple(given.shape)} since the first trace"
+            )
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        entry = self.program._of_store[msg["name"]]
+        if pyro.get_param_store()._params.get(msg["name"]) is not entry.leaf:
+            raise TraceChanged(
+                f"the parameter {entry.site.name!r} was replaced in Pyro's parameter store while the model ran "
+                "(pyro.clear_param_store() inside the model?)"
+            )
+
+    def log_density(self) -> Tensor:
+        self._check_complete()
+        total: Tensor | None = None
+        for message in self.samples:
+            log_prob = self.site_log_density(message)
+            total = log_prob if total is None else total + log_prob
+        if total is None:
+            raise ModelError("the model has no sample site and no factor: there is no density to maximise")
+        for log_det in self.log_jacobian:
+            total = total + log_det
+        return total
+
+    def site_log_density(self, message: Any) -> Tensor:
+        self.current = message["name"]
+        fn = message["fn"]
+        try:
+            log_prob = fn.log_prob(message["value"], *message["args"], **message["kwargs"])
+        except LinAlgError as error:
+            raise InfeasibleError(f"at site {self.current!r}: {_first_line(error)}") from error
+        except ValueError as error:
+            if raised_inside_distribution(error):
+                raise InfeasibleError(f"at site {self.current!r}: {_first_line(error)}") from error
+            raise self.model_error(error) from error
+        except Exception as error:
+            raise self.model_error(error) from error
+        total: Tensor = scale_and_mask(log_prob, message["scale"], message["mask"]).sum()
+        return total
+
+    def _check_complete(self) -> None:
+        program = self.program
+        if self.latents_seen == len(program.latents) and len(self.parameters_seen) == len(program.parameters):
+            return
+        seen = {message["name"] for message in self.samples}
+        seen |= {normalize_param_name(name) for name in self.parameters_seen}
+        lost = [name for name in program.order if name not in seen]
+        raise TraceChanged(
+            f"{', '.join(map(repr, lost))} vanished: at the first trace it was there. "
+            "Every iteration must have the same parameters and latents"
+        )
+
+
+def leaf_scale(whole: Tensor, part: Tensor) -> float:
+    """How many times the whole leaf is larger than its subsample."""
+    return whole.numel() / max(part.numel(), 1)
+
+
+def _select(tensor: Tensor, msg: Any, event_dim: int, plates: Mapping[str, Tensor]) -> Tensor:
+    """The rows of ``tensor`` that the subsampled plates around this site have drawn."""
+    for frame in msg["cond_indep_stack"]:
+        if frame.dim is not None and frame.name in plates:
+            dim = frame.dim - event_dim
+            if tensor.dim() >= -dim and tensor.shape[dim] != 1:
+                tensor = tensor.index_select(dim, plates[frame.name].to(tensor.device))
+    return tensor
+
+
+def _plates(msg: Any, shape: torch.Size, event_dim: int) -> tuple[Plate, ...]:
+    found = []
+    for frame in msg["cond_indep_stack"]:
+        if frame.dim is None:
+            continue
+        dim = frame.dim - event_dim
+        if len(shape) >= -dim and shape[dim] == frame.size:
+            found.append(Plate(frame.name, frame.size, dim))
+    return tuple(sorted(found, key=lambda plate: plate.dim))
+
+
+def _same(one: constraints.Constraint, other: constraints.Constraint) -> bool:
+    """Whether two supports are the same without looking at tensors: bounds that depend on a trace are not."""
+    if one is other:
+        return True
+    if isinstance(one, constraints.independent) and isinstance(other, constraints.independent):
+        return one.reinterpreted_batch_ndims == other.reinterpreted_batch_ndims and _same(
+            one.base_constraint, other.base_constraint
+        )
+    return False
+
+
+def _replace_in_store(store: Any, name: str, leaf: Tensor) -> None:
+    store._param_to_name.pop(store._params[name], None)
+    store._params[name] = leaf
+    store._param_to_name[leaf] = name
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,109 @@
+"""The objectives `map` and `map_unconstrained`: minus the log density, at a point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
+from ..model.trace import InfeasibleError, Program
+from ..point import Evaluations, Params, Point, Site
+
+TYPES = ("map", "map_unconstrained")
+
+
+class DensityObjective:
+    """−log p(data, latents; parameters), every constant included.
+
+    `map` takes the density of the constrained values: penalised maximum likelihood, as Stan's `optimize` and Pyro's
+    AutoDelta. `map_unconstrained` adds −log|det| of the latents' transforms: the mode in unconstrained space.
+
+    Use inside ``program.scope()``. Each evaluation writes the program's leaves; a point knows whether they are still
+    its own.
+    """
+
+    def __init__(self, program: Program, type: str = "map") -> None:
+        self.program = program
+        self.type = type
+        self.evaluations = Evaluations()
+        self.sites: Mapping[str, Site] = program.sites
+        self._leaves = program.leaves
+        self._current: Point | None = None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the loss is an estimate: a plate is subsampled."""
+        return bool(self.program.subsampled)
+
+    def start(self) -> Params:
+        """The start point: what the model's own starts and the config's make of each parameter."""
+        return {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
+
+    def at(self, params: Params) -> Point:
+        return self._evaluate(params, full=False, validate=False)
+
+    def at_full(self, params: Params) -> Point:
+        """The loss on the full plates, with distributions validated: what a verdict is taken on."""
+        return self._evaluate(params, full=True, validate=True)
+
+    def retrace(self, point: Point) -> Tensor:
+        self.evaluations.loss += 1
+        self._write(point.params)
+        self._current = point
+        if point.random_state is None:
+            return self._loss(full=point.full)
+        with random_state_kept():
+            restore_random_state(point.random_state)
+            return self._loss(full=point.full)
+
+    def is_current(self, point: Point) -> bool:
+        return self._current is point
+
+    def invalidate(self) -> None:
+        """Say that someone has written the leaves: every point must trace again."""
+        self._current = None
+
+    def values(self, params: Params) -> Params:
+        """The constrained value of every site, fixed ones included."""
+        self._write(params)
+        self._current = None
+        with random_state_kept():
+            return self.program.values()
+
+    def explain_non_finite(self, params: Params) -> str:
+        """Which sites make the loss non-finite at ``params``, or why they cannot be computed."""
+        self._write(params)
+        self._current = None
+        try:
+            with random_state_kept(), torch.no_grad():
+                self.program.log_density(full=True, validate=True)
+                sites = self.program.site_log_densities(full=True)
+        except InfeasibleError as error:
+            return str(error)
+        finally:
+            self._current = None
+        wrong = [f"{name!r} ({value})" for name, value in sites.items() if value != value or abs(value) == float("inf")]
+        return f"the log density is not finite at {', '.join(wrong)}" if wrong else ""
+
+    def _evaluate(self, params: Params, full: bool, validate: bool) -> Point:
+        self.evaluations.loss += 1
+        state = capture_random_state() if self.program.subsampled and not full else None
+        self._write(params)
+        failure = None
+        try:
+            loss = self._loss(full, validate)
+        except InfeasibleError as error:
+            loss, failure = torch.tensor(float("inf")), str(error)
+        point = Point(params, loss, self._leaves, self, failure, state, full)
+        self._current = point
+        return point
+
+    def _loss(self, full: bool = False, validate: bool = False) -> Tensor:
+        return -self.program.log_density(self.type == "map_unconstrained", full, validate)
+
+    def _write(self, params: Params) -> None:
+        with torch.no_grad():
+            for name, leaf in self._leaves.items():
+                leaf.copy_(params[name])

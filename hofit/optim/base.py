@@ -1,0 +1,118 @@
+"""One part of a mix: propose a step from a point, then hear how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro.optim.multi import MultiOptimizer
+from torch import Tensor
+
+from ..point import Params, PartReport, Point
+
+State = dict[str, Any]
+
+
+@dataclass
+class Proposal:
+    """Where an optimizer would go: new values of its own parameters.
+
+    ``predicted_reduction`` is what it expects the loss to fall by, for an optimizer that judges its steps.
+    ``point`` is set when the optimizer has evaluated the new place already.
+    """
+
+    params: Params
+    predicted_reduction: float | None = None
+    point: Point | None = None
+    details: Any = None
+
+
+class Optimizer(MultiOptimizer):
+    """One part of a mix; also usable from plain Pyro code by ``step`` and ``get_step``.
+
+    ``second_order`` says whether it reads the gradient's graph; ``judges`` whether it may refuse its step, by the loss
+    at the candidate, and so needs a loss that is no estimate.
+    """
+
+    name: str = "optimizer"
+    second_order: bool = False
+    judges: bool = False
+
+    def bind(self, names: Sequence[str]) -> None:
+        """Take the parameters that are this part's own; called once, before the first step."""
+        self.names = list(names)
+
+    def propose(self, point: Point) -> Proposal:
+        """New values for the part's parameters; neither the point nor anything that another part reads is written."""
+        raise NotImplementedError
+
+    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+        """Keep the step, or take it back. ``others`` is gᵀs over the moves of the other parts of a mix."""
+        return True
+
+    def advance(self, point: Point) -> tuple[Point, bool]:
+        """One iteration: the next point, and whether the step was accepted."""
+        proposal = self.propose(point)
+        candidate = proposal.point or point.at({**point.params, **proposal.params})
+        if self.accept(proposal, candidate):
+            return candidate, True
+        return point, False
+
+    def reports(self) -> list[PartReport]:
+        return [PartReport(self.name)]
+
+    def remarks(self) -> list[str]:
+        """What the user should know of how the part went: a sentence each."""
+        return []
+
+    def state_dict(self) -> State:
+        """All that must be kept for the next step to be the same: tensors, numbers, strings, containers of these."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        return None
+
+    # Pyro's interface -------------------------------------------------------------------------------------------
+
+    def get_step(self, loss: Tensor, params: Params) -> Params:
+        """The updated values of ``params``, one step down from ``loss``."""
+        return self.propose(Point({n: p.detach() for n, p in params.items()}, loss, params)).params
+
+    def prepare(self, loss: Tensor, params: Params) -> Callable[[], None]:
+        """Read every derivative now; the callable that comes back writes. A mix prepares all before any writes."""
+        updated = self.get_step(loss, params)
+
+        def write() -> None:
+            with torch.no_grad():
+                for name, value in params.items():
+                    value.copy_(updated[name].detach())
+
+        return write
+
+    def step(self, loss: Tensor, params: Params) -> None:
+        self.prepare(loss, params)()
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """One option of an optimizer, as ``hofit optimizers NAME`` lists it."""
+
+    name: str
+    default: Any
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer of the registry: its name, its options with defaults, and how to make one."""
+
+    name: str
+    summary: str
+    options: tuple[OptionSpec, ...]
+    build: Callable[[Mapping[str, Any]], Optimizer]
+    scheduled: bool = False
+    """Whether it has an ``lr`` that a ``schedule`` can steer."""
+    fits_shape: Callable[[torch.Size], str | None] = field(default=lambda shape: None)
+    """Why a parameter of this shape cannot be stepped; None if it can."""

@@ -1,0 +1,100 @@
+"""Optimizers written for Pyro's own interfaces: a user's `MultiOptimizer`, a `PyroOptim` in a mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pyro.optim import PyroOptim
+from pyro.optim.multi import MultiOptimizer
+from torch import Tensor
+
+from ..errors import OptionError
+from ..point import Params, Point
+from .base import Optimizer, Proposal, State
+
+
+class ForeignOptimizer(Optimizer):
+    """Any subclass of Pyro's ``MultiOptimizer`` as a part of a mix.
+
+    It is handed the loss, differentiable twice, and its parameters; ``get_step`` is asked where the class has one,
+    else ``step`` writes in place. Its state is its ``state_dict`` where it has one, else its attributes, which must
+    then be tensors, numbers, strings and containers of these.
+    """
+
+    second_order = True
+
+    def __init__(self, wrapped: MultiOptimizer, name: str) -> None:
+        self.wrapped, self.name = wrapped, name
+        self._returns_step = type(wrapped).get_step is not MultiOptimizer.get_step
+
+    def propose(self, point: Point) -> Proposal:
+        names = self.__dict__.get("names") or list(point.params)
+        loss = point.loss_graph()
+        leaves = {name: point.leaves[name] for name in names}
+        if self._returns_step:
+            return Proposal({name: value.detach() for name, value in self.wrapped.get_step(loss, leaves).items()})
+        self.wrapped.step(loss, leaves)
+        moved = {name: leaf.detach().clone() for name, leaf in leaves.items()}
+        for leaf in leaves.values():
+            leaf.grad = None
+        if point.source is not None:
+            point.source.invalidate()
+        return Proposal(moved)
+
+    def prepare(self, loss: Tensor, params: Params) -> Callable[[], None]:
+        if self._returns_step:
+            return super().prepare(loss, params)
+        return lambda: self.wrapped.step(loss, params)
+
+    def state_dict(self) -> State:
+        if hasattr(self.wrapped, "state_dict"):
+            return {"own": self.wrapped.state_dict()}
+        return {"attributes": {key: value for key, value in vars(self.wrapped).items() if not callable(value)}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if "own" in state:
+            self.wrapped.load_state_dict(state["own"])
+        else:
+            vars(self.wrapped).update(state.get("attributes", {}))
+
+
+class PyroOptimPart(Optimizer):
+    """A ``PyroOptim`` in a mix that is stepped from plain Pyro code: its gradient is read before any part writes."""
+
+    name = "pyro_optim"
+
+    def __init__(self, optim: PyroOptim) -> None:
+        self.optim = optim
+
+    def propose(self, point: Point) -> Proposal:
+        raise OptionError("a PyroOptim keeps its state by Pyro's parameter store: name it in the config instead")
+
+    def get_step(self, loss: Tensor, params: Params) -> Params:
+        raise NotImplementedError("a PyroOptim steps in place: use step, not get_step")
+
+    def prepare(self, loss: Tensor, params: Params) -> Callable[[], None]:
+        tensors = list(params.values())
+        gradients = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True, materialize_grads=True)
+
+        def write() -> None:
+            for tensor, gradient in zip(tensors, gradients, strict=True):
+                tensor.grad = gradient.clone()
+            self.optim(tensors)
+
+        return write
+
+
+def as_optimizer(part: Any, name: str | None = None) -> Optimizer:
+    """``part`` as one of ours: a `PyroOptim` or any `MultiOptimizer` is wrapped.
+
+    Raises: TypeError for anything else.
+    """
+    if isinstance(part, Optimizer):
+        return part
+    if isinstance(part, PyroOptim):
+        return PyroOptimPart(part)
+    if isinstance(part, MultiOptimizer):
+        return ForeignOptimizer(part, name or type(part).__name__)
+    raise TypeError(f"expected a MultiOptimizer or a PyroOptim, not {type(part).__name__}")

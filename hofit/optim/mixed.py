@@ -1,0 +1,169 @@
+"""Several optimizers on one loss, each for parameters of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..patterns import assign, near_misses, select
+from ..point import Params, PartReport, Point
+from .base import Optimizer, Proposal, State
+from .foreign import as_optimizer
+
+ORDERS = ("simultaneous", "alternating")
+
+
+class MixedMultiOptimizer(Optimizer):
+    """Optimizers for different parameters, stepped together.
+
+    ``simultaneous``: every part reads its derivatives at one point, then all move, then one trace judges the move; a
+    part that refuses its step takes it back alone, and the rest is traced again.
+    ``alternating``: part after part, each at the point that the one before has reached.
+
+    A drop-in replacement for ``pyro.optim.multi.MixedMultiOptimizer``: no part writes while another still needs the
+    graph, and a parameter that no part has is an error.
+
+    Args:
+        parts: ``(names, optimizer)`` pairs; names are literal or patterns (the first entry that matches has it);
+            a ``PyroOptim`` or any ``MultiOptimizer`` is wrapped.
+        order: ``simultaneous`` or ``alternating``.
+    Raises: ValueError if two parts claim a name, or the order is neither.
+    """
+
+    name = "mixed"
+
+    def __init__(self, parts: Sequence[tuple[Sequence[str], Any]], order: str = "simultaneous") -> None:
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+        self.order = order
+        self.parts: list[tuple[list[str], Optimizer]] = []
+        claimed: dict[str, Any] = {}
+        for names, part in parts:
+            for name in names:
+                if name in claimed:
+                    raise ValueError(f"parameter {name!r} is given to two optimizers: {claimed[name]!r} and {part!r}")
+                claimed[name] = part
+            self.parts.append((list(names), as_optimizer(part)))
+        self.second_order = any(part.second_order for _, part in self.parts)
+        self.judges = any(part.judges for _, part in self.parts)
+        self._accepted: list[bool] = []
+
+    def bind(self, names: Sequence[str]) -> None:
+        super().bind(names)
+        for (_, part), owned in zip(self.parts, self._assign(names), strict=True):
+            part.bind(owned)
+
+    def propose(self, point: Point) -> Proposal:
+        """The simultaneous move of all parts."""
+        self._require_binding(point)
+        params: Params = {}
+        for _, part in self.parts:
+            params.update(part.propose(point).params)
+        return Proposal(params)
+
+    def advance(self, point: Point) -> tuple[Point, bool]:
+        self._require_binding(point)
+        if self.order == "alternating":
+            self._accepted = []
+            for _, part in self.parts:
+                point, accepted = part.advance(point)
+                self._accepted.append(accepted)
+                if not _is_usable(point):
+                    break
+            return point, any(self._accepted)
+        return self._advance_together(point)
+
+    def reports(self) -> list[PartReport]:
+        reports = []
+        for i, (_, part) in enumerate(self.parts):
+            for report in part.reports():
+                if part.judges and i < len(self._accepted):
+                    report.accepted = self._accepted[i]
+                reports.append(report)
+        return reports
+
+    def remarks(self) -> list[str]:
+        return [remark for _, part in self.parts for remark in part.remarks()]
+
+    def state_dict(self) -> State:
+        return {"parts": [part.state_dict() for _, part in self.parts]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for (_, part), own in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(own)
+
+    def get_step(self, loss: Tensor, params: Params) -> Params:
+        updated: Params = {}
+        for (_, part), names in zip(self.parts, self._assign(params), strict=True):
+            if names:
+                updated.update(part.get_step(loss, {name: params[name] for name in names}))
+        return updated
+
+    def prepare(self, loss: Tensor, params: Params) -> Callable[[], None]:
+        if self.order == "alternating":
+            raise ValueError("an alternating mix traces again between its parts: it cannot step on one bare loss")
+        if not bool(torch.isfinite(loss)):
+            raise FloatingPointError(f"the loss is {float(loss)}: no step can be taken from it")
+        writes = [
+            part.prepare(loss, {name: params[name] for name in names})
+            for (_, part), names in zip(self.parts, self._assign(params), strict=True)
+            if names
+        ]
+
+        def write() -> None:
+            for one in writes:
+                one()
+
+        return write
+
+    def _advance_together(self, point: Point) -> tuple[Point, bool]:
+        proposals = [part.propose(point) for _, part in self.parts]
+        if not self.judges:
+            self._accepted = [True] * len(proposals)
+            return point.at(_joined(point, proposals)), True
+        gradient = point.gradient()
+        slopes = [_slope(gradient, point.params, proposal.params) for proposal in proposals]
+        alone = proposals[0].point if len(proposals) == 1 else None
+        candidate = alone or point.at(_joined(point, proposals))
+        self._accepted = [
+            part.accept(proposal, candidate, others=sum(slopes) - slope)
+            for (_, part), proposal, slope in zip(self.parts, proposals, slopes, strict=True)
+        ]
+        if all(self._accepted):
+            return candidate, True
+        kept = [proposal for proposal, accepted in zip(proposals, self._accepted, strict=True) if accepted]
+        if not kept:
+            return point, False
+        return point.at(_joined(point, kept)), True
+
+    def _assign(self, names: Sequence[str] | Params) -> list[list[str]]:
+        ownership = assign([patterns for patterns, _ in self.parts], names)
+        if ownership.orphans:
+            raise ValueError(f"no part has the parameter {ownership.orphans[0]!r}: it would never move")
+        for patterns, _ in self.parts:
+            for pattern in patterns:
+                if not select([pattern], names):
+                    raise ValueError(f"no parameter matches {pattern!r}{near_misses(pattern, names)}")
+        return ownership.owners
+
+    def _require_binding(self, point: Point) -> None:
+        if "names" not in self.__dict__:
+            self.bind(list(point.params))
+
+
+def _joined(point: Point, proposals: Sequence[Proposal]) -> Params:
+    params = dict(point.params)
+    for proposal in proposals:
+        params.update(proposal.params)
+    return params
+
+
+def _slope(gradient: Params, before: Params, after: Params) -> float:
+    return sum(float((gradient[name] * (value - before[name])).sum()) for name, value in after.items())
+
+
+def _is_usable(point: Point) -> bool:
+    return point.failure is None and abs(point.value) != float("inf") and point.value == point.value

@@ -1,0 +1,194 @@
+"""Newton steps on independent rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..curvature.rows import (
+    Product,
+    RowGroup,
+    hessian_blocks,
+    rows_by_last_dimension,
+    rows_from_plates,
+    rows_interact,
+)
+from ..curvature.subproblem import solve_rows
+from ..errors import OptionError
+from ..patterns import matches, speaking_pattern
+from ..point import Params, PartReport, Point
+from .base import Optimizer, Proposal, State
+
+DENSE_LIMIT = 1000
+"""Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""
+
+
+class RowsInteract(Exception):
+    """Rows that must be independent are not, and are too many for one dense row."""
+
+
+class Newton(Optimizer):
+    """Newton steps on independent rows, each inside a fixed trust radius.
+
+    Row n moves to the minimiser of m(p) = gᵀp + ½ pᵀHp subject to ‖p‖₂ ≤ Δ; H is the exact Hessian block of the row.
+    With an infinite Δ a positive definite row takes its full Newton step; where it is not positive definite, directions
+    of negative or no curvature go downhill by at most one unconstrained unit, never uphill and never into a saddle.
+    Parameters in the same plates are joined row by row; any other parameter is one row. Rows may not interact while
+    the other parameters are held: a random Hessian-vector probe checks it at steps 1, 2, 4, 8, …; rows that do
+    interact are joined into one, and this is said.
+
+    From plain Pyro code it is used as ``pyro.optim.multi.Newton``: a parameter's rows are then its last dimension, a
+    scalar is one row of one, ``get_step`` is differentiable, and ``covariance`` holds H⁻¹ of the last step.
+
+    Args:
+        trust_radii: Δ in unconstrained units, positive: one number, or name or pattern → number; default infinite.
+            A joined row takes the smallest of its members'.
+    Shapes: x, g (N, D); H and covariance (N, D, D); Δ (N,).
+    Cost: D Hessian-vector products and one batched D × D factorisation.
+    Ends with: model_error if more than DENSE_LIMIT numbers interact.
+    Raises: OptionError for a radius that is not positive.
+    Source: Nocedal & Wright (2006), Alg. 4.3 and section 3.4; Moré & Sorensen (1983).
+    """
+
+    name = "newton"
+    second_order = True
+
+    def __init__(self, trust_radii: Mapping[str, float] | float | None = None) -> None:
+        radii = {} if trust_radii is None else trust_radii
+        self.trust_radii: dict[str, float] = dict(radii) if isinstance(radii, Mapping) else {"*": float(radii)}
+        for pattern, radius in self.trust_radii.items():
+            if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not radius > 0:
+                raise OptionError(f"trust_radius of {pattern!r} must be a positive number, not {radius!r}")
+        self.covariance: Params = {}
+        self._joined: set[tuple[str, ...]] = set()
+        self._steps = 0
+
+    def propose(self, point: Point) -> Proposal:
+        names = self.__dict__.get("names") or list(point.params)
+        groups = rows_from_plates(names, point.sites) if point.sites else self._plain_rows(point.params, names)
+        gradient = point.gradient(differentiable=True)
+        self._steps += 1
+        params: Params = {}
+        predicted = 0.0
+        for group in groups:
+            updated, reduction = self._step_of_group(group, point.params, gradient, point.hvp)
+            params.update({name: value.detach() for name, value in updated.items()})
+            predicted += reduction
+        return Proposal(params, predicted)
+
+    def get_step(self, loss: Tensor, params: Params) -> Params:
+        """The updated values, differentiable in whatever ``loss`` and ``params`` depend on; Pyro's ``get_step``."""
+        if not bool(torch.isfinite(loss)):
+            raise FloatingPointError(f"the loss is {float(loss)}: no Newton step can be taken from it")
+        self._steps += 1
+        updated: Params = {}
+        for group in self._plain_rows(params, list(params)):
+            leaves = [params[name] for name in group.names]
+            gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+            gradient = dict(zip(group.names, gradients, strict=True))
+            values, _ = self._step_of_group(group, params, gradient, _differentiable_product(group, params, gradients))
+            updated.update(values)
+        return updated
+
+    def reports(self) -> list[PartReport]:
+        radii = set(self.trust_radii.values())
+        return [PartReport(self.name, min(radii) if radii else None)]
+
+    def remarks(self) -> list[str]:
+        return [f"rows of {', '.join(names)} interact: newton took them as one row" for names in sorted(self._joined)]
+
+    def state_dict(self) -> State:
+        return {"steps": self._steps, "joined": [list(names) for names in sorted(self._joined)]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._steps = int(state.get("steps", 0))
+        self._joined = {tuple(names) for names in state.get("joined", [])}
+
+    def _plain_rows(self, params: Params, names: Sequence[str]) -> list[RowGroup]:
+        return rows_by_last_dimension({name: params[name] for name in names})
+
+    def _step_of_group(
+        self, group: RowGroup, params: Params, gradient: Params, product: Product
+    ) -> tuple[Params, float]:
+        if group.names in self._joined:
+            group = group.as_one_row()
+        x = group.to_rows({name: params[name].detach() for name in group.names})
+        g = group.to_rows(gradient)
+        blocks = hessian_blocks(group, product, x)
+        finite = bool(torch.isfinite(blocks).all()) and bool(torch.isfinite(g).all())
+        due = group.rows > 1 and _is_power_of_two(self._steps)
+        if due and finite and rows_interact(group, blocks.detach(), product):
+            if group.rows * group.length > DENSE_LIMIT:
+                raise RowsInteract(
+                    f"rows of {', '.join(group.names)} interact, and {group.rows * group.length} numbers are too "
+                    f"many for one dense row ({DENSE_LIMIT}): give these parameters another optimizer"
+                )
+            self._joined.add(group.names)
+            return self._step_of_group(group, params, gradient, product)
+        radius = torch.full((group.rows,), self._radius(group), dtype=x.dtype, device=x.device)
+        if not finite:
+            return group.from_rows(torch.full_like(x, torch.nan)), float("nan")
+        with torch.no_grad():
+            solution = solve_rows(g.detach(), blocks.detach(), radius)
+        curvature = blocks + solution.modification
+        self._keep_covariance(group, curvature)
+        if g.requires_grad:
+            step = solution.extra - torch.linalg.solve(curvature, g[..., None])[..., 0]
+        else:
+            step = solution.step
+        return group.from_rows(x + step), float(solution.predicted.sum())
+
+    def _radius(self, group: RowGroup) -> float:
+        radii = []
+        for name in group.names:
+            pattern = speaking_pattern(self.trust_radii, name)
+            radii.append(float("inf") if pattern is None else float(self.trust_radii[pattern]))
+        return min(radii)
+
+    def _keep_covariance(self, group: RowGroup, curvature: Tensor) -> None:
+        inverse = torch.linalg.inv_ex(curvature)[0]
+        for name in group.names:
+            columns = group.columns(name)
+            block = inverse[:, columns, columns]
+            batch = [group.shapes[name][axis] for axis in group.axes[name]]
+            self.covariance[name] = block.reshape(*batch, *block.shape[-2:])
+
+
+def unmatched_radii(trust_radius: Any, names: Sequence[str]) -> list[str]:
+    """Patterns of a ``trust_radius`` mapping that match none of the part's parameters."""
+    if not isinstance(trust_radius, Mapping):
+        return []
+    return [pattern for pattern in trust_radius if not any(matches(pattern, name) for name in names)]
+
+
+def _is_power_of_two(n: int) -> bool:
+    return n & (n - 1) == 0
+
+
+def _differentiable_product(group: RowGroup, params: Params, gradients: Sequence[Tensor]) -> Callable[[Params], Params]:
+    """Hessian-vector products that keep their own graph, so that a step can be differentiated through its Hessian."""
+    leaves = [params[name] for name in group.names]
+
+    def product(vectors: Params) -> Params:
+        rows = []
+        for k in range(next(iter(vectors.values())).shape[0]):
+            live = [(g, vectors[name][k]) for name, g in zip(group.names, gradients, strict=True) if g.requires_grad]
+            if not live:
+                rows.append(tuple(torch.zeros_like(leaf) for leaf in leaves))
+                continue
+            rows.append(
+                torch.autograd.grad(
+                    [g for g, _ in live],
+                    leaves,
+                    [v for _, v in live],
+                    create_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            )
+        return {name: torch.stack([row[i] for row in rows]) for i, name in enumerate(group.names)}
+
+    return product

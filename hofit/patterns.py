@@ -1,0 +1,75 @@
+"""Patterns of parameter names: a glob, a list of globs, or ``re:`` and a regular expression."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether ``name`` is meant: literally, by glob, or (``re:…``) by a regular expression found in it."""
+    if pattern.startswith("re:"):
+        return re.search(pattern[3:], name) is not None
+    return pattern == name or fnmatchcase(name, pattern)
+
+
+def select(patterns: str | Sequence[str], names: Iterable[str]) -> list[str]:
+    """The names that any of the patterns matches, in the order of ``names``."""
+    several = [patterns] if isinstance(patterns, str) else patterns
+    return [name for name in names if any(matches(pattern, name) for pattern in several)]
+
+
+def invalid(pattern: str) -> str | None:
+    """Why a pattern cannot be used; None if it can."""
+    if not pattern.startswith("re:"):
+        return "an empty pattern matches nothing" if not pattern else None
+    try:
+        re.compile(pattern[3:])
+    except re.error as error:
+        return f"{pattern!r} is no regular expression: {error}"
+    return None
+
+
+def near_misses(pattern: str, names: Iterable[str]) -> str:
+    """``; did you mean "x"?``, or the list of the names there are."""
+    names = list(names)
+    near = get_close_matches(pattern.removeprefix("re:").strip("*^$"), names, n=3, cutoff=0.5)
+    if near:
+        return "; did you mean " + " or ".join(f'"{n}"' for n in near) + "?"
+    if not names:
+        return "; there are none"
+    return f"; there are: {', '.join(names[:12])}" + (", …" if len(names) > 12 else "")
+
+
+@dataclass
+class Ownership:
+    """Which entry has which names; what no entry has, and which patterns matched nothing at all."""
+
+    owners: list[list[str]]
+    orphans: list[str]
+    idle: list[int] = field(default_factory=list)
+    """Entries that got nothing."""
+
+
+def assign(entries: Sequence[Sequence[str]], names: Iterable[str]) -> Ownership:
+    """Top to bottom, the first entry that matches a name has it."""
+    owners: list[list[str]] = [[] for _ in entries]
+    orphans = []
+    for name in names:
+        for owned, patterns in zip(owners, entries, strict=True):
+            if select(patterns, [name]):
+                owned.append(name)
+                break
+        else:
+            orphans.append(name)
+    return Ownership(owners, orphans, [i for i, owned in enumerate(owners) if not owned])
+
+
+def speaking_pattern(values: Mapping[str, object], name: str) -> str | None:
+    """The pattern of ``values`` that speaks for ``name``: its own name if it is there, else the first that matches."""
+    if name in values:
+        return name
+    return next((pattern for pattern in values if matches(pattern, name)), None)

@@ -1,0 +1,228 @@
+"""The types at the joints: a site, a point, and what an objective offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+"""Name → unconstrained value, in the order of the trace."""
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A plate that a site stands in; ``dim`` counts from the right of the *unconstrained* tensor."""
+
+    name: str
+    size: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """A parameter or latent of the model, as its first trace shows it.
+
+    Shapes: ``shape`` is that of the unconstrained tensor, ``value_shape`` that of the constrained value.
+    """
+
+    name: str
+    role: str  # parameter | latent | fixed
+    shape: torch.Size
+    value_shape: torch.Size
+    constraint: str
+    plates: tuple[Plate, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are: what is left when the plates' dimensions are taken away is one row."""
+        count = 1
+        for plate in self.plates:
+            count *= self.shape[plate.dim]
+        return count
+
+    @property
+    def row_length(self) -> int:
+        return self.shape.numel() // max(self.rows, 1)
+
+
+@dataclass
+class Evaluations:
+    """How often each thing was computed, since the fit began."""
+
+    loss: int = 0
+    gradient: int = 0
+    hvp: int = 0
+    inner: int = 0
+
+
+@dataclass
+class PartReport:
+    """What the progress table shows of one optimizer of a mix."""
+
+    name: str
+    trust_radius: float | None = None
+    accepted: bool | None = None
+
+
+class PointSource(Protocol):
+    """What a point can ask of the objective that made it."""
+
+    evaluations: Evaluations
+    sites: Mapping[str, Site]
+
+    def at(self, params: Params) -> Point: ...
+
+    def retrace(self, point: Point) -> Tensor:
+        """The loss at ``point`` once more, computed from ``point.leaves``."""
+
+    def is_current(self, point: Point) -> bool:
+        """Whether the leaves still hold what ``point`` was traced at."""
+
+    def invalidate(self) -> None:
+        """Hear that the leaves were written: every point must trace again."""
+
+
+@dataclass(eq=False)
+class Point:
+    """The model traced at one place: the loss there, and its derivatives on demand.
+
+    ``params`` is never written to. ``leaves`` are the tensors that ``loss`` was computed from; an objective reuses
+    them, so a point whose leaves were overwritten, or whose graph is spent, traces itself again to differentiate.
+    A point whose model could not be evaluated has loss inf and says why in ``failure``.
+    Without a ``source`` it is a bare loss and its leaves, as plain Pyro code hands them over.
+    """
+
+    params: Params
+    loss: Tensor
+    leaves: Params
+    source: PointSource | None = None
+    failure: str | None = None
+    random_state: Any = None
+    """State of the random generators before the trace, where the trace draws from them."""
+    full: bool = False
+    """Whether subsampled plates were traced whole."""
+
+    _value: float | None = None
+    _gradient: Params | None = None
+    _graph: Params | None = None
+    _spent: bool = False
+
+    @property
+    def value(self) -> float:
+        """The loss as a number."""
+        if self._value is None:
+            self._value = float(self.loss.detach())
+        return self._value
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """What is known of each parameter; empty for a bare loss."""
+        return self.source.sites if self.source is not None else {}
+
+    def at(self, params: Params) -> Point:
+        """The same objective elsewhere: one more trace."""
+        if self.source is None:
+            raise TypeError("this optimizer evaluates trial points: it needs a hofit objective, not a bare loss")
+        return self.source.at(params)
+
+    def gradient(self, differentiable: bool = False) -> Params:
+        """d loss / d params, computed once and kept; ``differentiable`` keeps the graph that ``hvp`` needs."""
+        if self._gradient is None or (differentiable and self._graph is None):
+            self._differentiate(differentiable)
+        assert self._gradient is not None
+        return self._gradient
+
+    def gradient_graph(self) -> Params:
+        """The gradient with its graph, a function of ``leaves``."""
+        if self._graph is None or self._stale():
+            self._differentiate(True)
+        assert self._graph is not None
+        return self._graph
+
+    def loss_graph(self) -> Tensor:
+        """The loss as a function of ``leaves``, to be differentiated by someone else."""
+        if self._stale():
+            self._graph = None
+        self.gradient_graph()
+        return self.loss
+
+    def hvp(self, vectors: Params) -> Params:
+        """Hessian-vector products over the parameters named in ``vectors``; the others are held.
+
+        Shapes: ``vectors[name]`` (probes, *param.shape), and so is the result.
+        """
+        graph = self.gradient_graph()
+        names = list(vectors)
+        probes = vectors[names[0]].shape[0]
+        if self.source is not None:
+            self.source.evaluations.hvp += probes
+        live = [name for name in names if graph[name].requires_grad]
+        if not live or probes == 0:
+            return {name: torch.zeros_like(vectors[name]) for name in names}
+
+        def products(rows: list[Tensor], batched: bool) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(
+                [graph[name] for name in live],
+                [self.leaves[name] for name in names],
+                rows,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+                is_grads_batched=batched,
+            )
+
+        if probes == 1:
+            return dict(zip(names, (p[None] for p in products([vectors[n][0] for n in live], False)), strict=True))
+        try:
+            chunks = [
+                products(list(rows), True)
+                for rows in zip(*(vectors[name].split(_PROBE_CHUNK) for name in live), strict=True)
+            ]
+            return {name: torch.cat([chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
+        except RuntimeError:  # an operation in the model that cannot be batched over probes
+            rows = [products([vectors[name][k] for name in live], False) for k in range(probes)]
+            return {name: torch.stack([row[i] for row in rows]) for i, name in enumerate(names)}
+
+    def _stale(self) -> bool:
+        return self._spent or (self.source is not None and not self.source.is_current(self))
+
+    def _differentiate(self, differentiable: bool) -> None:
+        if self.source is not None:
+            if self._stale():
+                self.loss = self.source.retrace(self)
+                self._spent = False
+            self.source.evaluations.gradient += 1
+        names = list(self.leaves)
+        if self.loss.requires_grad:
+            gradients = torch.autograd.grad(
+                self.loss,
+                [self.leaves[name] for name in names],
+                create_graph=differentiable,
+                retain_graph=differentiable or self.source is None,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        else:
+            gradients = tuple(torch.zeros_like(self.leaves[name]) for name in names)
+        if differentiable:
+            self._graph = dict(zip(names, gradients, strict=True))
+        else:
+            self._spent = self.source is not None
+        if self._gradient is None:
+            self._gradient = {name: g.detach() for name, g in zip(names, gradients, strict=True)}
+
+
+_PROBE_CHUNK = 32
+"""Probes to one batched backward pass: more are no faster, and each holds a copy of the graph's tensors."""
+
+
+def max_norm(params: Params) -> float:
+    """The largest absolute entry; nan if any is; 0 for nothing."""
+    tensors = [p for p in params.values() if p.numel()]
+    if not tensors:
+        return 0.0
+    return float(torch.stack(torch._foreach_norm(tensors, float("inf"))).max())

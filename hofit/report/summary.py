@@ -1,0 +1,104 @@
+"""The end of a fit in words: verdict, remarks, estimates, where the run lies, what to do next.
+
+It reads what the run directory holds (fit.json and estimates.csv), never the model.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import RunDirectoryError
+
+FIRST_ROWS = 8
+"""Rows of a vector that are shown; the rest is summarised."""
+
+Row = Mapping[str, Any]
+
+
+def load_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """fit.json and the rows of estimates.csv.
+
+    Raises: RunDirectoryError when the directory holds no finished run.
+    """
+    if not path.is_dir():
+        raise RunDirectoryError(f"no run directory {path}")
+    fit, estimates = path / "fit.json", path / "estimates.csv"
+    if not fit.is_file() or not estimates.is_file():
+        unfinished = any(path.glob("checkpoint*.safetensors"))
+        hint = f": the run is going on or was killed; `hofit resume {path}` goes on with it" if unfinished else ""
+        raise RunDirectoryError(f"{path} holds no finished run{hint}")
+    try:
+        loaded = json.loads(fit.read_text(encoding="utf-8"))
+        with estimates.open(newline="", encoding="utf-8") as file:
+            rows = [_typed(row) for row in csv.DictReader(file)]
+        return dict(loaded), rows
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{path} holds a damaged fit.json or estimates.csv: {error}") from error
+
+
+def print_summary(console: Console, fit: Mapping[str, Any], rows: Sequence[Row], run_dir: Path | None) -> None:
+    console.print(verdict_line(fit), style="bold green" if fit["converged"] else "bold red", soft_wrap=True)
+    failed = [check for check in fit["checks"] if check["ok"] is False]
+    if not fit["converged"]:
+        for check in failed:
+            console.print(f"  {check['name']}: {check['message']}", markup=False, highlight=False, soft_wrap=True)
+    for remark in fit["remarks"]:
+        console.print(f"  {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if rows:
+        _print_estimates(console, rows)
+    if run_dir is not None:
+        console.print(f"Run: {run_dir}", markup=False, highlight=False, soft_wrap=True)
+    if fit["status"] != "converged" and fit["remedy"]:
+        remedy = str(fit["remedy"]).replace("RUN_DIR", str(run_dir) if run_dir is not None else "RUN_DIR")
+        console.print(f"What to try: {remedy}", markup=False, highlight=False, soft_wrap=True)
+
+
+def verdict_line(fit: Mapping[str, Any]) -> str:
+    """The verdict in one line."""
+    loss = "not finite" if fit["loss"] is None else f"{fit['loss']:.10g}"
+    gradient = "not finite" if fit["gradient_norm"] is None else f"{fit['gradient_norm']:.2e}"
+    return (
+        f"{fit['status']}: loss {loss} ({fit['objective']}), gradient {gradient}, "
+        f"{fit['iterations']} iterations, {fit['seconds']:.2f} s"
+    )
+
+
+def _print_estimates(console: Console, rows: Sequence[Row]) -> None:
+    with_errors = any(row["std_error"] is not None for row in rows)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("name", "left"), ("role", "left"), ("estimate", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    if with_errors:
+        table.add_column("std. error", justify="right", no_wrap=True)
+    table.add_column("optimizer", no_wrap=True)
+    by_name: dict[str, list[Row]] = {}
+    for row in rows:
+        by_name.setdefault(str(row["name"]), []).append(row)
+    summaries = []
+    for name, members in by_name.items():
+        for row in members[:FIRST_ROWS]:
+            label = f"{name}[{row['index']}]" if row["index"] not in ("", None) else name
+            error = [] if not with_errors else ["" if row["std_error"] is None else f"{row['std_error']:.5g}"]
+            table.add_row(Text(label), str(row["role"]), f"{row['estimate']:.8g}", *error, str(row["optimizer"] or "–"))
+        if len(members) > FIRST_ROWS:
+            numbers = [float(row["estimate"]) for row in members]
+            summaries.append(
+                f"{name}: {len(members)} numbers, the first {FIRST_ROWS} shown; "
+                f"min {min(numbers):.5g}, mean {sum(numbers) / len(numbers):.5g}, max {max(numbers):.5g}"
+            )
+    console.print(table)
+    for summary in summaries:
+        console.print(summary, style="dim", markup=False, soft_wrap=True)
+
+
+def _typed(row: Mapping[str, str]) -> dict[str, Any]:
+    numbers = {key: float(row[key]) if row[key] else None for key in ("estimate", "std_error", "unconstrained")}
+    return {**row, **numbers}

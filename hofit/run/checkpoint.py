@@ -1,0 +1,157 @@
+"""A checkpoint: one safetensors file whose metadata is JSON, with a digest over everything, written atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..fitting.state import LoopState, Snapshot
+from .codec import decode, encode
+
+FORMAT = 1
+NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a checkpoint belongs to: the config as it ran, and the SHA-256 of model source and data.
+
+    ``model_files`` and ``data_files`` map path → SHA-256; ``arguments`` is the digest of the model's arguments;
+    ``given`` names the arguments that came from Python, which a resume must be given again.
+    """
+
+    config: dict[str, Any]
+    model: str
+    model_files: dict[str, str]
+    data_files: dict[str, str]
+    arguments: str
+    given: list[str]
+    from_callable: bool
+    threads: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as it was read, its digest verified."""
+
+    path: Path
+    provenance: Provenance
+    snapshot: Snapshot
+
+
+def previous_name(age: int) -> str:
+    """The file name of the checkpoint ``age`` writes before the newest."""
+    return NAME if age == 0 else f"checkpoint-{age}.safetensors"
+
+
+def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance, keep: int = 2) -> Path:
+    """Write the newest checkpoint; the ``keep`` − 1 before it are kept.
+
+    The file appears whole or not at all: temporary name, fsync, rename, fsync of the directory.
+    """
+    tensors: dict[str, Tensor] = {}
+    body = encode(
+        {
+            "format": FORMAT,
+            "provenance": vars(provenance),
+            "loop": snapshot.loop.to_plain(),
+            "order": list(snapshot.params),
+            "params": dict(snapshot.params),
+            "optimizer": snapshot.optimizer,
+            "random_now": snapshot.random_now,
+            "random_before_trace": snapshot.random_before_trace,
+        },
+        tensors,
+    )
+    text = json.dumps(body)
+    data = safetensors.torch.save(tensors, {"hofit": text, "sha256": _digest(text, tensors)})
+    path = directory / NAME
+    temporary = directory / (NAME + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    for age in range(keep - 1, 0, -1):
+        older, newer = directory / previous_name(age), directory / previous_name(age - 1)
+        if newer.exists():
+            os.replace(newer, older)
+    os.replace(temporary, path)
+    _fsync_directory(directory)
+    return path
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint file and verify its digest.
+
+    Raises: CheckpointError when it is damaged, foreign, or of a newer format.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {error}") from error
+    text = metadata.get("hofit")
+    if text is None:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of hofit")
+    if metadata.get("sha256") != _digest(text, tensors):
+        raise CheckpointError(f"{path} is damaged: its digest does not match what it holds")
+    body = decode(json.loads(text), tensors)
+    if body["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {body['format']}; this hofit reads format {FORMAT}")
+    snapshot = Snapshot(
+        {name: body["params"][name] for name in body["order"]},
+        body["optimizer"],
+        LoopState.from_plain(body["loop"]),
+        body["random_now"],
+        body["random_before_trace"],
+    )
+    return Checkpoint(path, Provenance(**body["provenance"]), snapshot)
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at a file, or the newest good one of a run directory.
+
+    Raises: CheckpointError when there is none, naming what is wrong with each that was tried.
+    """
+    if path.is_file():
+        return read_checkpoint(path)
+    if not path.is_dir():
+        raise CheckpointError(f"no checkpoint or run directory {path}")
+    tried = []
+    candidates = sorted(path.glob("checkpoint*.safetensors"), key=lambda p: (len(p.name), p.name))
+    candidates.sort(key=lambda p: 0 if p.name == NAME else int(p.stem.rpartition("-")[2] or 0))
+    for candidate in candidates:
+        try:
+            return read_checkpoint(candidate)
+        except CheckpointError as error:
+            tried.append(str(error))
+    raise CheckpointError("\n".join(tried) if tried else f"{path} holds no checkpoint")
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fsync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,357 @@
+"""From a config to everything a fit needs: model, data, objective, optimizer; every mistake reported at once."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from .. import __version__
+from ..config.load import dump, validate
+from ..config.schema import Config, OptimizerEntry
+from ..config.source import Source
+from ..errors import ConfigError, DataError, HofitError, ModelError
+from ..model.arguments import call_load_data, check_signature, digest_arguments, digest_callable, merge, to_tensors
+from ..model.columns import columns_to_arguments
+from ..model.module import ModelSource, load_model, sha256_of_file, split_reference
+from ..model.randomness import random_state_kept, set_seed
+from ..model.table import read_table
+from ..model.trace import Program
+from ..objective.density import DensityObjective
+from ..optim.base import OptimizerSpec
+from ..optim.mixed import MixedMultiOptimizer
+from ..optim.newton import unmatched_radii
+from ..optim.registry import build, mistakes_in, registry
+from ..patterns import assign, matches, near_misses, speaking_pattern
+from ..point import Params
+from .checkpoint import Provenance
+
+
+@dataclass
+class Session:
+    """A model with its data and its optimizers, ready for the first step. Use inside ``environment`` and its scope."""
+
+    config: Config
+    program: Program
+    objective: DensityObjective
+    optimizer: MixedMultiOptimizer
+    owners: dict[str, str]
+    provenance: Provenance
+    start: Params
+
+
+@dataclass
+class Request:
+    """What is to be fitted: a model (callable or reference), a config, and arguments given from Python."""
+
+    source: Source
+    model: Callable[..., Any] | str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def environment(config: Config) -> Iterator[None]:
+    """The run's dtype, device and seed; a parameter store of its own. All is put back on leaving."""
+    dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
+    flags = (torch.distributions.Distribution._validate_args, pyro.poutine.is_validation_enabled())
+    with random_state_kept(), pyro.get_param_store().scope(), pyro.validation_enabled(flags[1]):
+        try:
+            torch.set_default_dtype(getattr(torch, config.dtype))
+            if torch.device(config.device).type != "cpu":  # a default device slows every call
+                torch.set_default_device(config.device)
+            set_seed(config.seed)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            if torch.get_default_device() != device:
+                torch.set_default_device(device)
+            torch.distributions.Distribution.set_default_validate_args(flags[0])
+
+
+def parse(request: Request) -> tuple[Config, list[str]]:
+    """The config, or what can be saved of it, and its mistakes.
+
+    Raises: ConfigError when nothing can be saved.
+    """
+    config, mistakes = validate(request.source)
+    if config is None:
+        raise ConfigError(mistakes)
+    wrong_device = _device_mistake(config.device)
+    if wrong_device:
+        mistakes.append(request.source.mistake(("device",), wrong_device))
+        config = config.model_copy(update={"device": "cpu"})
+    return config, mistakes
+
+
+@contextmanager
+def prepared(request: Request, config: Config, mistakes: list[str]) -> Iterator[Session]:
+    """A session, with the environment it needs around it.
+
+    Raises: ConfigError with every mistake; ModelError or DataError when that is the only thing wrong.
+    """
+    with environment(config):
+        builder = _Builder(request, config, list(mistakes))
+        program = builder.program()
+        with program.scope():
+            yield builder.session(program)
+
+
+class _Builder:
+    """Loads, traces and matches, gathering mistakes as long as it makes sense to go on."""
+
+    def __init__(self, request: Request, config: Config, mistakes: list[str]) -> None:
+        self.request, self.config, self.source, self.mistakes = request, config, request.source, mistakes
+        self.data_files: dict[str, str] = {}
+        self.specs: list[OptimizerSpec | None] = []
+
+    def program(self) -> Program:
+        self.model = self._stage(self._load_model)
+        self.specs = self._optimizer_specs(self._stage(lambda: registry(self.model.optimizers)))
+        self.arguments = self._stage(self._load_arguments)
+        for wrong in check_signature(self.model.model, self.model.name, self.arguments):
+            self.mistakes.append(self.source.mistake(("data",), wrong))
+        if any("argument" in mistake for mistake in self.mistakes):
+            raise ConfigError(self.mistakes)
+        return Program(self.model.model, self.arguments)
+
+    def session(self, program: Program) -> Session:
+        config = self.config
+        self._stage(lambda: program.discover(config.init.strategy, config.init.jitter))
+        names = list(program.sites)
+        if not names:
+            raise self._raise(ModelError("the model has no parameter and no latent: there is nothing to fit"))
+        fixed = self._matched("fixed", config.fixed, names)
+        values = self._matched("init.values", config.init.values, names)
+        starts: dict[str, Any] = {}
+        for name, pattern in values.items():
+            try:
+                starts[name] = program.constrained_like(name, config.init.values[pattern])
+            except ValueError as error:
+                self._mistake(("init", "values", pattern), f"{name!r}: {error}")
+        for name, pattern in fixed.items():
+            if config.fixed[pattern] is not None:
+                try:
+                    program.constrained_like(name, config.fixed[pattern])
+                except ValueError as error:
+                    self._mistake(("fixed", pattern), f"{name!r}: {error}")
+        free = [name for name in names if name not in fixed]
+        ownership = assign([entry.patterns for entry in config.optimizers], free)
+        self._check_ownership(program, free, names, ownership.owners, ownership.orphans)
+        if not free and not self.mistakes:
+            self.mistakes.append(self.source.mistake(("fixed",), "everything is fixed: there is nothing left to fit"))
+        if self.mistakes:
+            raise ConfigError(self.mistakes)
+        set_seed(config.seed)
+        self._stage(lambda: program.discover(config.init.strategy, config.init.jitter, starts))
+        program.hold({name: config.fixed[pattern] for name, pattern in fixed.items()})
+        optimizer = self._optimizer(ownership.owners)
+        self._refuse_subsampling(program, optimizer)
+        objective = DensityObjective(program, config.objective.type)
+        torch.set_num_threads(_threads(config.threads, self.arguments, objective.start()))
+        labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
+        return Session(config, program, objective, optimizer, labels, self._provenance(), objective.start())
+
+    # the model and its data -------------------------------------------------------------------------------------
+
+    def _load_model(self) -> ModelSource:
+        model = self.request.model if self.request.model is not None else self.config.model
+        if model is None:
+            raise ModelError("no model: name one on the command line, or with the key `model` of the config")
+        if isinstance(model, str):
+            return load_model(model)
+        if isinstance(model, type) or not callable(model):
+            raise ModelError(f"a model is a function, a PyroModule instance or a path, not {model!r:.60}")
+        return ModelSource(model, getattr(model, "__name__", type(model).__name__))
+
+    def _load_arguments(self) -> dict[str, Any]:
+        data = self.config.data
+        path = None if data.path is None else Path(data.path)
+        parts: list[tuple[str, Mapping[str, Any]]] = []
+        load_data = self.model.load_data
+        if load_data is not None:
+            loaded = call_load_data(load_data, data.options, path)
+            parts.append(("load_data", loaded))
+        elif data.options:
+            raise DataError("there is no load_data in the model's module to take them", ("data", "options"))
+        if path is not None and path.is_file():
+            self.data_files[str(path)] = sha256_of_file(path)
+        if data.columns:
+            if path is None:
+                raise DataError("data.columns needs data.path", ("data", "columns"))
+            arguments, errors = columns_to_arguments(self._read(path), data.columns, data.missing)
+            for error in errors[:-1]:
+                self._mistake(error.key, str(error))
+            if errors:
+                raise errors[-1]
+            parts.append(("data.columns", arguments))
+        elif path is not None and not (load_data and "path" in inspect.signature(load_data).parameters):
+            raise DataError("nothing reads it: name data.columns, or let load_data take `path`", ("data", "path"))
+        parts.append(("data.arguments", data.arguments))
+        parts.append(("Python", self.request.arguments))
+        return to_tensors(merge(parts), torch.device(self.config.device))
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return read_table(path)
+        except DataError as error:
+            raise DataError(str(error), ("data", "path")) from error
+
+    # the config against the model -------------------------------------------------------------------------------
+
+    def _optimizer_specs(self, known: Mapping[str, OptimizerSpec]) -> list[OptimizerSpec | None]:
+        specs: list[OptimizerSpec | None] = []
+        for entry in self.config.optimizers:
+            spec = known.get(entry.optimizer)
+            specs.append(spec)
+            at = self._entry_key(entry)
+            if spec is None:
+                near = near_misses(entry.optimizer, known)
+                self._mistake((*at, "optimizer"), f"no optimizer {entry.optimizer!r}{near}")
+                continue
+            for key, text in mistakes_in(spec, entry.options, entry.schedule):
+                self._mistake((*at, *key.split(".")) if key else at, text)
+        return specs
+
+    def _entry_key(self, entry: OptimizerEntry) -> tuple[str | int, ...]:
+        """Where an entry stands in the user's own list: entries that were wrong have been left out of ours."""
+        listed = self.source.data.get("optimizers") or []
+        for i, given in enumerate(listed):
+            pair = (given.get("params"), given.get("optimizer")) if isinstance(given, Mapping) else None
+            if pair == (entry.params, entry.optimizer):
+                return ("optimizers", i)
+        return ("optimizers",)
+
+    def _matched(self, key: str, values: Mapping[str, Any], names: list[str]) -> dict[str, str]:
+        """Name → the pattern that speaks for it; a pattern that matches nothing is a mistake."""
+        for pattern in values:
+            if not any(matches(pattern, name) for name in names):
+                text = f"no parameter or latent matches {pattern!r}{near_misses(pattern, names)}"
+                self._mistake((*key.split("."), pattern), text)
+        found = {name: speaking_pattern(values, name) for name in names}
+        return {name: pattern for name, pattern in found.items() if pattern is not None}
+
+    def _check_ownership(
+        self, program: Program, free: list[str], names: list[str], owners: list[list[str]], orphans: list[str]
+    ) -> None:
+        salvaged = len(self.config.optimizers) != len(self.source.data.get("optimizers") or [])
+        if orphans and not salvaged:
+            listed = ", ".join(repr(name) for name in orphans[:12])
+            self._mistake(("optimizers",), f"no entry matches {listed}: add one, or `fixed:`")
+        for entry, owned, spec in zip(self.config.optimizers, owners, self.specs, strict=True):
+            at = self._entry_key(entry)
+            for pattern in entry.patterns:
+                if not any(matches(pattern, name) for name in names):
+                    text = f"no parameter matches {pattern!r}{near_misses(pattern, free)}"
+                    self._mistake((*at, "params"), text)
+            if not owned and all(any(matches(p, name) for name in names) for p in entry.patterns):
+                self._mistake((*at, "params"), "the entry gets no parameter: all it matches are taken above or fixed")
+            for pattern in unmatched_radii(entry.options.get("trust_radius"), owned):
+                text = f"no parameter of this entry matches {pattern!r}{near_misses(pattern, owned)}"
+                self._mistake((*at, "trust_radius", pattern), text)
+            for name in owned if spec is not None else []:
+                wrong = spec.fits_shape(program.sites[name].shape) if spec is not None else None
+                if wrong:
+                    self._mistake((*at, "params"), f"{name!r}: {wrong}")
+
+    def _optimizer(self, owners: list[list[str]]) -> MixedMultiOptimizer:
+        parts = []
+        for entry, spec, owned in zip(self.config.optimizers, self.specs, owners, strict=True):
+            assert spec is not None
+            parts.append((owned, build(spec, entry.options, entry.schedule)))
+        mix = MixedMultiOptimizer(parts, self.config.order)
+        mix.bind([name for owned in owners for name in owned])
+        return mix
+
+    def _refuse_subsampling(self, program: Program, optimizer: MixedMultiOptimizer) -> None:
+        if program.subsampled and (optimizer.judges or optimizer.second_order):
+            plates = ", ".join(repr(name) for name in program.subsampled)
+            raise ModelError(
+                f"the plate {plates} is subsampled, so the loss is an estimate: second-order optimizers need the whole "
+                "plate (leave subsample_size out), or every part a first-order one"
+            )
+
+    def _provenance(self) -> Provenance:
+        model = self.request.model if self.request.model is not None else self.config.model
+        source = self.model
+        files = source.files or {f"<{source.name}>": digest_callable(source.model)}
+        config = dump(self.config)
+        reference = _absolute_reference(model) if isinstance(model, str) else source.name
+        config["model"] = reference if isinstance(model, str) else None
+        return Provenance(
+            config,
+            reference,
+            files,
+            self.data_files,
+            digest_arguments(self.arguments),
+            sorted(self.request.arguments),
+            not isinstance(model, str),
+            torch.get_num_threads(),
+            versions(),
+        )
+
+    # mistakes ---------------------------------------------------------------------------------------------------
+
+    def _stage(self, action: Callable[[], Any]) -> Any:
+        """Do one stage; when it fails, what was wrong before is reported with it."""
+        try:
+            return action()
+        except HofitError as error:
+            raise self._raise(error) from error
+
+    def _raise(self, error: HofitError) -> HofitError:
+        if isinstance(error, DataError):
+            located = DataError(self.source.mistake(error.key, str(error)), error.key)
+            return ConfigError([*self.mistakes, str(located)]) if self.mistakes else located
+        if not self.mistakes or isinstance(error, ConfigError):
+            return error
+        return ConfigError([*self.mistakes, str(error)])
+
+    def _mistake(self, key: tuple[str | int, ...], text: str) -> None:
+        self.mistakes.append(self.source.mistake(key, text))
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {
+        "hofit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro-ppl": metadata.version("pyro-ppl"),
+    }
+
+
+SMALL = 100_000
+"""Numbers in the data and the parameters below which one thread is taken: torch splits no elementwise operation of less
+than 32,768, and on a busy machine two threads make a small factorisation a hundred times slower than one."""
+
+
+def _threads(asked: int | None, arguments: Mapping[str, Any], params: Params) -> int:
+    if asked is not None:
+        return asked
+    tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)] + list(params.values())
+    return 1 if sum(tensor.numel() for tensor in tensors) < SMALL else torch.get_num_threads()
+
+
+def _absolute_reference(reference: str) -> str:
+    location, name = split_reference(reference)
+    if location.endswith(".py") or "/" in location:
+        return f"{Path(location).expanduser().resolve()}:{name}"
+    return reference
+
+
+def _device_mistake(device: str) -> str | None:
+    try:
+        kind = torch.device(device).type
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        return f"no device {device!r} here: {str(error).splitlines()[0]}"
+    return None if kind != "meta" else "the meta device holds no numbers"
