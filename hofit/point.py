@@ -197,6 +197,7 @@ class Point:
                 self._spent = False
             self.source.evaluations.gradient += 1
         names = list(self.leaves)
+        gradients: tuple[Tensor | None, ...]
         if self.loss.requires_grad:
             gradients = torch.autograd.grad(
                 self.loss,
@@ -204,16 +205,19 @@ class Point:
                 create_graph=differentiable,
                 retain_graph=differentiable or self.source is None,
                 allow_unused=True,
-                materialize_grads=True,
             )
         else:
-            gradients = tuple(torch.zeros_like(self.leaves[name]) for name in names)
+            gradients = (None,) * len(names)
+        found = {
+            name: torch.zeros_like(self.leaves[name]) if g is None else g
+            for name, g in zip(names, gradients, strict=True)
+        }
         if differentiable:
-            self._graph = dict(zip(names, gradients, strict=True))
+            self._graph = found
         else:
             self._spent = self.source is not None
         if self._gradient is None:
-            self._gradient = {name: g.detach() for name, g in zip(names, gradients, strict=True)}
+            self._gradient = {name: g.detach() for name, g in found.items()} if differentiable else found
 
 
 _PROBE_CHUNK = 32
@@ -222,7 +226,18 @@ _PROBE_CHUNK = 32
 
 def max_norm(params: Params) -> float:
     """The largest absolute entry; nan if any is; 0 for nothing."""
-    tensors = [p for p in params.values() if p.numel()]
+    return max_norms(list(params.values()))[0]
+
+
+def max_norms(*groups: list[Tensor]) -> list[float]:
+    """The max-norm of each group of tensors, in one pass: a small model spends as long here as in its gradient."""
+    tensors = [tensor for group in groups for tensor in group if tensor.numel()]
     if not tensors:
-        return 0.0
-    return float(torch.stack(torch._foreach_norm(tensors, float("inf"))).max())
+        return [0.0] * len(groups)
+    norms = iter(torch.stack(torch._foreach_norm(tensors, float("inf"))).tolist())
+    return [_largest([next(norms) for tensor in group if tensor.numel()]) for group in groups]
+
+
+def _largest(norms: list[float]) -> float:
+    total = sum(norms)
+    return total if total != total else max(norms, default=0.0)

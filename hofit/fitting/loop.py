@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..errors import ModelError
@@ -15,7 +16,7 @@ from ..model.randomness import capture_random_state
 from ..objective.density import DensityObjective
 from ..optim.base import Optimizer
 from ..optim.newton import RowsInteract
-from ..point import Params, PartReport, Point, max_norm
+from ..point import Params, PartReport, Point, max_norm, max_norms
 from .state import LoopState, Snapshot
 from .verdict import Check, Verdict, judge, unbounded_parameters
 
@@ -135,16 +136,16 @@ class Loop:
                 candidate, accepted = self.optimizer.advance(point)
             except LinAlgError as error:
                 return self._non_finite(point, point, str(error))
-            state.iteration += 1
             if candidate is point:
                 step_norm: float | None = 0.0
             else:
-                step_norm = _step_norm(point.params, candidate.params)
-                if not (_finite(step_norm) and _finite(candidate.value)):
-                    return self._non_finite(point, candidate, "")
-                norm = max_norm(candidate.gradient(self.optimizer.second_order))
-                if not _finite(norm):
-                    return self._non_finite(point, candidate, "")
+                if not _finite(candidate.value):
+                    return self._non_finite(point, candidate)
+                gradient = candidate.gradient(self.optimizer.second_order)
+                norm, step_norm = max_norms(list(gradient.values()), _moves(point.params, candidate.params))
+                if not (_finite(norm) and _finite(step_norm)):
+                    return self._non_finite(point, candidate)
+            state.iteration += 1
             change = candidate.value - point.value
             if accepted:
                 small = abs(change) <= stop.relative_loss * max(1.0, abs(candidate.value))
@@ -216,9 +217,9 @@ class Loop:
         verdict = Verdict(None, norm, point.value, [Check("verdict", None, None, "not taken: the fit was cut short")])
         return self._end(point, status, verdict, remarks)
 
-    def _non_finite(self, last_good: Point, bad: Point, when: str) -> LoopEnd:
+    def _non_finite(self, last_good: Point, bad: Point, when: str = "") -> LoopEnd:
         why = self._why_not_finite(last_good, bad)
-        remark = f"not finite{' ' + when if when else f' at iteration {self.state.iteration}'}: {why}"
+        remark = f"not finite{' ' + when if when else f' at iteration {self.state.iteration + 1}'}: {why}"
         if bad.failure is None and bad.value == float("-inf"):
             return self._end_at(last_good, "unbounded", [f"unbounded (diverges): the loss is −inf; {why}"])
         if last_good is not bad:
@@ -273,12 +274,11 @@ class Loop:
         )
 
 
-def _step_norm(before: Params, after: Params) -> float:
-    moved = [name for name in before if after[name] is not before[name] and before[name].numel()]
+def _moves(before: Params, after: Params) -> list[Tensor]:
+    moved = [name for name in before if after[name] is not before[name]]
     if not moved:
-        return 0.0
-    differences = torch._foreach_sub([after[name] for name in moved], [before[name] for name in moved])
-    return float(torch.stack(torch._foreach_norm(differences, float("inf"))).max())
+        return []
+    return list(torch._foreach_sub([after[name] for name in moved], [before[name] for name in moved]))
 
 
 def _finite(number: float) -> bool:

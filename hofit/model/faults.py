@@ -28,6 +28,12 @@ def user_fault(error: BaseException) -> str:
     return "\n".join(lines)
 
 
+def user_place(error: BaseException) -> str:
+    """``file:line: source`` of the last frame that is the user's."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library_file(f.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else "no frame of the model's"
+
+
 def raised_inside_distribution(error: BaseException) -> bool:
     """Whether the last frame of the traceback is torch's or Pyro's distribution code."""
     last = _last_file(error.__traceback__)

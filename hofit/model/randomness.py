@@ -17,9 +17,10 @@ RandomState = dict[str, Any]
 def capture_random_state() -> RandomState:
     """The present state, made of tensors, numbers, strings and containers of these."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
     state: RandomState = {
         "torch": torch.get_rng_state(),
-        "python": random.getstate(),
+        "python": (version, torch.tensor(internal), gauss),
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached),
     }
     if torch.cuda.is_available():
@@ -29,7 +30,8 @@ def capture_random_state() -> RandomState:
 
 def restore_random_state(state: RandomState) -> None:
     torch.set_rng_state(state["torch"])
-    random.setstate(state["python"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     if "cuda" in state:

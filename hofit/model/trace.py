@@ -27,7 +27,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..errors import ModelError, StartError
 from ..point import Params, Plate, Site
-from .faults import raised_inside_distribution, user_fault
+from .faults import raised_inside_distribution, user_fault, user_place
 from .initial import initial_unconstrained
 
 
@@ -220,10 +220,10 @@ class Program:
         except ModelError:
             raise
         except LinAlgError as error:
-            raise InfeasibleError(f"at site {messenger.current!r}: {_first_line(error)}") from error
+            raise InfeasibleError(f"{_first_line(error)} ({user_place(error)})") from error
         except ValueError as error:
             if raised_inside_distribution(error) and isinstance(messenger, _Evaluation):
-                raise InfeasibleError(f"at site {messenger.current!r}: {_first_line(error)}") from error
+                raise InfeasibleError(f"{_first_line(error)} ({user_place(error)})") from error
             raise messenger.model_error(error) from error
         except Exception as error:
             raise messenger.model_error(error) from error
@@ -420,6 +420,18 @@ class _Evaluation(_SiteMessenger):
         self.parameters_seen: set[str] = set()
         self.latents_seen = 0
         self.log_jacobian: list[Tensor] = []
+
+    def _process_message(self, msg: Any) -> None:  # Pyro's own looks the method up by name, at every site
+        if msg["type"] == "sample":
+            self._pyro_sample(msg)
+        elif msg["type"] == "param":
+            self._pyro_param(msg)
+
+    def _postprocess_message(self, msg: Any) -> None:
+        if msg["type"] == "sample":
+            self._pyro_post_sample(msg)
+        elif msg["type"] == "param":
+            self._pyro_post_param(msg)
 
     def _pyro_sample(self, msg: Any) -> None:
         self.current = msg["name"]

@@ -33,6 +33,7 @@ from ..optim.registry import build, mistakes_in, registry
 from ..patterns import assign, matches, near_misses, speaking_pattern
 from ..point import Params
 from .checkpoint import Provenance
+from .codec import encode
 
 
 @dataclass
@@ -269,6 +270,12 @@ class _Builder:
             parts.append((owned, build(spec, entry.options, entry.schedule)))
         mix = MixedMultiOptimizer(parts, self.config.order)
         mix.bind([name for owned in owners for name in owned])
+        for entry, (_, part) in zip(self.config.optimizers, mix.parts, strict=True):
+            try:
+                encode(part.state_dict(), {}, entry.optimizer)
+            except TypeError as error:
+                text = f"{error}: give the optimizer a state_dict and a load_state_dict"
+                raise ConfigError(self.source.mistake((*self._entry_key(entry), "optimizer"), text)) from error
         return mix
 
     def _refuse_subsampling(self, program: Program, optimizer: MixedMultiOptimizer) -> None:

@@ -1,0 +1,269 @@
+"""What every optimizer must do: go down, stay at a minimum, continue bit for bit, and say so when the loss is not finite."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.optim.multi import MultiOptimizer
+
+import hofit
+from hofit.optim.registry import GRADIENT_OPTIMIZERS, SCHEDULES
+from hofit.run.checkpoint import NAME, previous_name, read_checkpoint
+from hofit.run.codec import encode, same
+
+MODEL = '''
+import pyro, pyro.distributions as dist, torch
+from pyro.optim.multi import MultiOptimizer
+
+class Descent(MultiOptimizer):
+    """Gradient descent with momentum, written in place as a user of Pyro writes it; its state is its attributes."""
+    def __init__(self, rate=0.1, momentum=0.5):
+        self.rate, self.momentum, self.velocity = rate, momentum, {}
+    def step(self, loss, params):
+        gradients = torch.autograd.grad(loss, list(params.values()), retain_graph=True)
+        with torch.no_grad():
+            for (name, x), g in zip(params.items(), gradients):
+                self.velocity[name] = self.momentum * self.velocity.get(name, torch.zeros_like(x)) - self.rate * g
+                x.add_(self.velocity[name])
+
+optimizers = {"mine": Descent}
+
+def model(target):
+    w = pyro.param("w", lambda: torch.tensor([[1.5, -1.0], [0.5, 2.0]]))
+    with pyro.plate("rows", 3):
+        b = pyro.sample("b", dist.Normal(torch.zeros(3), 1.0))
+        pyro.sample("y", dist.Normal(b, 0.5), obs=target)
+    pyro.factor("bowl", -(0.5 * (w - 1) ** 2).sum() - 0.1 * ((w - 1) ** 4).sum() - 0.05 * w.sum() * b.sum())
+'''
+TARGET = [0.5, -1.0, 2.0]
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "adadelta": {"lr": 1.0},
+    "adafactor": {"lr": 0.1},
+    "adagrad": {"lr": 0.3},
+    "adagrad_rmsprop": {"eta": 0.3},
+    "sgd": {"lr": 0.05, "momentum": 0.5},
+    "muon": {"lr": 0.05},
+    "rprop": {"lr": 0.05},
+    "asgd": {"lr": 0.05, "t0": 3},
+}
+SCHEDULE_OPTIONS: dict[str, dict[str, Any]] = {
+    "constant": {"factor": 0.5},
+    "cosine_annealing": {"T_max": 15},
+    "cosine_annealing_warm_restarts": {"T_0": 7},
+    "cyclic": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 6},
+    "exponential": {"gamma": 0.95},
+    "multi_step": {"milestones": [5, 20]},
+    "one_cycle": {"max_lr": 0.1, "total_steps": 60},
+    "reduce_on_plateau": {"patience": 1, "factor": 0.5},
+    "step": {"step_size": 4},
+}
+
+
+def entry(name: str) -> dict[str, Any]:
+    options = {"lr": 0.05} if name in GRADIENT_OPTIMIZERS else {}
+    return {"optimizer": name, **OPTIONS.get(name, options)}
+
+
+def alone(name: str) -> list[dict[str, Any]]:
+    """The optimizer on all it can step; matrices only for muon."""
+    if name == "muon":
+        return [{"params": "w", **entry(name)}, {"params": "b", "optimizer": "sgd", "lr": 0.1}]
+    return [{"params": "*", **entry(name)}]
+
+
+NAMES = [*GRADIENT_OPTIMIZERS, "newton", "mine"]
+MIXES: dict[str, dict[str, Any]] = {
+    **{name: {"optimizers": alone(name)} for name in NAMES},
+    **{
+        f"adam, {name}": {
+            "optimizers": [
+                {
+                    "params": "*",
+                    "optimizer": "sgd" if name in ("cyclic", "one_cycle") else "adam",
+                    "lr": 0.05,
+                    **({"momentum": 0.5} if name in ("cyclic", "one_cycle") else {}),
+                    "schedule": {"name": name, **SCHEDULE_OPTIONS.get(name, {})},
+                }
+            ]
+        }
+        for name in SCHEDULES
+    },
+    "newton and adam": {"optimizers": [{"params": "b", **entry("newton")}, {"params": "w", **entry("adam")}]},
+    "adam and newton": {
+        "optimizers": [
+            {"params": "w", **entry("adam")},
+            {"params": "b", **entry("newton"), "trust_radius": {"b": 0.2}},
+        ]
+    },
+    "newton and adam, alternating": {
+        "optimizers": [{"params": "b", **entry("newton")}, {"params": "w", **entry("adam")}],
+        "order": "alternating",
+    },
+    "mine and newton": {"optimizers": [{"params": "w", **entry("mine")}, {"params": "b", **entry("newton")}]},
+}
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.py"
+    path.write_text(MODEL)
+    return path
+
+
+def configured(mix: dict[str, Any], iterations: int, **more: Any) -> dict[str, Any]:
+    stop = {"max_iterations": iterations, "gradient": 0.0, "relative_loss": 0.0, "patience": 10_000}
+    return {**mix, "stop": stop, "init": {"strategy": "zero"}, **more}
+
+
+def loss_at_start(model_file: Path, mix: dict[str, Any]) -> float:
+    return hofit.fit(model_file, configured(mix, 0), target=TARGET).loss
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_goes_down_on_a_convex_loss(name: str, model_file: Path) -> None:
+    mix = MIXES[name]
+    result = hofit.fit(model_file, configured(mix, 40), target=TARGET)
+    assert result.loss < loss_at_start(model_file, mix) - 0.5
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("adamw", "muon")])  # these two decay weights
+def test_it_stays_at_a_minimum(name: str, model_file: Path) -> None:
+    newton = {"optimizers": [{"params": "*", "optimizer": "newton"}], "order": "alternating"}
+    stop = {"gradient": 1e-13, "relative_loss": 0.0, "patience": 100, "max_iterations": 60}
+    minimum = hofit.fit(model_file, {**newton, "stop": stop}, target=TARGET)
+    assert minimum.gradient_norm < 1e-12
+    start = {"values": {key: value.tolist() for key, value in minimum.values.items()}}
+    calm = {"lr": 1e-4} if name in GRADIENT_OPTIMIZERS and name != "adagrad_rmsprop" else {}
+    calm = {"eta": 1e-4} if name == "adagrad_rmsprop" else calm
+    mix = {"optimizers": [{"params": "*", **entry(name), **calm}]}
+    result = hofit.fit(model_file, {**configured(mix, 20), "init": start}, target=TARGET)
+    # A method that normalises its gradient takes steps of lr even where the gradient is rounding: 20 of 1e-4.
+    assert result.loss - minimum.loss < 1e-4
+    for key, value in minimum.values.items():
+        assert torch.allclose(result.values[key], value, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_save_load_continue_equals_uninterrupted_bit_for_bit(name: str, model_file: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    every = {"every": 1, "keep": 60}
+    mix = MIXES[name]
+    full = hofit.fit(model_file, configured(mix, 40, checkpoint=every), run_dir=whole, target=TARGET)
+    end = read_checkpoint(whole / NAME)
+    rows = progress(whole)
+    for stopped in (1, 2, 17, 39):
+        part = tmp_path / f"stopped-{stopped}"
+        part.mkdir()
+        # The last iteration is written twice: when it is due, and at the end.
+        shutil.copy(whole / previous_name(41 - stopped), part / NAME)
+        shutil.copy(whole / "progress.csv", part / "progress.csv")
+        assert read_checkpoint(part / NAME).snapshot.loop.iteration == stopped
+        resumed = hofit.resume(part, target=TARGET)
+        again = read_checkpoint(part / NAME)
+        assert resumed.iterations == full.iterations and resumed.loss == full.loss
+        assert all(torch.equal(resumed.params[key], full.params[key]) for key in full.params)
+        assert equal_state(again.snapshot.optimizer, end.snapshot.optimizer)
+        assert progress(part) == rows
+        assert resumed.evaluations == full.evaluations
+
+
+def equal_state(one: Any, other: Any) -> bool:
+    left: dict[str, torch.Tensor] = {}
+    right: dict[str, torch.Tensor] = {}
+    return bool(encode(one, left) == encode(other, right)) and same(left, right)
+
+
+def progress(run: Path) -> list[list[str]]:
+    """The rows of progress.csv without their seconds."""
+    rows = [line.split(",") for line in (run / "progress.csv").read_text().splitlines()]
+    return [row[:5] + row[6:] for row in rows]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_that_turns_nan_ends_non_finite_at_the_last_good_point(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    # The density is NaN as soon as any weight has moved by 0.03.
+    path.write_text(
+        MODEL.replace(
+            "pyro.factor(", "pyro.factor('cliff', torch.log(0.0009 - (w - W).square().max()) * 0.0)\n    pyro.factor("
+        ).replace("optimizers =", "W = torch.tensor([[1.5, -1.0], [0.5, 2.0]])\noptimizers =")
+    )
+    rows = [{"params": "w", **entry(name)}, {"params": "b", "optimizer": "sgd", "lr": 0.01}]
+    result = hofit.fit(path, configured({"optimizers": rows}, 200), run_dir=tmp_path / "run", target=TARGET)
+    assert result.status == "non_finite" and result.exit_code == 4 and not result.converged
+    assert result.loss == result.loss and abs(result.loss) != float("inf")
+    assert any("cliff" in remark for remark in result.remarks)
+    kept = read_checkpoint(tmp_path / "run" / NAME).snapshot.params
+    assert all(torch.isfinite(value).all() for value in kept.values())
+    assert (kept["w"] - torch.tensor([[1.5, -1.0], [0.5, 2.0]])).abs().max() < 0.03
+
+
+def test_a_random_trace_continues_bit_for_bit_too(tmp_path: Path) -> None:
+    """Minibatches draw from the generators: the draws after a resume must be those that would have come."""
+    path = tmp_path / "model.py"
+    path.write_text(
+        "import pyro, pyro.distributions as dist, torch\n"
+        "def model(y):\n"
+        "    mu = pyro.sample('mu', dist.Normal(0., 10.))\n"
+        "    with pyro.plate('rows', len(y), subsample_size=4) as ind:\n"
+        "        z = pyro.sample('z', dist.Normal(mu, 1.))\n"
+        "        pyro.sample('y', dist.Normal(z, 1.), obs=y[ind])\n"
+    )
+    y = torch.linspace(-2, 5, 20)
+    mix = {"optimizers": [{"params": "*", "optimizer": "adam", "lr": 0.05}]}
+    full = hofit.fit(path, configured(mix, 30, checkpoint={"every": 1, "keep": 40}), run_dir=tmp_path / "a", y=y)
+    assert full.status == "max_iterations" and any("stochastic" in remark for remark in full.remarks)
+    part = tmp_path / "b"
+    part.mkdir()
+    shutil.copy(tmp_path / "a" / previous_name(31 - 11), part / NAME)
+    shutil.copy(tmp_path / "a" / "progress.csv", part / "progress.csv")
+    resumed = hofit.resume(part, y=y)
+    assert progress(part) == progress(tmp_path / "a")
+    assert all(torch.equal(resumed.params[key], full.params[key]) for key in full.params)
+
+
+class _Unsaved(MultiOptimizer):
+    def __init__(self) -> None:
+        self.helper = object()
+
+    def get_step(self, loss: torch.Tensor, params: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value.detach() * 0.9 for name, value in params.items()}
+
+
+def test_an_optimizer_whose_state_cannot_be_kept_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(
+        "import pyro, pyro.distributions as dist\n"
+        "from tests.contracts.test_optimizers import _Unsaved\n"
+        "optimizers = {'unsaved': _Unsaved}\n"
+        "def model():\n    pyro.sample('x', dist.Normal(0., 1.))\n"
+    )
+    with pytest.raises(hofit.errors.HofitError, match=r"helper.*state_dict"):
+        hofit.fit(path, {"optimizers": [{"params": "*", "optimizer": "unsaved"}]}, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_order_mix_never_builds_a_second_order_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model(y: torch.Tensor) -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    asked = []
+    original = torch.autograd.grad
+
+    def watched(*args: Any, **named: Any) -> Any:
+        asked.append(bool(named.get("create_graph")))
+        return original(*args, **named)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    config = {"optimizers": [{"params": "*", "optimizer": "adam", "lr": 0.01}], "stop": {"max_iterations": 5}}
+    monkeypatch.setattr("hofit.fitting.verdict.DENSE_LIMIT", 0)  # the verdict's own Hessian is not the loop's
+    hofit.fit(model, config, y=torch.tensor(1.0))
+    assert len(asked) >= 6 and not any(asked)
