@@ -88,7 +88,9 @@ def _bounded(eigenvalues: Tensor, gradient: Tensor, radius: Tensor) -> tuple[Ten
         shift = torch.where((slope > 0) & (newton > low) & (newton < high), newton, middle)
     curvature = eigenvalues + high[:, None]
     noise = 8 * eps * eigenvalues.abs().amax(-1, keepdim=True)
-    curvature = torch.where(curvature > noise, curvature, torch.ones_like(curvature))
+    # Nearly singular directions of a row that is not convex are left to the kick: any curvature will do for them.
+    singular = torch.where(lowest[:, None] < -noise, torch.full_like(noise, eps**0.5), noise)
+    curvature = torch.where(curvature > singular, curvature, torch.ones_like(curvature))
     # Where the lowest curvature is negative the solution lies on the boundary: the lowest eigenvector takes up what the
     # shift leaves (all of it in the hard case, where the gradient has no part along that vector).
     p = -gradient / curvature

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,17 +173,22 @@ class Program:
             return {name: float(total) for name, total in sums}
 
     def values(self) -> Params:
-        """The constrained value of every site at the leaves (a trace on the full plates)."""
-        with torch.no_grad(), full_plates():
+        """The constrained value of every site at the leaves (a trace on the full plates).
+
+        Where the model cannot be traced any more, a latent's value is what its first support makes of its leaf.
+        """
+        found: Params = {}
+        with torch.no_grad(), full_plates(), suppress(InfeasibleError, ModelError):
             trace = _Evaluation(self, False)
             self._run(trace)
-        found = {message["name"]: message["value"] for message in trace.samples}
+            found = {message["name"]: message["value"] for message in trace.samples}
         values: Params = {}
         for name in self.order:
             entry = self._entry(name)
             value = entry.held
             if value is None:
-                value = self._constrained(entry) if isinstance(entry, Parameter) else found[name]
+                traced = found.get(name) if isinstance(entry, Latent) else None
+                value = self._constrained(entry) if traced is None else traced
             values[name] = value.detach().clone()
         return values
 

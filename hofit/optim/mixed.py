@@ -106,7 +106,7 @@ class MixedMultiOptimizer(Optimizer):
         if self.order == "alternating":
             raise ValueError("an alternating mix traces again between its parts: it cannot step on one bare loss")
         if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"the loss is {float(loss)}: no step can be taken from it")
+            raise FloatingPointError(f"the loss is {float(loss.detach())}: no step can be taken from it")
         writes = [
             part.prepare(loss, {name: params[name] for name in names})
             for (_, part), names in zip(self.parts, self._assign(params), strict=True)

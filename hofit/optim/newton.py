@@ -82,7 +82,7 @@ class Newton(Optimizer):
     def get_step(self, loss: Tensor, params: Params) -> Params:
         """The updated values, differentiable in whatever ``loss`` and ``params`` depend on; Pyro's ``get_step``."""
         if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"the loss is {float(loss)}: no Newton step can be taken from it")
+            raise FloatingPointError(f"the loss is {float(loss.detach())}: no Newton step can be taken from it")
         self._steps += 1
         updated: Params = {}
         for group in self._plain_rows(params, list(params)):

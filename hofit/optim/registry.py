@@ -116,7 +116,8 @@ def mistakes_in(
             _rehearse(optimizer)
     except Exception as error:  # whatever the library says of its own options
         text = str(error).strip().split("\n")[0]
-        key = next((key for key in options if key in text.replace(" ", "_").lower()), "")
+        said = text.replace(" ", "_").lower()
+        key = next((key for key in options if key.removesuffix("s") in said), "")
         if not key and "learning rate" in text.lower():
             key = "lr"
         mistakes.append((key, text or type(error).__name__))
