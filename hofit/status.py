@@ -34,8 +34,9 @@ STATUSES: dict[str, Status] = {
             "no_progress",
             False,
             3,
-            "The optimizer can lower the loss no further, but the point is not a proven minimum: try another "
-            "optimizer (newton for few parameters or rows in plates), a smaller or decaying lr, or another start.",
+            "The last steps changed the loss by no more than stop.relative_loss, but the point is not a proven minimum: "
+            "try another optimizer (newton for few parameters or rows in plates), a decaying lr, another start, or, "
+            "where the loss still falls slowly, a smaller stop.relative_loss.",
         ),
         Status(
             "max_iterations",
