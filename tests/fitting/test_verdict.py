@@ -37,9 +37,8 @@ def check(result: hofit.FitResult, name: str) -> bool | None:
 
 @pytest.mark.parametrize("optimizers", [NEWTON, ADAM])
 def test_an_interior_minimum_converges_with_every_check_passed(optimizers: list[Any]) -> None:
-    result = hofit.fit(
-        of(3.0, 1.0, loss=lambda a, b: (a - 1) ** 2 + (b - 2) ** 4 + (b - 2) ** 2), {"optimizers": optimizers}
-    )
+    model = of(3.0, 1.0, loss=lambda a, b: (a - 1) ** 2 + (b - 2) ** 4 + (b - 2) ** 2)
+    result = hofit.fit(model, {"optimizers": optimizers, "stop": {"relative_loss": 0.0}})
     assert result.status == "converged" and result.exit_code == 0 and result.remarks == []
     assert all(one.ok for one in result.checks)
     assert result.gradient_norm <= 1e-6
