@@ -120,6 +120,7 @@ class MixedMultiOptimizer(Optimizer):
         return write
 
     def _advance_together(self, point: Point) -> tuple[Point, bool]:
+        point.gradient(self.second_order)  # once for all parts, with its graph if any of them reads curvature
         proposals = [part.propose(point) for _, part in self.parts]
         if not self.judges:
             self._accepted = [True] * len(proposals)
