@@ -48,7 +48,7 @@ class ProgressTable:
             self.console.print(plain_line(record), markup=False, highlight=False, soft_wrap=True)
 
     def _print_row(self, record: IterationRecord) -> None:
-        widths = [width for _, width in HEADERS] + [PART_WIDTH for _ in record.parts]
+        widths = [width for _, width in HEADERS] + [_part_width(part) for part in record.parts]
         if not self._headed:
             titles = [title for title, _ in HEADERS] + [part.name for part in record.parts]
             cells = [title.rjust(w) for title, w in zip(titles, widths, strict=True)]
@@ -68,6 +68,11 @@ class ProgressTable:
         if any(part.accepted is False for part in record.parts):
             text.stylize("yellow")
         self.console.print(text, soft_wrap=True)
+
+
+def _part_width(part: PartReport) -> int:
+    bare = part.trust_radius is None and part.accepted is None
+    return max(len(part.name), 0 if bare else PART_WIDTH)
 
 
 def plain_line(record: IterationRecord) -> str:
