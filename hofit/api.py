@@ -79,11 +79,15 @@ def resume(
 
 @dataclass
 class FitOptions:
-    """Where a fit goes and who watches it. ``default_stem`` names a directory under runs/ when none is given."""
+    """Where a fit goes and who watches it.
+
+    ``default_stem`` names a directory under runs/ when none is given; ``began`` is when the command did.
+    """
 
     run_dir: Path | None = None
     overwrite: bool = False
     default_stem: str | None = None
+    began: float | None = None
     watch: Callable[[Session], Sequence[Observer]] = field(default=lambda session: [])
 
 
@@ -96,20 +100,21 @@ class ResumeRequest:
     allow_changed: bool = False
     model: Callable[..., Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    began: float | None = None
     watch: Callable[[Session], Sequence[Observer]] = field(default=lambda session: [])
 
 
 def run_fit(request: Request, options: FitOptions) -> FitResult:
     """Everything from the config to the files of the run."""
-    began = time.perf_counter()
+    began = time.perf_counter() if options.began is None else options.began
     refusal = taken(options.run_dir) if options.run_dir is not None else None
     if refusal and not (options.overwrite and options.run_dir is not None and options.run_dir.is_dir()):
         raise RunDirectoryError(f"{refusal}: choose another --run-dir, or --overwrite")
     with ExitStack() as stack:
         config, mistakes = parse(request)
         interruption = stack.enter_context(interruption_noted())
-        clock = Clock()
         session = stack.enter_context(prepared(request, config, mistakes))
+        clock = Clock(session.began)
         loop = _loop(session, options.watch(session), interruption, clock, LoopState())
         end = loop.begin(session.start, fresh=True)
         directory = _new_directory(options)
@@ -121,7 +126,7 @@ def run_fit(request: Request, options: FitOptions) -> FitResult:
 
 def run_resume(request: ResumeRequest) -> FitResult:
     """Everything from the checkpoint to the files of the run."""
-    began = time.perf_counter()
+    began = time.perf_counter() if request.began is None else request.began
     checkpoint = find_checkpoint(request.path)
     provenance = checkpoint.provenance
     source = _resumed_source(provenance, request.overrides)
@@ -140,7 +145,7 @@ def run_resume(request: ResumeRequest) -> FitResult:
         session = stack.enter_context(prepared(to_fit, config, []))
         _verify_session(checkpoint, session, request.allow_changed)
         state = checkpoint.snapshot.loop
-        clock = Clock(state.seconds)
+        clock = Clock(time.perf_counter(), state.seconds)
         loop = _loop(session, request.watch(session), interruption, clock, state)
         session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
         session.objective.evaluations = state.evaluations

@@ -220,7 +220,7 @@ class Point:
             self._gradient = {name: g.detach() for name, g in found.items()} if differentiable else found
 
 
-_PROBE_CHUNK = 32
+_PROBE_CHUNK = 16
 """Probes to one batched backward pass: more are no faster, and each holds a copy of the graph's tensors."""
 
 

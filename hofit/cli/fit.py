@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,12 +29,13 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Fit a model."""
+    began = time.perf_counter()
     from ..api import FitOptions, Request, run_fit
     from ..config.load import load_source
 
     source = load_source(config, all_overrides(set, data, seed, device, dtype))
     screen = Screen(quiet)
-    options = FitOptions(run_dir, overwrite, config.stem, screen.watch)
+    options = FitOptions(run_dir, overwrite, config.stem, began, screen.watch)
     screen.close(run_fit(Request(source, model), options))
 
 

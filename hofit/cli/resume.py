@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,8 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Go on from a checkpoint, exactly where it stopped."""
+    began = time.perf_counter()
     from ..api import ResumeRequest, run_resume
 
     screen = Screen(quiet)
-    screen.close(run_resume(ResumeRequest(checkpoint, list(set or []), allow_changed, watch=screen.watch)))
+    screen.close(run_resume(ResumeRequest(checkpoint, list(set or []), allow_changed, began=began, watch=screen.watch)))

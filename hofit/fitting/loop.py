@@ -57,10 +57,10 @@ class Observer(Protocol):
 
 
 class Clock:
-    """Seconds since the fit began, going on from where a checkpoint left off."""
+    """Seconds since ``began`` (of ``time.perf_counter``), going on from where a checkpoint left off."""
 
-    def __init__(self, already: float = 0.0) -> None:
-        self._origin = time.perf_counter() - already
+    def __init__(self, began: float, already: float = 0.0) -> None:
+        self._origin = began - already
 
     def seconds(self) -> float:
         return time.perf_counter() - self._origin

@@ -47,9 +47,8 @@ def load_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def print_summary(console: Console, fit: Mapping[str, Any], rows: Sequence[Row], run_dir: Path | None) -> None:
     console.print(verdict_line(fit), style="bold green" if fit["converged"] else "bold red", soft_wrap=True)
     failed = [check for check in fit["checks"] if check["ok"] is False]
-    if not fit["converged"]:
-        for check in failed:
-            console.print(f"  {check['name']}: {check['message']}", markup=False, highlight=False, soft_wrap=True)
+    for check in failed:
+        console.print(f"  {check['name']}: {check['message']}", markup=False, highlight=False, soft_wrap=True)
     for remark in fit["remarks"]:
         console.print(f"  {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class Session:
     owners: dict[str, str]
     provenance: Provenance
     start: Params
+    began: float
+    """When the model was first traced, by ``time.perf_counter``."""
 
 
 @dataclass
@@ -125,7 +128,7 @@ class _Builder:
         return Program(self.model.model, self.arguments)
 
     def session(self, program: Program) -> Session:
-        config = self.config
+        config, began = self.config, time.perf_counter()
         self._stage(lambda: program.discover(config.init.strategy, config.init.jitter))
         names = list(program.sites)
         if not names:
@@ -159,7 +162,7 @@ class _Builder:
         objective = DensityObjective(program, config.objective.type)
         torch.set_num_threads(_threads(config.threads, self.arguments, objective.start()))
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
-        return Session(config, program, objective, optimizer, labels, self._provenance(), objective.start())
+        return Session(config, program, objective, optimizer, labels, self._provenance(), objective.start(), began)
 
     # the model and its data -------------------------------------------------------------------------------------
 
