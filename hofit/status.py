@@ -34,7 +34,7 @@ STATUSES: dict[str, Status] = {
             "no_progress",
             False,
             3,
-            "The last steps changed the loss by no more than stop.relative_loss, but the point is not a proven minimum: "
+            "The last steps changed the loss by no more than stop.relative_loss, but the point is no proven minimum: "
             "try another optimizer (newton for few parameters or rows in plates), a decaying lr, another start, or, "
             "where the loss still falls slowly, a smaller stop.relative_loss.",
         ),
