@@ -1,0 +1,237 @@
+"""Every example as it stands: each config converges to the loss at its head, where plain numpy and scipy end too."""
+
+import re
+import types
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import hofit
+from hofit.fitting.result import FitResult
+from tests.examples import references
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+MODES = ["cbpp", "eight_schools", "neural_network", "nist", "penicillin", "radon", "sleepstudy", "theophylline"]
+NIST = sorted(path.stem for path in (references.DATA / "nist").glob("*.dat"))
+THREE_WAYS = ["cbpp", "eight_schools", "radon", "sleepstudy"]
+
+HEADER_DIGITS = 1e-6  # relative: the heads have eight decimals
+SAME_LOSS = 1e-7  # relative: the loss is flat at a mode, so a gradient of 1e-6 costs far less
+STATIONARY = 1e-8  # a reference's own gradient, in units of the entry where that is below one
+PUBLISHED = 1e-6  # relative: lme4's own accuracy, of Newton fits that end at rounding
+SAME_MODE = 1e-5  # of the largest entry: a gradient of 1e-6 over a curvature of 0.1, that of the eight schools' mu
+CERTIFIED = 1e-9  # relative: NIST prints eleven digits
+
+
+class Head(NamedTuple):
+    """What a config says of itself in its first comment lines."""
+
+    title: str
+    model: str
+    config: str
+    loss: float
+
+
+def read_head(name: str) -> Head:
+    lines = (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comments = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    command = re.fullmatch(r"# hofit fit (\S+) --config (\S+)", comments[1])
+    loss = re.fullmatch(r"# Ends at loss (-?\d+\.\d+) \(converged\)\.", comments[-1])
+    assert command and loss, f"{name}: a head is a title, the command and the loss"
+    return Head(comments[0].removeprefix("# "), command[1], command[2], float(loss[1]))
+
+
+@cache
+def fitted(name: str) -> FitResult:
+    """The config's fit, once for all tests."""
+    return hofit.fit(ROOT / read_head(name).model, ROOT / "configs" / f"{name}.yaml")
+
+
+@cache
+def mode(model: str) -> references.Mode:
+    """The model's reference, from the start that the configs have."""
+    if model == "neural_network":
+        weights = [p.detach().double().numpy().ravel() for p in load("neural_network").build_network().parameters()]
+        return references.neural_network(np.concatenate([*weights, [0.0]]))  # log sigma starts at 0
+    if model == "nist":
+        return references.nist("Misra1a", start=1)
+    reference: references.Mode = getattr(references, model)()
+    return reference
+
+
+def load(model: str) -> types.ModuleType:
+    spec = spec_from_file_location(f"example_{model}", ROOT / "models" / f"{model}.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def model_of(config: str) -> str:
+    return Path(read_head(config).model).stem
+
+
+# --- Every config ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_opens_with_a_title_and_the_command_that_runs_it(name: str) -> None:
+    head = read_head(name)
+    assert head.title.endswith(".")
+    assert head.config == f"configs/{name}.yaml"
+    assert (ROOT / head.model).is_file()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_converges_to_the_loss_at_its_head(name: str) -> None:
+    result = fitted(name)
+    assert (result.status, result.exit_code) == ("converged", 0), result.remarks
+    assert result.converged
+    assert result.gradient_norm <= 1e-6
+    assert result.loss == pytest.approx(read_head(name).loss, abs=HEADER_DIGITS * max(1.0, abs(result.loss)))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_ends_where_scipy_ends_on_the_numpy_density(name: str) -> None:
+    result, reference = fitted(name), mode(model_of(name))
+    assert result.loss == pytest.approx(reference.loss, rel=SAME_LOSS)
+    for parameter, value in reference.values.items():
+        found = result.values[parameter].numpy()
+        assert found == pytest.approx(value, rel=0.0, abs=SAME_MODE * np.abs(value).max()), parameter
+
+
+@pytest.mark.parametrize("model", MODES)
+def test_the_numpy_density_is_stationary_at_its_reference_mode(model: str) -> None:
+    reference = mode(model)
+    slope = references.gradient(reference.density, reference.point)
+    assert np.abs(slope * np.minimum(1.0, np.abs(reference.point))).max() <= STATIONARY
+
+
+def test_every_model_has_a_config_and_four_have_three() -> None:
+    assert sorted({model_of(name) for name in CONFIGS}) == MODES
+    assert sorted(path.stem for path in (ROOT / "models").glob("*.py")) == MODES
+    assert {f"{model}_{way}" for model in THREE_WAYS for way in ("adam", "mixed", "newton")} <= {*CONFIGS}
+
+
+# --- Published values -----------------------------------------------------------------------------
+
+
+def test_sleepstudy_has_the_fixed_effects_and_modes_of_lme4() -> None:
+    published, values = references.REFERENCE["sleepstudy"], fitted("sleepstudy_newton").values
+    assert values["beta"].tolist() == pytest.approx([*published["fixed"].values()], rel=PUBLISHED)
+    for column, name in enumerate(("(Intercept)", "Days")):
+        modes, b = published["modes_first5"][name], values["b"][:, column]
+        assert b[:5].tolist() == pytest.approx([*modes["first5"].values()], rel=PUBLISHED)
+        assert float(b.square().sum()) == pytest.approx(modes["sumsq"], rel=PUBLISHED)
+
+
+def test_radon_has_the_fixed_effects_of_lme4() -> None:
+    published = references.REFERENCE["radon"]["fixed"]
+    assert fitted("radon_newton").values["beta"].tolist() == pytest.approx([*published.values()], rel=PUBLISHED)
+
+
+def test_penicillin_has_the_intercept_of_lme4() -> None:
+    published = references.REFERENCE["penicillin"]["fixed"]["(Intercept)"]
+    assert float(fitted("penicillin_newton").values["intercept"]) == pytest.approx(published, rel=PUBLISHED)
+
+
+# --- The neural network ---------------------------------------------------------------------------
+
+
+def test_the_network_starts_at_the_same_weights_and_leaves_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, second = load("neural_network").network, load("neural_network").network
+    assert torch.equal(torch.get_rng_state(), before)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_second_fit_of_the_network_starts_afresh() -> None:
+    again = hofit.fit(ROOT / "models" / "neural_network.py", ROOT / "configs" / "neural_network_sgd.yaml")
+    assert again.iterations == fitted("neural_network_sgd").iterations
+    assert again.loss == fitted("neural_network_sgd").loss
+
+
+# --- NIST -----------------------------------------------------------------------------------------
+
+
+def gauss_newton_step(name: str, problem: references.NistProblem, b: references.Array) -> references.Array:
+    """One step of exact linear least squares from b."""
+
+    def mean(b: references.Array) -> references.Array:
+        return np.asarray(references.nist_mean(name, problem.x, b))
+
+    steps = 1j * references.COMPLEX_STEP * np.eye(len(b))
+    jacobian = np.stack([mean(b + step).imag for step in steps], -1) / references.COMPLEX_STEP
+    step: references.Array = np.linalg.lstsq(jacobian, problem.y - mean(b), rcond=None)[0]
+    return b + step
+
+
+def certified(name: str) -> tuple[references.NistProblem, references.Array, float]:
+    """The problem, its certified values, and the relative error with which they reproduce the certified RSS.
+
+    The residuals of Lanczos1 are 1e-13: the eleven digits printed of b leave residuals a hundred times that, and
+    those of y hold three digits of them. So its b is refined by one step, and its RSS compared to those three digits.
+    """
+    problem = references.nist_problem(name)
+    if name == "Lanczos1":
+        return problem, gauss_newton_step(name, problem, problem.certified), 5e-3
+    return problem, problem.certified, CERTIFIED
+
+
+def test_there_are_27_nist_problems() -> None:
+    assert len(NIST) == 27
+    assert sorted(load("nist").MEANS) == NIST
+
+
+@pytest.mark.parametrize("name", NIST)
+def test_a_mean_function_reproduces_the_certified_residual_sum_of_squares(name: str) -> None:
+    problem, b, accuracy = certified(name)
+    nist = load("nist")
+    ours = nist.read_problem(name)
+    residuals = ours.y - nist.MEANS[name](ours.x, *torch.as_tensor(b))
+    assert float(residuals.square().sum()) == pytest.approx(problem.residual_sum_of_squares, rel=accuracy)
+    assert ours.residual_sum_of_squares == problem.residual_sum_of_squares
+
+
+@pytest.mark.parametrize("name", NIST)
+def test_the_numpy_mean_function_does_so_too(name: str) -> None:
+    problem, b, accuracy = certified(name)
+    residuals = problem.y - references.nist_mean(name, problem.x, b)
+    assert float((residuals**2).sum()) == pytest.approx(problem.residual_sum_of_squares, rel=accuracy)
+
+
+@pytest.mark.parametrize("start", [1, 2])
+@pytest.mark.parametrize("name", NIST)
+def test_a_nist_problem_has_the_files_data_and_a_finite_density_at_its_start(name: str, start: int) -> None:
+    problem, arguments = references.nist_problem(name), load("nist").load_data(name, start)
+    assert arguments["b_start"].tolist() == problem.starts[start - 1].tolist()
+    assert arguments["x"].tolist() == problem.x.tolist()
+    assert arguments["y"].numpy() == pytest.approx(problem.y, rel=1e-15)
+    residuals = problem.y - references.nist_mean(name, problem.x, problem.starts[start - 1])
+    sigma = float(arguments["sigma_start"])
+    assert sigma == pytest.approx(np.sqrt((residuals**2).mean()), rel=1e-12)
+    assert np.isfinite(references.normal(residuals, sigma))
+
+
+def test_the_nist_config_ends_at_the_certified_values() -> None:
+    problem, values = references.nist_problem("Misra1a"), fitted("nist").values
+    assert values["b"].tolist() == pytest.approx(problem.certified.tolist(), rel=CERTIFIED)
+    rss = len(problem.y) * float(values["sigma"]) ** 2
+    assert rss == pytest.approx(problem.residual_sum_of_squares, rel=CERTIFIED)
+
+
+def test_an_unknown_nist_problem_is_named() -> None:
+    with pytest.raises(ValueError, match="no NIST problem 'Misra1'"):
+        load("nist").load_data("Misra1")
+
+
+def test_a_third_start_is_refused() -> None:
+    with pytest.raises(ValueError, match="start 3"):
+        load("nist").load_data("Misra1a", 3)
