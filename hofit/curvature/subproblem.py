@@ -88,9 +88,11 @@ def _bounded(eigenvalues: Tensor, gradient: Tensor, radius: Tensor) -> tuple[Ten
         shift = torch.where((slope > 0) & (newton > low) & (newton < high), newton, middle)
     curvature = eigenvalues + high[:, None]
     noise = 8 * eps * eigenvalues.abs().amax(-1, keepdim=True)
-    # Nearly singular directions of a row that is not convex are left to the kick: any curvature will do for them.
-    singular = torch.where(lowest[:, None] < -noise, torch.full_like(noise, eps**0.5), noise)
-    curvature = torch.where(curvature > singular, curvature, torch.ones_like(curvature))
+    # A direction of no curvature and no gradient but rounding is left alone; so is a nearly singular one of a row that
+    # is not convex, which the kick below takes care of.
+    dead = (curvature <= noise) & (gradient.abs() <= noise)
+    dead |= (lowest[:, None] < -noise) & (curvature <= eps**0.5)
+    curvature = torch.where(dead | (curvature <= 0), torch.ones_like(curvature), curvature)
     # Where the lowest curvature is negative the solution lies on the boundary: the lowest eigenvector takes up what the
     # shift leaves (all of it in the hard case, where the gradient has no part along that vector).
     p = -gradient / curvature
@@ -107,9 +109,9 @@ def _unbounded(eigenvalues: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     eps = torch.finfo(eigenvalues.dtype).eps
     largest = eigenvalues.abs().amax(-1, keepdim=True)
     noise = 10 * eigenvalues.shape[-1] * eps * largest
-    floor = eps**0.5 * largest
-    downhill = torch.maximum(torch.maximum(eigenvalues.abs(), floor), gradient.abs())
+    downhill = torch.maximum(eigenvalues.abs(), gradient.abs())
     curvature = torch.where(eigenvalues > noise, eigenvalues, downhill)
-    curvature = torch.where(curvature > 0, curvature, torch.ones_like(curvature))
+    dead = (eigenvalues.abs() <= noise) & (gradient.abs() <= noise)
+    curvature = torch.where(dead | (curvature <= 0), torch.ones_like(curvature), curvature)
     at_saddle = (eigenvalues < -noise) & (gradient.abs() <= noise)
     return curvature, torch.where(at_saddle, torch.ones_like(gradient), torch.zeros_like(gradient))

@@ -25,6 +25,12 @@ VERDICT_BACKOFF = 2
 VERDICT_GRADIENT_DROP = 0.1
 """… when the gradient norm has fallen to this part of what it was."""
 
+NEARLY_THERE = 10
+"""Iterations, at least, that a fit goes on for where only the gradient is still too large."""
+
+ROUNDING = 16.0
+"""Units of eps · max(1, |loss|) within which a change of the loss is rounding."""
+
 
 class StopRules(Protocol):
     """The ``stop`` section of a config."""
@@ -127,6 +133,7 @@ class Loop:
     def _iterate(self, point: Point, norm: float) -> LoopEnd:
         stop, state, objective = self.stop, self.state, self.objective
         stochastic = objective.stochastic
+        eps = torch.finfo(point.loss.dtype).eps
         while True:
             self._last = point
             end = self._stop_here(point, norm)
@@ -147,9 +154,10 @@ class Loop:
                     return self._non_finite(point, candidate)
             state.iteration += 1
             change = candidate.value - point.value
-            if accepted:
-                small = abs(change) <= stop.relative_loss * max(1.0, abs(candidate.value))
-                state.stalled = state.stalled + 1 if small and not stochastic else 0
+            if accepted and not stochastic:
+                size = max(1.0, abs(candidate.value))
+                state.stalled = _counted(state.stalled, abs(change) <= stop.relative_loss * size)
+                state.rounded = _counted(state.rounded, abs(change) <= ROUNDING * eps * size)
             point = candidate
             self._record(point, change, norm, step_norm)
 
@@ -159,8 +167,11 @@ class Loop:
         stalled = state.stalled >= stop.patience
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
         if stalled or (norm <= stop.gradient and due):
-            verdict = judge(self.objective, point.params, stop.gradient, stop.decrement, stalled)
-            if verdict.status is None and stalled:
+            rounding = state.rounded >= stop.patience
+            verdict = judge(self.objective, point.params, stop.gradient, stop.decrement, stalled, rounding)
+            if verdict.nearly:
+                state.stalled = -max(NEARLY_THERE, state.iteration // 4)
+            elif verdict.status is None and stalled:
                 return self._end_undecided(point, "no_progress", verdict)
             if verdict.status is not None:
                 return self._end(point, verdict.status, verdict, [])
@@ -214,7 +225,8 @@ class Loop:
         """End without a verdict: only what is known already is said."""
         gradient = point._gradient
         norm = max_norm(gradient) if gradient is not None else float("nan")
-        verdict = Verdict(None, norm, point.value, [Check("verdict", None, None, "not taken: the fit was cut short")])
+        not_taken = Check("verdict", None, None, "not taken: the fit was cut short")
+        verdict = Verdict(None, norm, point.value, checks=[not_taken])
         return self._end(point, status, verdict, remarks)
 
     def _non_finite(self, last_good: Point, bad: Point, when: str = "") -> LoopEnd:
@@ -272,6 +284,11 @@ class Loop:
             capture_random_state(),
             before if isinstance(before, dict) else None,
         )
+
+
+def _counted(count: int, small: bool) -> int:
+    """Steps in a row; a count below zero is a wait that only a large change ends early."""
+    return count + 1 if small else min(count, 0)
 
 
 def _moves(before: Params, after: Params) -> list[Tensor]:

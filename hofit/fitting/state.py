@@ -12,7 +12,8 @@ from ..point import Evaluations, Params
 class LoopState:
     """Counters of the loop. ``seconds`` counts from the model's first trace; resume goes on from it.
 
-    ``stalled`` counts the accepted steps in a row that changed the loss by no more than ``stop.relative_loss``;
+    ``stalled`` counts the accepted steps in a row that changed the loss by no more than ``stop.relative_loss``, and
+    ``rounded`` those that changed it by no more than rounding does;
     ``next_verdict`` is the iteration before which a point that was not confirmed is not checked again, and
     ``verdict_gradient`` the gradient norm below which it is.
     """
@@ -20,6 +21,7 @@ class LoopState:
     iteration: int = 0
     seconds: float = 0.0
     stalled: int = 0
+    rounded: int = 0
     next_verdict: int = 0
     verdict_gradient: float = float("inf")
     evaluations: Evaluations = field(default_factory=Evaluations)

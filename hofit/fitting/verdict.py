@@ -50,11 +50,15 @@ class Check:
 
 @dataclass
 class Verdict:
-    """``status`` is set when the point settles how the fit ends; None when the fit should go on."""
+    """``status`` is set when the point settles how the fit ends; None when the fit should go on.
+
+    ``nearly`` says that a minimum is there, within the decrement's tolerance, and only the gradient is still too large.
+    """
 
     status: str | None
     gradient_norm: float
     loss: float
+    nearly: bool = False
     checks: list[Check] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -65,17 +69,19 @@ def judge(
     gradient_tolerance: float,
     decrement_tolerance: float | None,
     stalled: bool = False,
+    rounding: bool = False,
     final: bool = False,
 ) -> Verdict:
     """Look at ``params`` on the full plates, with a trace and a gradient of its own.
 
-    ``stalled`` says that the optimizer can lower the loss no further: only then do the decrement and a boundary decide;
-    before, the fit can still go on. ``final`` says that the fit ends here whatever is found.
+    ``stalled`` says that the optimizer lowers the loss no further to speak of: only then does a boundary decide, and,
+    where it is ``rounding`` that holds it up, the decrement; before, the fit can still go on. ``final`` says that the
+    fit ends here whatever is found.
     """
     point = objective.at_full(params)
     if point.failure is not None or not _finite(point.value):
         explained = point.failure or objective.explain_non_finite(params)
-        return Verdict("non_finite", float("nan"), point.value, [Check("loss", False, point.value, explained)])
+        return Verdict("non_finite", float("nan"), point.value, checks=[Check("loss", False, point.value, explained)])
     names = list(params)
     size = sum(p.numel() for p in params.values())
     small = size <= DENSE_LIMIT
@@ -103,7 +109,7 @@ def judge(
             verdict.remarks.append(f"curvature was {message}; the verdict rests on the gradient alone")
         return verdict
     tolerance = decrement_tolerance if decrement_tolerance is not None else 1e-12 * max(1.0, abs(point.value))
-    _judge_curvature(verdict, objective, point, names, tolerance, small_gradient, stalled, final)
+    _judge_curvature(verdict, objective, point, names, tolerance, small_gradient, stalled, rounding, final)
     return verdict
 
 
@@ -128,6 +134,7 @@ def _judge_curvature(
     decrement_tolerance: float,
     small_gradient: bool,
     stalled: bool,
+    rounding: bool,
     final: bool,
 ) -> None:
     params = point.params
@@ -154,8 +161,7 @@ def _judge_curvature(
     verdict.checks.append(Check("confirming step", confirmed, float(step.abs().max()), message))
     at_edge = _edge_names(objective, params, point.gradient())
 
-    stationary = small_gradient or (stalled and decrement_ok)
-    if not stationary:
+    if not small_gradient and not (stalled and decrement_ok):
         return
     if saddle:
         if stalled or final:  # before that, the optimizer may still leave it
@@ -171,6 +177,9 @@ def _judge_curvature(
             )
         return
     if not confirmed:
+        return
+    if not small_gradient and not rounding:
+        verdict.nearly = True
         return
     if flat:
         verdict.status = "flat_direction"

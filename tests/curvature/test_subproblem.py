@@ -96,3 +96,11 @@ def test_rows_of_length_one_are_clamped_as_pyros() -> None:
     g, H = torch.tensor([[3.0], [-3.0], [0.1]]), torch.ones(3, 1, 1)
     step = solve_rows(g, H, torch.full((3,), 1.0)).step
     assert torch.allclose(step, torch.tensor([[-1.0], [1.0], [-0.1]]), atol=1e-9)
+
+
+def test_a_weak_direction_beside_a_huge_one_still_takes_its_step() -> None:
+    """A curvature of −1.8e-5 is rounding beside 5.3e11, but the gradient along it is not."""
+    g, H = torch.tensor([[8e-3, 0.0]]), torch.diag(torch.tensor([-1.8e-5, 5.3e11]))[None]
+    for radius, step in ((10.0, -10.0), (float("inf"), -1.0)):
+        found = solve_rows(g, H, torch.tensor([radius])).step
+        assert torch.allclose(found, torch.tensor([[step, 0.0]]), rtol=1e-6)

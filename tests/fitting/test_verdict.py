@@ -193,3 +193,23 @@ def test_a_step_size_that_dies_is_no_progress() -> None:
     dying = [{"params": "*", "optimizer": "sgd", "lr": 0.01, "schedule": {"name": "exponential", "gamma": 0.5}}]
     result = hofit.fit(of(3.0, loss=lambda a: a**2), {"optimizers": dying})
     assert result.status == "no_progress" and result.exit_code == 3
+
+
+def test_a_fit_that_is_nearly_there_goes_on_until_its_gradient_is_small() -> None:
+    """The loss is so large that its changes are below relative_loss long before the gradient is; nothing rounds yet."""
+    sgd = [{"params": "*", "optimizer": "sgd", "lr": 0.7}]
+    result = hofit.fit(of(3.0, loss=lambda a: 0.5 * a**2 + 1000.0), {"optimizers": sgd})
+    assert result.status == "converged" and result.gradient_norm <= 1e-6 and result.remarks == []
+
+
+def test_where_rounding_limits_the_gradient_the_decrement_decides_and_a_remark_says_so() -> None:
+    """The gradient is the difference of two numbers of 1e6, so it is rounding below 1e-10."""
+
+    def model() -> None:
+        a = pyro.param("a", torch.tensor(3.0))
+        pyro.factor("loss", -(0.5e6 * a**2 - 1e6 * a * (torch.pi / 3) + 1e9))
+
+    stop = {"gradient": 1e-14}
+    result = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "sgd", "lr": 7e-7}], "stop": stop})
+    assert result.status == "converged" and result.gradient_norm > 1e-14
+    assert any(remark.startswith("precision") for remark in result.remarks)
