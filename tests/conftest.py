@@ -1,0 +1,73 @@
+"""What every test gets: a clean parameter store, a seed, float64; toy files; the command line in this process."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def clean_state() -> Iterator[None]:
+    """An empty parameter store, seed 0 and float64; the dtype and the thread count are put back."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+    pyro.clear_param_store()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """write("a/b.py", text): a file under tmp_path with the text, dedented."""
+
+    def write_file(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return path
+
+    return write_file
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@pytest.fixture
+def hofit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """hofit("fit", "model.py", "-c", "a.yaml"): the command line in this process, on a wide screen."""
+    from hofit.cli.app import main
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["hofit", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "240")
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        printed = capsys.readouterr()
+        assert isinstance(code, int), f"left with {code!r}"
+        return Outcome(code, printed.out, printed.err)
+
+    return run

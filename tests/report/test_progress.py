@@ -1,0 +1,129 @@
+"""What a fit shows while it goes: a growing table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hofit.fitting.loop import IterationRecord
+from hofit.point import PartReport
+from hofit.report.progress import ProgressTable, part_text, plain_line
+
+
+def console(terminal: bool, width: int = 120) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None, highlight=False)
+
+
+def text_of(of: Console) -> str:
+    assert isinstance(of.file, io.StringIO)
+    return of.file.getvalue()
+
+
+def record(iteration: int, *parts: PartReport, **changes: Any) -> IterationRecord:
+    values: dict[str, Any] = {
+        "loss": 12.5 - iteration,
+        "change": None if iteration == 0 else -1.0,
+        "gradient_norm": 0.25,
+        "step_norm": None if iteration == 0 else 1e-3,
+        "seconds": 0.125,
+    }
+    return IterationRecord(iteration, parts=list(parts), **{**values, **changes})
+
+
+def shown(every: int, last: int, terminal: bool = False, width: int = 120) -> list[str]:
+    screen = console(terminal, width)
+    table = ProgressTable(screen, every)
+    for iteration in range(last + 1):
+        table.on_iteration(record(iteration, PartReport("adam")), lambda: None)
+    table.finish()
+    return text_of(screen).splitlines()
+
+
+def iterations(lines: list[str]) -> list[int]:
+    words = [line.split() for line in lines]
+    return [int(w[1] if w[0] == "iteration" else w[0]) for w in words if w[0] == "iteration" or w[0].isdecimal()]
+
+
+@pytest.mark.parametrize(
+    ("every", "last", "expected"),
+    [(10, 25, [0, 10, 20, 25]), (10, 20, [0, 10, 20]), (1, 3, [0, 1, 2, 3]), (50, 7, [0, 7]), (10, 0, [0])],
+)
+def test_every_so_many_iterations_and_the_last_are_shown_once(every: int, last: int, expected: list[int]) -> None:
+    assert iterations(shown(every, last)) == expected
+    assert iterations(shown(every, last, terminal=True)[1:]) == expected
+
+
+def test_a_resumed_fit_shows_its_first_iteration() -> None:
+    screen = console(False)
+    table = ProgressTable(screen, 10)
+    for iteration in (13, 14, 20):
+        table.on_iteration(record(iteration), lambda: None)
+    assert iterations(text_of(screen).splitlines()) == [13, 20]
+
+
+def test_a_plain_line_holds_names_and_numbers() -> None:
+    line = plain_line(record(7, PartReport("newton", 0.5), PartReport("trust_region", 2.0, True), PartReport("adam")))
+    words = line.split()
+    assert words[:4] == ["iteration", "7", "loss", "5.5"]
+    for pair in ("gradient 2.50e-01", "step 1.00e-03", "newton radius 0.5", "trust_region radius 2 accepted"):
+        assert pair in line
+    assert "adam" not in line
+    assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (PartReport("adam"), "–"),
+        (PartReport("newton", 0.125), "radius 0.125"),
+        (PartReport("lbfgs", None, True), "accepted"),
+        (PartReport("newton", 1e-9, False), "radius 1e-09 refused"),
+    ],
+)
+def test_a_part_shows_its_trust_radius_and_whether_it_was_accepted(part: PartReport, text: str) -> None:
+    assert part_text(part) == text
+
+
+def test_the_table_has_one_head_and_columns_that_line_up() -> None:
+    lines = shown(1, 12, terminal=True)
+    assert sum("iteration" in line for line in lines) == 1
+    head = lines[0]
+    rows = [line for line in lines if line.strip()[:1].isdecimal()]
+    assert len(rows) == 13
+    assert {len(line) for line in rows} == {len(head)}
+    for title in ("loss", "gradient", "step", "seconds"):
+        right = head.index(title) + len(title)
+        assert all(row[right - 1] != " " and row[right : right + 1] in (" ", "") for row in rows), title
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_terminal_cuts_no_row_in_two(width: int) -> None:
+    assert len(shown(1, 3, terminal=True, width=width)) == len(shown(1, 3, terminal=True, width=200))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e300, -123456789.123456])
+def test_any_number_is_shown(number: float) -> None:
+    screen = console(True)
+    table = ProgressTable(screen, 1)
+    table.on_iteration(record(1, loss=number, gradient_norm=abs(number), step_norm=abs(number)), lambda: None)
+    assert f"{number:.10g}" in text_of(screen)
+
+
+def test_a_part_with_brackets_in_its_name_is_shown_as_it_is() -> None:
+    for terminal in (False, True):
+        screen = console(terminal)
+        ProgressTable(screen, 1).on_iteration(record(0, PartReport("mine[red]", 1.0)), lambda: None)
+        assert "mine[red]" in text_of(screen)
+
+
+def test_a_refused_step_is_marked_in_colour() -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, color_system="standard", highlight=False)
+    table = ProgressTable(screen, 1)
+    table.on_iteration(record(1, PartReport("trust_region", 1.0, True)), lambda: None)
+    accepted = text_of(screen)
+    table.on_iteration(record(2, PartReport("trust_region", 0.5, False)), lambda: None)
+    assert "\x1b[33m" not in accepted
+    assert "\x1b[33m" in text_of(screen)

@@ -1,0 +1,157 @@
+"""The end of a fit in words: verdict, remarks, failed checks, estimates, what to try."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hofit.errors import RunDirectoryError
+from hofit.report.summary import load_run, print_summary, verdict_line
+from hofit.status import STATUSES
+
+FIT: dict[str, Any] = {
+    "status": "converged",
+    "converged": True,
+    "exit_code": 0,
+    "objective": "map",
+    "loss": 123.456789012345,
+    "gradient_norm": 1.25e-9,
+    "iterations": 17,
+    "seconds": 0.5,
+    "checks": [
+        {"name": "gradient", "ok": True, "value": 1e-9, "message": "max-norm 1e-09"},
+        {"name": "curvature", "ok": None, "value": None, "message": "not checked: too many"},
+    ],
+    "remarks": [],
+    "remedy": "",
+}
+
+
+def row(name: str, index: str = "", **changes: Any) -> dict[str, Any]:
+    plain = {"role": "parameter", "estimate": 1.5, "std_error": None, "unconstrained": 1.5, "optimizer": "adam"}
+    return {"name": name, "index": index, **plain, **changes}
+
+
+def summary(fit: dict[str, Any], rows: list[dict[str, Any]], run_dir: Path | None = None, width: int = 120) -> str:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=width, color_system=None, highlight=False)
+    print_summary(console, {**FIT, **fit}, rows, run_dir)
+    return file.getvalue()
+
+
+def of_status(name: str) -> dict[str, Any]:
+    status = STATUSES[name]
+    return {"status": name, "converged": status.converged, "exit_code": status.exit_code, "remedy": status.remedy}
+
+
+def test_the_verdict_is_one_line_with_status_loss_objective_and_gradient() -> None:
+    line = verdict_line(FIT)
+    for part in ("converged", "123.456789", "map", "1.25e-09", "17 iterations", "0.50 s"):
+        assert part in line
+    assert len(line.splitlines()) == 1
+    assert summary({}, []).startswith(line)
+
+
+@pytest.mark.parametrize("key", ["loss", "gradient_norm"])
+def test_what_is_not_finite_is_said_in_words(key: str) -> None:
+    assert "not finite" in verdict_line({**FIT, key: None})
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_every_status_but_converged_has_a_line_of_remedy(name: str) -> None:
+    text = summary(of_status(name), [], Path("runs/mine"))
+    assert text.startswith(name)
+    assert ("What to try: " in text) == (name != "converged")
+    if name != "converged":
+        assert STATUSES[name].remedy.replace("RUN_DIR", "runs/mine") in text
+    assert "RUN_DIR" not in text
+    if not STATUSES[name].converged and STATUSES[name].exit_code in (3, 130) and name != "no_progress":
+        assert "hofit resume runs/mine" in text
+
+
+def test_every_remark_is_printed_whole_whatever_it_holds() -> None:
+    remarks = ["boundary: tau[0,1] runs to the edge [of] the support", "unused: the loss does not depend on 'x'" * 9]
+    text = summary({"remarks": remarks}, [], width=60)
+    for remark in remarks:
+        assert remark in text
+
+
+@pytest.mark.parametrize("name", ["max_iterations", "converged_on_boundary"])
+def test_every_failed_check_is_printed(name: str) -> None:
+    check = {"name": "curvature", "ok": False, "value": -1.0, "message": "lowest eigenvalue -1 [scaled]"}
+    text = summary({**of_status(name), "checks": [*FIT["checks"], check]}, [])
+    assert "curvature: lowest eigenvalue -1 [scaled]" in text
+    assert "max-norm" not in text
+
+
+def test_the_run_directory_is_named() -> None:
+    assert "runs/mine" in summary({}, [], Path("runs/mine"))
+
+
+def test_estimates_are_a_table_with_index_role_and_optimizer() -> None:
+    rows = [row("mean", estimate=-1234567.8), row("b", "3,0", role="latent", optimizer=None), row("x[odd]")]
+    text = summary({}, rows)
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:] if line.strip()}
+    assert lines["mean"] == ["parameter", "-1234567.8", "adam"]
+    assert lines["b[3,0]"] == ["latent", "1.5", "–"]
+    assert "x[odd]" in lines
+    assert "std. error" not in text
+
+
+def test_standard_errors_are_shown_where_there_are_any() -> None:
+    text = summary({}, [row("a", std_error=0.25), row("b")])
+    assert "std. error" in text
+    assert "0.25" in text
+
+
+def test_a_long_vector_is_summarised() -> None:
+    rows = [row("b", str(i), estimate=float(i)) for i in range(100)]
+    text = summary({}, rows)
+    assert "100 numbers" in text
+    for part in ("min 0", "mean 49.5", "max 99"):
+        assert part in text
+    assert len(text.splitlines()) < 20
+
+
+@pytest.mark.parametrize("rows", [[row("a", estimate=None)], [row("b", str(i), estimate=None) for i in range(20)]])
+def test_an_estimate_that_is_not_there_is_no_obstacle(rows: list[dict[str, Any]]) -> None:
+    assert rows[0]["name"] in summary({}, rows)
+
+
+def test_no_number_is_cut_on_a_screen_of_eighty_columns() -> None:
+    name = "encoder.layers.0.attention.output.weight"
+    text = summary({}, [row(name, "12,345", estimate=-0.12345678, std_error=0.0012345)], width=80)
+    assert "-0.12345678" in text
+    assert "0.0012345" in text
+
+
+def test_a_run_is_loaded_with_numbers_and_holes(tmp_path: Path) -> None:
+    (tmp_path / "fit.json").write_text(json.dumps(FIT))
+    head = "name,index,role,estimate,std_error,unconstrained,optimizer\n"
+    (tmp_path / "estimates.csv").write_text(head + '"a,b","1,0",latent,0.1,,-2.5,\n')
+    fit, rows = load_run(tmp_path)
+    assert fit == FIT
+    assert rows == [
+        {
+            "name": "a,b",
+            "index": "1,0",
+            "role": "latent",
+            "estimate": 0.1,
+            "std_error": None,
+            "unconstrained": -2.5,
+            "optimizer": "",
+        }
+    ]
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no finished run"):
+        load_run(tmp_path)
+    (tmp_path / "checkpoint.safetensors").touch()
+    with pytest.raises(RunDirectoryError, match=f"hofit resume {tmp_path}"):
+        load_run(tmp_path)
