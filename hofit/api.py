@@ -196,16 +196,24 @@ def _finish(
         recorder = RunRecorder(directory, session.provenance, policy.every, policy.seconds, policy.keep)
         stack.callback(recorder.close)
         loop.observers.append(recorder)
-    end = end or loop.go()
-    result = _result(session, end, interruption)
-    if directory is not None and recorder is not None:
-        recorder.checkpoint(end.snapshot)
-        directory.write_estimates(result.estimates())
-        result.run_dir = directory.path
-    result.total_seconds = time.perf_counter() - began
-    if directory is not None:
-        directory.write_fit(result.fit_json())
-    return result
+    try:
+        end = end or loop.go()
+        result = _result(session, end, interruption)
+        if directory is not None and recorder is not None:
+            recorder.checkpoint(end.snapshot)
+            directory.write_estimates(result.estimates())
+            result.run_dir = directory.path
+        result.total_seconds = time.perf_counter() - began
+        if directory is not None:
+            directory.write_fit(result.fit_json())
+        return result
+    except OSError as error:
+        if directory is None:
+            raise
+        raise RunDirectoryError(
+            f"{directory.path} cannot be written ({error.strerror or error}): what was written before stands; "
+            f"`hofit resume {directory.path}` goes on from its newest checkpoint"
+        ) from error
 
 
 def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitResult:

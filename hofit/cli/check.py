@@ -30,11 +30,13 @@ def command(
 
 
 def _show(session: Session) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from ..errors import StartError
+    from ..fitting.loop import Clock, Loop
+    from ..fitting.state import LoopState
+    from ..report.console import FitConsole
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "role", "shape", "constraint", "plates", "rows", "optimizer"):
@@ -45,15 +47,16 @@ def _show(session: Session) -> None:
             site.role,
             str(tuple(site.shape)),
             site.constraint,
-            ", ".join(f"{plate.name} ({plate.size})" for plate in site.plates) or "–",
+            Text(", ".join(f"{plate.name} ({plate.size})" for plate in site.plates) or "–"),
             f"{site.rows} × {site.row_length}",
             session.owners.get(name, "–"),
         )
-    console = Console(highlight=False)
+    console = FitConsole()
     console.print(table)
-    point = session.objective.at_full(session.start)
-    if point.failure is not None or point.value != point.value or abs(point.value) == float("inf"):
-        why = point.failure or session.objective.explain_non_finite(session.start)
-        raise StartError(f"the loss is not finite at the start: {why}")
+    loop = Loop(session.objective, session.optimizer, session.config.stop, [], lambda: False, Clock(0.0), LoopState())
+    end = loop.begin(session.start, fresh=True)
+    if end is not None:
+        raise StartError("; ".join(end.remarks))
     unknowns = sum(value.numel() for value in session.start.values())
-    console.print(f"{unknowns} unknowns; loss {point.value:.10g} ({session.objective.type}) at the start")
+    loss = session.objective.at(session.start).value
+    console.print(f"{unknowns} unknowns; loss {loss:.10g} ({session.objective.type}) at the start")

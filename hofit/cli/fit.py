@@ -43,10 +43,10 @@ class Screen:
     """What a fit shows: the table as it grows, then the summary; nothing when quiet."""
 
     def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
+        from ..report.console import FitConsole
 
         self.quiet = quiet
-        self.console = Console(highlight=False)
+        self.console = FitConsole()
         self._table: ProgressTable | None = None
 
     def watch(self, session: Session) -> list[ProgressTable]:

@@ -11,14 +11,14 @@ def command(
     name: Annotated[str | None, typer.Argument(help="One optimizer, or a schedule; all when left out.")] = None,
 ) -> None:
     """List the optimizers there are; with a name, its options and defaults."""
-    from rich.console import Console
     from rich.table import Table
 
     from ..errors import ConfigError
     from ..optim.registry import SCHEDULES, registry, schedule_options
     from ..patterns import near_misses
+    from ..report.console import FitConsole
 
-    console = Console(highlight=False)
+    console = FitConsole()
     known = registry()
     table = Table(box=None, pad_edge=False, header_style="bold")
     if name is None:

@@ -10,9 +10,12 @@ import typer
 
 def command(run_dir: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Show the result of a run again: verdict, remarks, estimates, what to do next."""
-    from rich.console import Console
-
+    from ..errors import RunDirectoryError
+    from ..report.console import FitConsole
     from ..report.summary import load_run, print_summary
 
     fit, rows = load_run(run_dir)
-    print_summary(Console(highlight=False), fit, rows, run_dir)
+    try:
+        print_summary(FitConsole(), fit, rows, run_dir)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunDirectoryError(f"{run_dir} holds a damaged fit.json: {error}") from error

@@ -44,8 +44,7 @@ def load_source(config: str | Path | Mapping[str, Any], overrides: Sequence[str]
         source, folder = from_mapping(dict(config)), Path.cwd()
     else:
         source, folder = read_source(Path(config)), Path(config).resolve().parent
-    _absolute_paths(source.data, folder)
-    mistakes = []
+    mistakes = _absolute_paths(source, folder)
     for assignment in overrides:
         try:
             set_override(source, assignment)
@@ -53,7 +52,9 @@ def load_source(config: str | Path | Mapping[str, Any], overrides: Sequence[str]
             mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
-    _absolute_paths(source.data, Path.cwd())
+    mistakes = _absolute_paths(source, Path.cwd())
+    if mistakes:
+        raise ConfigError(mistakes)
     return source
 
 
@@ -61,7 +62,7 @@ def validate(source: Source) -> tuple[Config | None, list[str]]:
     """The config and its mistakes. With mistakes, the config is what can be saved of it, so that checking can go on:
     sections that are wrong fall back to their defaults, entries that are wrong are left out; None if nothing can."""
     try:
-        return Config.model_validate(source.data), []
+        return _placed(Config.model_validate(source.data), set()), []
     except ValidationError as error:
         problems = error.errors()
     mistakes: list[str] = []
@@ -75,17 +76,30 @@ def validate(source: Source) -> tuple[Config | None, list[str]]:
     return _salvage(source.data, wrong), mistakes
 
 
-def _absolute_paths(data: dict[str, Any], folder: Path) -> None:
-    model = data.get("model")
-    if isinstance(model, str):
-        location, colon, name = model.rpartition(":")
-        if not (colon and location and "/" not in name):
-            location, colon, name = model, "", ""
-        if location.endswith(".py") or "/" in location:
-            data["model"] = str((folder / Path(location).expanduser()).resolve()) + colon + name
-    table = data.get("data")
-    if isinstance(table, dict) and isinstance(table.get("path"), str):
-        table["path"] = str((folder / Path(table["path"]).expanduser()).resolve())
+def _absolute_paths(source: Source, folder: Path) -> list[str]:
+    """Make the paths of the config absolute, in place; what is no path is a mistake."""
+    mistakes = []
+    data = source.data
+    model, table = data.get("model"), data.get("data")
+    try:
+        if isinstance(model, str):
+            location, colon, name = model.rpartition(":")
+            if not (colon and location and "/" not in name):
+                location, colon, name = model, "", ""
+            if location.endswith(".py") or "/" in location:
+                data["model"] = _absolute(location, folder) + colon + name
+    except (RuntimeError, ValueError) as error:
+        mistakes.append(source.mistake(("model",), f"{model!r} is no path: {error}"))
+    try:
+        if isinstance(table, dict) and isinstance(table.get("path"), str):
+            table["path"] = _absolute(table["path"], folder)
+    except (RuntimeError, ValueError) as error:
+        mistakes.append(source.mistake(("data", "path"), f"no path: {error}"))
+    return mistakes
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return str((folder / Path(path).expanduser()).resolve())
 
 
 def _salvage(data: dict[str, Any], wrong: set[KeyPath]) -> Config | None:
@@ -94,9 +108,19 @@ def _salvage(data: dict[str, Any], wrong: set[KeyPath]) -> Config | None:
     if isinstance(entries, list):
         kept["optimizers"] = [e for i, e in enumerate(entries) if ("optimizers", i) not in wrong]
     try:
-        return Config.model_validate(kept)
+        return _placed(
+            Config.model_validate(kept), {path[1] for path in wrong if path[:1] == ("optimizers",) and path[1:]}
+        )
     except ValidationError:
         return None
+
+
+def _placed(config: Config, left_out: set[Any]) -> Config:
+    """Tell every entry where it stands in the user's own list."""
+    positions = (i for i in range(len(config.optimizers) + len(left_out)) if i not in left_out)
+    for entry, position in zip(config.optimizers, positions, strict=False):
+        entry.position = position
+    return config
 
 
 def _path_in_source(loc: tuple[int | str, ...], data: Any) -> KeyPath:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from ..patterns import invalid
 
@@ -26,7 +26,14 @@ def _patterns(value: str | list[str]) -> str | list[str]:
 Patterns = Annotated[str | list[str], AfterValidator(_patterns)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+
+
+def _whole(value: Any) -> Any:
+    """1e3 is a number, and a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 
 
 def _pattern_keys(value: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +63,8 @@ class Column(_Strict):
                 raise ValueError("several columns need codes: true (the combinations that occur)")
         elif self.dtype is not None:
             raise ValueError("codes are always long: leave dtype out")
+        if self.column == []:
+            raise ValueError("column: an empty list names no column")
         return self
 
 
@@ -93,6 +102,16 @@ class OptimizerEntry(BaseModel):
     params: Patterns
     optimizer: str
     schedule: dict[str, Any] | None = None
+    _position: int = PrivateAttr(0)
+
+    @property
+    def position(self) -> int:
+        """Where the entry stands in the user's list, from 0."""
+        return self._position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        self._position = position
 
     @property
     def options(self) -> dict[str, Any]:
@@ -106,7 +125,7 @@ class OptimizerEntry(BaseModel):
 class Stop(_Strict):
     """When to stop. ``gradient`` bounds the max-norm; ``decrement`` None means 1e-12 · max(1, |loss|)."""
 
-    max_iterations: Annotated[int, Field(ge=0)] = 1000
+    max_iterations: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 1000
     max_seconds: Positive | None = None
     gradient: NotNegative = 1.0e-6
     decrement: NotNegative | None = None

@@ -40,6 +40,18 @@ for _tag, _expression, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_expression), _first)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader above would read as something else."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def dump_yaml(data: Any) -> str:
+    """YAML text that ``parse_source`` reads back the same."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 @dataclass
 class Source:
     """A config as plain data, and where each of its keys stands."""
@@ -121,6 +133,8 @@ def set_override(source: Source, assignment: str) -> None:
             raise ConfigError(f"--set {assignment}: {builder.mistakes[0]}")
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--set {assignment}: the value is no YAML") from error
+    except ConfigError as error:
+        raise ConfigError(f"--set {assignment}: {str(error).partition(': ')[2]}") from error
     path = _override_path(key.strip())
     _assign(source.data, path, value, assignment)
     source.overrides[path] = assignment
@@ -142,7 +156,16 @@ def _override_path(key: str) -> KeyPath:
             if free == ("data", "columns"):
                 break
             return (*free, ".".join(parts[len(free) :]))
+    if parts[0] == "optimizers" and len(parts) > 3 and parts[1].isdecimal() and parts[2] == "trust_radius":
+        return ("optimizers", int(parts[1]), "trust_radius", ".".join(parts[3:]))
     return tuple(int(part) if part.isdecimal() else part for part in parts)
+
+
+def _shorthand(path: KeyPath) -> str | None:
+    """The key that a bare word stands for at this place."""
+    if path == ("objective",):
+        return "type"
+    return "column" if path[:2] == ("data", "columns") and len(path) == 3 else None
 
 
 def _assign(data: Any, path: KeyPath, value: Any, assignment: str) -> None:
@@ -162,6 +185,8 @@ def _assign(data: Any, path: KeyPath, value: Any, assignment: str) -> None:
         elif isinstance(target, dict):
             if target.get(str(part)) is None:
                 target[str(part)] = {}
+            elif isinstance(target[str(part)], str) and (shorthand := _shorthand(path[: depth + 1])):
+                target[str(part)] = {shorthand: target[str(part)]}
             target = target[str(part)]
         else:
             target = target[part]
@@ -186,7 +211,7 @@ class _Builder:
         self.lines.setdefault(path, line)
         if not isinstance(node, yaml.CollectionNode):
             return self._scalar(node, line)
-        if not node.tag.startswith("tag:yaml.org,2002:"):
+        if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
             raise ConfigError(f"{self.label}:{line}: the tag {node.tag} is not supported in a config")
         self._open.add(id(node))
         try:
@@ -230,7 +255,7 @@ class _Builder:
                     return _float(text)
                 if kind in ("null", "bool", "str"):
                     return self._constructor.construct_object(node)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise ConfigError(f"{self.label}:{line}: {text!r} is no {kind}") from error
         raise ConfigError(f"{self.label}:{line}: the tag {node.tag} is not supported in a config")
 
@@ -247,4 +272,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value
+    return value.tolist() if hasattr(value, "tolist") else value  # numbers of numpy and torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,8 @@ def call_load_data(load_data: Callable[..., Any], options: Mapping[str, Any], pa
 
     Raises: DataError for an option it does not take or a result that is no mapping; ModelError when it raises.
     """
+    if not callable(load_data):
+        raise DataError(f"load_data must be a function, not {type(load_data).__name__} {load_data!r:.40}")
     arguments = dict(options)
     parameters = inspect.signature(load_data).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -46,10 +49,13 @@ def call_load_data(load_data: Callable[..., Any], options: Mapping[str, Any], pa
         result = load_data(**arguments)
     except HofitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"load_data failed: {user_fault(error)}") from error
     if not isinstance(result, Mapping):
         raise DataError(f"load_data must return a mapping of keyword arguments, not {type(result).__name__}")
+    for name in result:
+        if not isinstance(name, str):
+            raise DataError(f"load_data must return a mapping of keyword arguments, but a key is {name!r}")
     return dict(result)
 
 
@@ -75,7 +81,7 @@ def check_signature(model: Callable[..., Any], name: str, arguments: Mapping[str
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     wrong = [
-        f"argument {argument!r}: {name} does not take it{did_you_mean(argument, named)}"
+        f"argument {argument!r}: {name} does not take it{did_you_mean(str(argument), named)}"
         for argument in arguments
         if argument not in named and not takes_any
     ]
@@ -97,11 +103,11 @@ def to_tensors(arguments: Mapping[str, Any], device: torch.device) -> dict[str, 
 
 def _to_tensor(name: str, value: Any, device: torch.device) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        value = torch.from_numpy(native(value))
     elif isinstance(value, (list, tuple)) and value and _all_numbers(value):
         try:
             value = torch.tensor(value)
-        except ValueError as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             raise DataError(f"argument {name!r}: a list of lists must be rectangular: {error}") from error
     if isinstance(value, Tensor):
         value = value.detach()
@@ -111,10 +117,18 @@ def _to_tensor(name: str, value: Any, device: torch.device) -> Any:
     return value
 
 
+def native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy of a numeric array that torch can take: this machine's byte order, at most 64 bits, writable."""
+    dtype = array.dtype.newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        dtype = np.dtype(np.float64)
+    return np.array(array, dtype=dtype, order="C", copy=True)
+
+
 def _all_numbers(values: Any) -> bool:
     if isinstance(values, (list, tuple)):
         return all(_all_numbers(v) for v in values)
-    return isinstance(values, (int, float)) and not isinstance(values, str)
+    return isinstance(values, (int, float, np.number, np.bool_))
 
 
 def digest_arguments(arguments: Mapping[str, Any]) -> str:
@@ -128,8 +142,19 @@ def digest_arguments(arguments: Mapping[str, Any]) -> str:
 
 def _update(digest: Any, value: Any) -> None:
     if isinstance(value, Tensor):
-        digest.update(f"tensor {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(f"tensor {value.dtype} {tuple(value.shape)} {value.layout}".encode())
+        value = value.to_dense() if value.layout is not torch.strided else value
+        digest.update(
+            value.detach()
+            .resolve_conj()
+            .resolve_neg()
+            .cpu()
+            .contiguous()
+            .reshape(-1)
+            .view(torch.uint8)
+            .numpy()
+            .tobytes()
+        )
     elif isinstance(value, np.ndarray) and value.dtype != object:
         digest.update(f"array {value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
@@ -144,6 +169,8 @@ def _update(digest: Any, value: Any) -> None:
             _update(digest, item)
     elif isinstance(value, (str, bytes, int, float, complex, bool, type(None))):
         digest.update(f"{type(value).__name__} {value!r}".encode())
+    elif isinstance(value, functools.partial):
+        _update(digest, [value.func, value.args, value.keywords])
     elif isinstance(value, torch.nn.Module):
         digest.update(f"module {type(value).__qualname__}".encode())
     else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError
+from .arguments import native
 from .table import Table, is_missing
 
 Array = np.ndarray[Any, Any]
@@ -50,20 +51,23 @@ def columns_to_arguments(
     arguments: dict[str, Any] = {}
     errors: list[DataError] = []
     columns: dict[str, Array] = {}
+    keep = np.ones(len(next(iter(table.columns.values()))), dtype=bool)
     for argument, request in requests.items():
         try:
-            columns.update({name: table.column(name) for name in _names(request)})
+            for name in _names(request):
+                columns[name] = table.column(name)
+                keep &= _present_rows(table, name, missing)
         except DataError as error:
             errors.append(DataError(str(error), ("data", "columns", argument)))
-    try:
-        keep = _kept_rows(table, columns, missing)
-    except DataError as error:
-        return {}, [*errors, error]
+    rows = np.flatnonzero(keep)
+    if not len(rows) and not errors:
+        return {}, [DataError(f"{table.path}: no row is left when rows with missing cells are dropped")]
+    wrong = {error.key[-1] for error in errors}
     for argument, request in requests.items():
-        if not all(name in columns for name in _names(request)):
+        if argument in wrong or not len(rows):
             continue
         try:
-            arguments.update(_arguments_of(table, argument, request, [columns[n][keep] for n in _names(request)]))
+            arguments.update(_arguments_of(table, argument, request, [columns[n][rows] for n in _names(request)], rows))
         except DataError as error:
             errors.append(DataError(str(error), ("data", "columns", argument)))
     for argument, request in requests.items():
@@ -73,10 +77,14 @@ def columns_to_arguments(
     return arguments, errors
 
 
-def _arguments_of(table: Table, argument: str, request: ColumnRequest, cells: list[Array]) -> dict[str, Any]:
+def _arguments_of(
+    table: Table, argument: str, request: ColumnRequest, cells: list[Array], rows: Array
+) -> dict[str, Any]:
     if not request.codes:
-        return {argument: _numbers(table, request, cells[0])}
-    codes, count = _codes(table, request, cells)
+        return {argument: _numbers(table, request, cells[0], rows)}
+    if any(column.ndim > 1 for column in cells):
+        raise DataError(f"{table.path}: {request.column!r} has several numbers a row: codes are for single values")
+    codes, count = _codes(table, request, cells, rows)
     return {argument: torch.from_numpy(codes)} | ({request.levels: count} if request.levels else {})
 
 
@@ -84,48 +92,51 @@ def _names(request: ColumnRequest) -> list[str]:
     return [request.column] if isinstance(request.column, str) else list(request.column)
 
 
-def _kept_rows(table: Table, columns: Mapping[str, Array], missing: str) -> Array:
-    rows = len(next(iter(table.columns.values())))
-    keep = np.ones(rows, dtype=bool)
-    for name, column in columns.items():
-        empty = is_missing(column)
-        if missing == "error" and empty.any():
-            row = int(np.flatnonzero(empty)[0])
-            raise DataError(
-                f"{table.where(row)}: column {name!r} is missing or NaN "
-                f"({int(empty.sum())} of {rows} rows); `data.missing: drop` leaves such rows out"
-            )
-        keep &= ~empty
-    if not keep.any():
-        raise DataError(f"{table.path}: no row is left when rows with missing cells are dropped")
-    return keep
+def _present_rows(table: Table, name: str, missing: str) -> Array:
+    """True where the column holds something. Raises: DataError where it does not, unless such rows are dropped."""
+    empty = is_missing(table.column(name))
+    if missing == "error" and empty.any():
+        row = int(np.flatnonzero(empty)[0])
+        raise DataError(
+            f"{table.where(row)}: column {name!r} is missing or NaN "
+            f"({int(empty.sum())} of {len(empty)} rows); `data.missing: drop` leaves such rows out"
+        )
+    return ~empty
 
 
-def _numbers(table: Table, request: ColumnRequest, cells: Array) -> torch.Tensor:
+def _numbers(table: Table, request: ColumnRequest, cells: Array, rows: Array) -> torch.Tensor:
     name = request.column
     if cells.dtype == object:
         example = next((cell for cell in cells if not _is_number(cell)), cells[0])
         raise DataError(f"{table.path}: column {name!r} holds text ({example!r}): write codes: true, or mend the file")
+    if cells.dtype.kind not in "fiub":
+        raise DataError(f"{table.path}: column {name!r} is {cells.dtype}; a column holds numbers, booleans or text")
     if np.issubdtype(cells.dtype, np.floating) and np.isinf(cells).any():
-        raise DataError(f"{table.where(int(np.flatnonzero(np.isinf(cells))[0]))}: column {name!r} is infinite")
+        first = int(rows[np.argwhere(np.isinf(cells))[0][0]])
+        raise DataError(f"{table.where(first)}: column {name!r} is infinite")
     kind = request.dtype or "float"
     if kind in ("long", "int", "bool") and not np.array_equal(cells, np.trunc(cells.astype(np.float64))):
         raise DataError(f"{table.path}: column {name!r} holds fractions, but dtype is {kind}")
+    if kind in ("long", "int") and cells.size and float(np.abs(cells.astype(np.float64)).max()) >= 2.0**63:
+        raise DataError(f"{table.path}: column {name!r} holds numbers that no 64-bit integer can")
     target = DTYPES[kind] or torch.get_default_dtype()
-    return torch.from_numpy(np.ascontiguousarray(cells)).to(target)
+    return torch.from_numpy(native(cells)).to(target)
 
 
-def _codes(table: Table, request: ColumnRequest, cells: list[Array]) -> tuple[Array, int]:
+def _codes(table: Table, request: ColumnRequest, cells: list[Array], rows: Array) -> tuple[Array, int]:
     """0..K-1 by sorted level: by number when all are numbers, else by code point."""
     if request.order is not None:
         if len(cells) > 1:
             raise DataError(f"{table.path}: `order` goes with one column, not with {request.column}")
         places = {_key(level): place for place, level in enumerate(request.order)}
+        if len(places) < len(request.order):
+            raise DataError(f"order names a level twice: {request.order}")
         keys = [_key(cell) for cell in cells[0]]
         for row, key in enumerate(keys):
             if key not in places:
                 raise DataError(
-                    f"{table.path}: column {request.column!r} has {cells[0][row]!r}, not in order {request.order}"
+                    f"{table.where(int(rows[row]))}: column {request.column!r} has {cells[0][row]!r}, "
+                    f"which is not in order {request.order}"
                 )
         return np.array([places[key] for key in keys], dtype=np.int64), len(request.order)
     inverses = []
@@ -151,4 +162,6 @@ def _is_number(cell: object) -> bool:
 
 
 def _key(cell: object) -> object:
-    return float(cell) if _is_number(cell) and not isinstance(cell, bool) else str(cell)  # type: ignore[arg-type]
+    if isinstance(cell, (bool, np.bool_)):
+        return bool(cell)
+    return float(cell) if _is_number(cell) else str(cell)  # type: ignore[arg-type]

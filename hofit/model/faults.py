@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from pathlib import Path
@@ -10,10 +11,13 @@ from types import TracebackType
 import torch
 
 _OWN = str(Path(__file__).resolve().parents[1])
-_LIBRARIES = (
-    _OWN,
-    *(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib")),
-    str(Path(torch.__file__).resolve().parents[1]),
+_LIBRARIES = tuple(
+    folder + os.sep
+    for folder in (
+        _OWN,
+        *(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib")),
+        str(Path(torch.__file__).resolve().parents[1]),
+    )
 )
 
 
@@ -41,7 +45,7 @@ def raised_inside_distribution(error: BaseException) -> bool:
 
 
 def is_library_file(filename: str) -> bool:
-    return filename.startswith("<") or filename.startswith(_LIBRARIES)
+    return filename.startswith(("<", *_LIBRARIES))
 
 
 def _last_file(tb: TracebackType | None) -> str:

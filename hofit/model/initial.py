@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pyro.distributions as dist
@@ -27,7 +28,9 @@ def initial_unconstrained(message: Any, transform: dist.transforms.Transform, st
     if strategy == "uniform":
         return torch.rand_like(zero) * (2 * UNIFORM_RADIUS) - UNIFORM_RADIUS
     try:
-        value = init_to_median(message) if strategy == "median" else fn.sample()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of singular Wishart draws; such a start becomes zero below
+            value = init_to_median(message) if strategy == "median" else fn.sample()
         start = transform.inv(value.detach())
     except (NotImplementedError, ValueError, RuntimeError):
         return zero

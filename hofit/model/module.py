@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -96,14 +97,30 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[unique] = module
     sys.path.insert(0, str(path.parent))
+    set_aside = _namesakes(path.parent)
+    for name in set_aside:
+        del sys.modules[name]
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(unique, None)
         raise ModelError(f"importing {path} failed: {user_fault(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
+        sys.modules.update(set_aside)
     return module
+
+
+def _namesakes(folder: Path) -> dict[str, ModuleType]:
+    """Modules of other folders that have the name of one in this folder: two models may each have a helper.py."""
+    names = {p.stem for p in folder.glob("*.py")} | {p.parent.name for p in folder.glob("*/__init__.py")}
+    found = {name: sys.modules[name] for name in names if name in sys.modules and name != "__main__"}
+    files = {name: str(Path(getattr(module, "__file__", None) or "<none>")) for name, module in found.items()}
+    return {
+        name: found[name]
+        for name, file in files.items()
+        if not is_library_file(file) and folder not in Path(file).resolve().parents
+    }
 
 
 def _import_dotted(location: str) -> ModuleType:
@@ -116,30 +133,45 @@ def _import_dotted(location: str) -> ModuleType:
                 f"no module {location}: write a model as path/to/model.py, path/to/model.py:name or package.module:name"
             ) from error
         raise ModelError(f"importing {location} failed: {user_fault(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"importing {location} failed: {user_fault(error)}") from error
     finally:
         sys.path.remove("")
 
 
 def _source_files(module: ModuleType) -> dict[str, str]:
-    """The module's own file and those of its folder that it uses, each with its SHA-256."""
-    folder = Path(module.__file__ or "").resolve().parent
-    seen: dict[str, Path] = {}
-    waiting = [module]
+    """The module's own file and those that it imports from its folder or package, each with its SHA-256."""
+    own = Path(module.__file__ or "").resolve()
+    root = own.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    seen: set[Path] = set()
+    waiting = [own]
     while waiting:
-        current = waiting.pop()
-        path = Path(getattr(current, "__file__", None) or "").resolve()
-        if current.__name__ in seen or path.suffix != ".py" or is_library_file(str(path)):
+        path = waiting.pop()
+        if path in seen or path.suffix != ".py" or not path.is_file():
             continue
-        if path.parent != folder and folder not in path.parents:
-            continue
-        seen[current.__name__] = path
-        for value in list(vars(current).values()):
-            used = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
-            if isinstance(used, ModuleType):
-                waiting.append(used)
-    return {str(path): sha256_of_file(path) for path in sorted(set(seen.values()))}
+        seen.add(path)
+        for relative in _imported(path):
+            for folder in {own.parent, path.parent, root}:
+                waiting += [folder / f"{relative}.py", folder / relative / "__init__.py"]
+    return {str(path): sha256_of_file(path) for path in sorted(seen)}
+
+
+def _imported(path: Path) -> set[str]:
+    """What a source file imports, as relative paths without ending: the modules, and the names that may be modules."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            prefix = f"{node.module}." if node.module else ""
+            names |= {prefix + alias.name for alias in node.names} | ({node.module} if node.module else set())
+    return {name.replace(".", "/") for name in names}
 
 
 def sha256_of_file(path: Path) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .arguments import native
 from .module import did_you_mean
 
 MISSING = ("", "NA", "NaN", "nan", "N/A", "null")
@@ -23,12 +25,12 @@ MISSING = ("", "NA", "NaN", "nan", "N/A", "null")
 class Table:
     """Columns of equal length by name. Numbers are numeric arrays; everything else is an array of str or None.
 
-    ``line`` says where row 0 stands in the file, so that an error can name the line of a row.
+    ``lines`` says on which line of the file each row begins, so that an error can name it.
     """
 
     path: Path
     columns: Mapping[str, np.ndarray[Any, Any]]
-    line: int | None = None
+    lines: Sequence[int] | None = None
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         if name not in self.columns:
@@ -36,7 +38,7 @@ class Table:
         return self.columns[name]
 
     def where(self, row: int) -> str:
-        return f"{self.path}, row {row}" + (f" (line {row + self.line})" if self.line is not None else "")
+        return f"{self.path}, row {row}" + (f" (line {self.lines[row]})" if self.lines is not None else "")
 
 
 def read_table(path: Path) -> Table:
@@ -83,28 +85,29 @@ def _read_csv(path: Path) -> Table:
         doubled = sorted({cell for cell in header if header.count(cell) > 1})
         if doubled:
             raise DataError(f"{path} has the column {doubled[0]!r} twice")
-        rows = []
+        rows, lines, line = [], [], reader.line_num + 1
         for row in reader:
+            began, line = line, reader.line_num + 1
             if not row:
                 continue
             if len(row) != len(header):
-                raise DataError(f"{path}, line {reader.line_num}: {len(row)} cells, but the header has {len(header)}")
+                raise DataError(f"{path}, line {began}: {len(row)} cells, but the header has {len(header)}")
             rows.append(row)
+            lines.append(began)
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in header]
-    return Table(path, {name: _from_text(cells) for name, cells in zip(header, columns, strict=True)}, line=2)
+    return Table(path, {name: _from_text(cells) for name, cells in zip(header, columns, strict=True)}, lines)
 
 
 def _from_text(cells: tuple[str, ...]) -> np.ndarray[Any, Any]:
     """Numbers where every cell that holds something is one, text otherwise."""
     stripped = [cell.strip() for cell in cells]
     present = [cell for cell in stripped if cell not in MISSING]
-    if present:
-        try:
-            if len(present) == len(stripped) and all(_is_integer(cell) for cell in stripped):
+    if present and not any("_" in cell for cell in present):  # 1_000 is a number to Python only
+        if len(present) == len(stripped) and all(_is_integer(cell) for cell in stripped):
+            with suppress(OverflowError):  # too large for 64 bits: a float, then
                 return np.array([int(cell) for cell in stripped], dtype=np.int64)
+        with suppress(ValueError):
             return np.array([np.nan if cell in MISSING else float(cell) for cell in stripped], dtype=np.float64)
-        except (ValueError, OverflowError):
-            pass
     return np.array([None if cell in MISSING else cell for cell in stripped], dtype=object)
 
 
@@ -141,8 +144,12 @@ def _read_npz(path: Path) -> Table:
     for name, column in columns.items():
         if column.ndim == 0:
             raise DataError(f"{path}: {name!r} is a scalar; a column has one entry a row")
-        if column.dtype.kind in "US":
-            columns[name] = np.array([str(cell) for cell in column], dtype=object)
+        if column.dtype.kind == "S":
+            column = np.char.decode(column, "utf-8")
+        if column.dtype.kind == "U":
+            columns[name] = np.array([str(cell) for cell in column.reshape(-1)], dtype=object).reshape(column.shape)
+        elif column.dtype.kind in "fiub":
+            columns[name] = native(column)
     return _of_equal_length(path, columns)
 
 

@@ -108,11 +108,14 @@ class Program:
         """
         finder = _Discovery(self, strategy, jitter, values or {})
         with full_plates(), pyro.validation_enabled(True):
-            self._run(finder)
+            self._run_at_start(finder)
+        order = list(dict.fromkeys(finder.order))
+        if self.order and set(order) != set(self.order):
+            raise TraceChanged(_what_changed(self.order, order))
         self.latents = finder.latents
         self.parameters = {normalize_param_name(name): entry for name, entry in finder.parameters.items()}
         self._of_store = {entry.store_name: entry for entry in self.parameters.values()}
-        self.order = list(dict.fromkeys(finder.order))
+        self.order = order
         self.has_factor = finder.has_factor
         self.subsampled = self._find_subsampled()
         self._check_leaves()
@@ -227,17 +230,25 @@ class Program:
         except LinAlgError as error:
             raise InfeasibleError(f"{_first_line(error)} ({user_place(error)})") from error
         except ValueError as error:
-            if raised_inside_distribution(error) and isinstance(messenger, _Evaluation):
+            if raised_inside_distribution(error):
                 raise InfeasibleError(f"{_first_line(error)} ({user_place(error)})") from error
             raise messenger.model_error(error) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise messenger.model_error(error) from error
+
+    def _run_at_start(self, messenger: _SiteMessenger) -> None:
+        try:
+            self._run(messenger)
+        except InfeasibleError as error:
+            raise StartError(
+                f"the model cannot be evaluated at the start (last site traced: {messenger.current!r}): {error}"
+            ) from error
 
     def _find_subsampled(self) -> dict[str, tuple[int, int]]:
         """Plate → (size, subsample size) for every plate that is subsampled when the model is left alone."""
         watcher = _PlateWatcher(self)
         with torch.no_grad():
-            self._run(watcher)
+            self._run_at_start(watcher)
         return watcher.subsampled
 
     def _check_leaves(self) -> None:
@@ -344,12 +355,16 @@ class _Discovery(_SiteMessenger):
         self.latents: dict[str, Latent] = {}
         self.parameters: dict[str, Parameter] = {}
         self.order: list[str] = []
+        self.seen: set[str] = set()
         self.has_factor = False
         self.known = program.parameters
 
     def _pyro_sample(self, msg: Any) -> None:
         self.current = name = msg["name"]
         fn = msg["fn"]
+        if name in self.seen:
+            raise ModelError(f"two sample sites are called {name!r}: every site needs a name of its own")
+        self.seen.add(name)
         self.has_factor |= isinstance(fn, Unit)
         if msg["is_observed"] or msg["value"] is not None or isinstance(fn, (_Subsample, Delta)):
             return
@@ -359,12 +374,7 @@ class _Discovery(_SiteMessenger):
                 "model (a mixture: dist.MixtureSameFamily), observe it (obs=), or give it a continuous relaxation"
             )
         support = fn.support
-        try:
-            transform = biject_to(support)
-        except NotImplementedError as error:
-            raise ModelError(
-                f"the latent {name!r} has support {describe(support)}, which no transform reaches"
-            ) from error
+        transform = _transform_to(support, name)
         start = self._start(msg, transform)
         value = transform(start)
         event_dim = fn.event_dim + transform.domain.event_dim - transform.codomain.event_dim
@@ -457,9 +467,13 @@ class _Evaluation(_SiteMessenger):
         else:
             leaf = _select(latent.leaf, msg, latent.event_dim, self.plates) if self.plates else latent.leaf
             support = fn.support
-            transform = latent.transform if _same(support, latent.support) else biject_to(support)
+            transform = latent.transform if _same(support, latent.support) else _transform_to(support, msg["name"])
             value = leaf if transform is identity_transform else transform(leaf)
             if self.jacobian:
+                if not transform.bijective:
+                    raise ModelError(
+                        f"map_unconstrained: the transform of {msg['name']!r} ({describe(support)}) is no bijection"
+                    )
                 log_det = transform.log_abs_det_jacobian(leaf, value).sum()
                 self.log_jacobian.append(log_det * (leaf_scale(latent.leaf, leaf)))
         if value.shape != fn.batch_shape + fn.event_shape:
@@ -539,11 +553,28 @@ class _Evaluation(_SiteMessenger):
             return
         seen = {message["name"] for message in self.samples}
         seen |= {normalize_param_name(name) for name in self.parameters_seen}
-        lost = [name for name in program.order if name not in seen]
-        raise TraceChanged(
-            f"{', '.join(map(repr, lost))} vanished: at the first trace it was there. "
-            "Every iteration must have the same parameters and latents"
-        )
+        raise TraceChanged(_what_changed(program.order, [name for name in program.order if name in seen]))
+
+
+def _what_changed(before: list[str], after: list[str]) -> str:
+    lost = [name for name in before if name not in after]
+    new = [name for name in after if name not in before]
+    words = [
+        f"{', '.join(map(repr, names))} {verb}" for names, verb in ((lost, "vanished"), (new, "appeared")) if names
+    ]
+    what = " and ".join(words) or "a latent was sampled twice"
+    return f"{what} since the first trace. Every iteration must have the same parameters and latents"
+
+
+def _transform_to(support: constraints.Constraint, name: str) -> Transform:
+    """A bijection where torch has one; else the transform that optimisers use, as for a positive definite matrix."""
+    for registered in (biject_to, transform_to):
+        try:
+            transform: Transform = registered(support)
+            return transform
+        except NotImplementedError:
+            continue
+    raise ModelError(f"the latent {name!r} has support {describe(support)}, which no transform reaches")
 
 
 def leaf_scale(whole: Tensor, part: Tensor) -> float:

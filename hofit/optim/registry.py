@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -108,8 +109,12 @@ def mistakes_in(
     if schedule is not None:
         wrong = _schedule_mistakes(spec, schedule)
         mistakes += [(f"schedule.{key}" if key else "schedule", text) for key, text in wrong]
-    if mistakes:
-        return mistakes
+    wrong_keys = {key for key, _ in mistakes}
+    if any(key not in options for key in wrong_keys if not key.startswith("schedule")):
+        return mistakes  # something that is needed is missing: it cannot be built
+    options = {key: value for key, value in options.items() if key not in wrong_keys}
+    if any(key.startswith("schedule") for key in wrong_keys):
+        schedule = None
     try:
         optimizer = _build(spec, options, schedule)
         if isinstance(optimizer, TorchOptimizer):
@@ -216,7 +221,7 @@ def _wrong_type(default: Any, value: Any) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_number_or_none(value: Any) -> bool:

@@ -20,6 +20,9 @@ from ..errors import RunDirectoryError
 FIRST_ROWS = 8
 """Rows of a vector that are shown; the rest is summarised."""
 
+NEEDED = ("status", "converged", "objective", "loss", "gradient_norm", "iterations", "seconds", "checks", "remarks")
+"""Keys of fit.json without which there is nothing to report."""
+
 Row = Mapping[str, Any]
 
 
@@ -37,9 +40,12 @@ def load_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise RunDirectoryError(f"{path} holds no finished run{hint}")
     try:
         loaded = json.loads(fit.read_text(encoding="utf-8"))
+        missing = [key for key in NEEDED if key not in loaded]
+        if not isinstance(loaded, dict) or missing:
+            raise ValueError(f"fit.json lacks {', '.join(missing)}")
         with estimates.open(newline="", encoding="utf-8") as file:
             rows = [_typed(row) for row in csv.DictReader(file)]
-        return dict(loaded), rows
+        return loaded, rows
     except (ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"{path} holds a damaged fit.json or estimates.csv: {error}") from error
 
@@ -55,7 +61,7 @@ def print_summary(console: Console, fit: Mapping[str, Any], rows: Sequence[Row],
         _print_estimates(console, rows)
     if run_dir is not None:
         console.print(f"Run: {run_dir}", markup=False, highlight=False, soft_wrap=True)
-    if fit["status"] != "converged" and fit["remedy"]:
+    if fit["status"] != "converged" and fit.get("remedy"):
         remedy = str(fit["remedy"]).replace("RUN_DIR", str(run_dir) if run_dir is not None else "RUN_DIR")
         console.print(f"What to try: {remedy}", markup=False, highlight=False, soft_wrap=True)
 
@@ -73,8 +79,9 @@ def verdict_line(fit: Mapping[str, Any]) -> str:
 def _print_estimates(console: Console, rows: Sequence[Row]) -> None:
     with_errors = any(row["std_error"] is not None for row in rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (("name", "left"), ("role", "left"), ("estimate", "right")):
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("name", overflow="fold")
+    table.add_column("role", no_wrap=True)
+    table.add_column("estimate", justify="right", no_wrap=True)
     if with_errors:
         table.add_column("std. error", justify="right", no_wrap=True)
     table.add_column("optimizer", no_wrap=True)
@@ -86,9 +93,9 @@ def _print_estimates(console: Console, rows: Sequence[Row]) -> None:
         for row in members[:FIRST_ROWS]:
             label = f"{name}[{row['index']}]" if row["index"] not in ("", None) else name
             error = [] if not with_errors else ["" if row["std_error"] is None else f"{row['std_error']:.5g}"]
-            table.add_row(Text(label), str(row["role"]), f"{row['estimate']:.8g}", *error, str(row["optimizer"] or "–"))
+            table.add_row(Text(label), str(row["role"]), _number(row["estimate"]), *error, str(row["optimizer"] or "–"))
         if len(members) > FIRST_ROWS:
-            numbers = [float(row["estimate"]) for row in members]
+            numbers = [row["estimate"] for row in members if row["estimate"] is not None] or [float("nan")]
             summaries.append(
                 f"{name}: {len(members)} numbers, the first {FIRST_ROWS} shown; "
                 f"min {min(numbers):.5g}, mean {sum(numbers) / len(numbers):.5g}, max {max(numbers):.5g}"
@@ -98,6 +105,12 @@ def _print_estimates(console: Console, rows: Sequence[Row]) -> None:
         console.print(summary, style="dim", markup=False, soft_wrap=True)
 
 
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.8g}"
+
+
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
+    if None in row.values() or None in row:
+        raise ValueError("a row of estimates.csv is torn")
     numbers = {key: float(row[key]) if row[key] else None for key in ("estimate", "std_error", "unconstrained")}
     return {**row, **numbers}

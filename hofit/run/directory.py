@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from filelock import FileLock, Timeout
 
+from ..config.source import dump_yaml
 from ..errors import RunDirectoryError
 from ..fitting.loop import IterationRecord
 from ..fitting.state import Snapshot
@@ -83,7 +83,7 @@ class RunDirectory:
         self.close()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        write_text(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_text(self.path / CONFIG, dump_yaml(dict(config)))
 
     def write_fit(self, fit: Mapping[str, Any]) -> None:
         write_text(self.path / FIT, json.dumps(_json_safe(fit), indent=1) + "\n")

@@ -121,10 +121,9 @@ class _Builder:
         self.model = self._stage(self._load_model)
         self.specs = self._optimizer_specs(self._stage(lambda: registry(self.model.optimizers)))
         self.arguments = self._stage(self._load_arguments)
-        for wrong in check_signature(self.model.model, self.model.name, self.arguments):
-            self.mistakes.append(self.source.mistake(("data",), wrong))
-        if any("argument" in mistake for mistake in self.mistakes):
-            raise ConfigError(self.mistakes)
+        wrong = check_signature(self.model.model, self.model.name, self.arguments)
+        if wrong:
+            raise ConfigError([*self.mistakes, *(self.source.mistake(("data",), text) for text in wrong)])
         return Program(self.model.model, self.arguments)
 
     def session(self, program: Program) -> Session:
@@ -226,13 +225,7 @@ class _Builder:
         return specs
 
     def _entry_key(self, entry: OptimizerEntry) -> tuple[str | int, ...]:
-        """Where an entry stands in the user's own list: entries that were wrong have been left out of ours."""
-        listed = self.source.data.get("optimizers") or []
-        for i, given in enumerate(listed):
-            pair = (given.get("params"), given.get("optimizer")) if isinstance(given, Mapping) else None
-            if pair == (entry.params, entry.optimizer):
-                return ("optimizers", i)
-        return ("optimizers",)
+        return ("optimizers", entry.position)
 
     def _matched(self, key: str, values: Mapping[str, Any], names: list[str]) -> dict[str, str]:
         """Name → the pattern that speaks for it; a pattern that matches nothing is a mistake."""

@@ -203,7 +203,6 @@ def test_a_number_column_has_the_run_s_dtype(tmp_path: Path, dtype: torch.dtype)
         ("x\na\nc\n", {"column": "x", "codes": True, "order": ["a", "b"]}, "'c'"),
         ("x\na\nb\n", {"column": "x", "codes": True, "order": ["a", "a", "b"]}, "twice"),
         ("x,y\n1,2\n", {"column": ["x", "z"], "codes": True}, "'z'"),
-        ("x,y\n1,2\n", {"column": [], "codes": True}, "column"),
     ],
 )
 def test_a_column_that_cannot_serve_is_refused_and_says_where(
