@@ -1,7 +1,8 @@
 """Time of one hofit iteration over one of a hand-written Pyro loop: the same trace, gradient and torch.optim step.
 
-Both run Adam on the same model and data, with distribution validation off and the same number of threads, in turn, in one
-process; hofit writes its run directory. Printed: the medians, and the median of the ratios pair by pair.
+Both run Adam on the same model and data, with distribution validation off and the same number of threads, in turn,
+in one process; hofit writes its run directory. Printed: the medians, and the median of the ratios pair by pair.
+
 
     make bench
 """

@@ -1,4 +1,4 @@
-"""What every optimizer must do: go down, stay at a minimum, continue bit for bit, and say so when the loss is not finite."""
+"""What every optimizer must do: go down, rest at a minimum, continue bit for bit, and say when a loss is not finite."""
 
 from __future__ import annotations
 
