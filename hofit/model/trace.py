@@ -544,7 +544,10 @@ class _Evaluation(_SiteMessenger):
             raise self.model_error(error) from error
         except Exception as error:
             raise self.model_error(error) from error
-        total: Tensor = scale_and_mask(log_prob, message["scale"], message["mask"]).sum()
+        scale = message["scale"]
+        if message["mask"] is not None or not (type(scale) is float and scale == 1.0):
+            log_prob = scale_and_mask(log_prob, scale, message["mask"])
+        total: Tensor = log_prob.sum() if log_prob.dim() else log_prob
         return total
 
     def _check_complete(self) -> None:

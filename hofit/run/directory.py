@@ -101,7 +101,7 @@ class RunRecorder:
     def __init__(self, directory: RunDirectory, provenance: Provenance, every: int, seconds: float, keep: int) -> None:
         self.directory, self.provenance = directory, provenance
         self.every, self.seconds, self.keep = every, seconds, keep
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
         self._last_written = 0.0
         self._last_iteration = -1
 
@@ -109,8 +109,7 @@ class RunRecorder:
         if self._file is None:
             self._open(record)
         assert self._file is not None
-        self._file.write(_progress_row(record))
-        self._file.flush()
+        self._file.write(_progress_row(record).encode())  # unbuffered: a row is there as soon as it is written
         if record.iteration == 0:
             self._last_written = record.seconds
         elif record.iteration % self.every == 0 or record.seconds - self._last_written >= self.seconds:
@@ -129,9 +128,9 @@ class RunRecorder:
     def _open(self, record: IterationRecord) -> None:
         path = self.directory.path / PROGRESS
         fresh = not path.exists()
-        self._file = path.open("a", encoding="utf-8", newline="")
+        self._file = path.open("ab", buffering=0)
         if fresh:
-            self._file.write(",".join(_progress_columns(record)) + "\n")
+            self._file.write((",".join(_progress_columns(record)) + "\n").encode())
 
 
 def drop_rows_after(path: Path, iteration: int) -> None:
