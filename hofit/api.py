@@ -145,6 +145,8 @@ def run_resume(request: ResumeRequest) -> FitResult:
         session = stack.enter_context(prepared(to_fit, config, []))
         _verify_session(checkpoint, session, request.allow_changed)
         state = checkpoint.snapshot.loop
+        if any(assignment.startswith("stop") for assignment in request.overrides):
+            state.stalled, state.next_verdict, state.verdict_gradient = 0, 0, float("inf")  # other rules, other counts
         clock = Clock(time.perf_counter(), state.seconds)
         loop = _loop(session, request.watch(session), interruption, clock, state)
         session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,18 @@ class FitResult:
         for name, site in self.sites.items():
             value, unconstrained = self.values[name], self.params[name]
             error = self.std_errors.get(name)
-            same_shape = value.shape == unconstrained.shape
-            indices = _indices(value)
-            for k, index in enumerate(indices):
+            values = value.reshape(-1).tolist()
+            leaves = unconstrained.reshape(-1).tolist() if value.shape == unconstrained.shape else [None] * len(values)
+            errors = [None] * len(values) if error is None else error.reshape(-1).tolist()
+            for k, index in enumerate(_indices(value)):
                 rows.append(
                     {
                         "name": name,
                         "index": index,
                         "role": site.role,
-                        "estimate": float(value.reshape(-1)[k]),
-                        "std_error": None if error is None else _finite_or_none(float(error.reshape(-1)[k])),
-                        "unconstrained": float(unconstrained.reshape(-1)[k]) if same_shape else None,
+                        "estimate": values[k],
+                        "std_error": _finite_or_none(errors[k]),
+                        "unconstrained": leaves[k],
                         "optimizer": self.owners.get(name),
                     }
                 )
@@ -119,5 +121,5 @@ def _indices(value: Tensor) -> list[str]:
     return [",".join(str(i) for i in index) for index in grid.tolist()]
 
 
-def _finite_or_none(number: float) -> float | None:
-    return number if number == number and abs(number) != float("inf") else None
+def _finite_or_none(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

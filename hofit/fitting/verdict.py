@@ -82,7 +82,6 @@ def judge(
     if point.failure is not None or not _finite(point.value):
         explained = point.failure or objective.explain_non_finite(params)
         return Verdict("non_finite", float("nan"), point.value, checks=[Check("loss", False, point.value, explained)])
-    names = list(params)
     size = sum(p.numel() for p in params.values())
     small = size <= DENSE_LIMIT
     gradient = point.gradient(differentiable=small)
@@ -97,19 +96,28 @@ def judge(
     verdict.checks.append(
         Check("gradient", small_gradient, norm, f"max-norm {norm:.3g}, tolerance {gradient_tolerance:.3g}")
     )
-    unused = [name for name, g in gradient.items() if not bool(g.any()) and not _matters(objective, point, name)]
+    at_edge = _edge_names(objective, params, gradient)
+    unused = [
+        name
+        for name, g in gradient.items()
+        if name not in at_edge and not bool(g.any()) and not _matters(objective, point, name)
+    ]
     for name in unused:
         verdict.checks.append(Check("used", False, 0.0, f"the loss does not depend on {name!r}"))
         verdict.remarks.append(f"unused: the loss does not depend on {name!r}")
     if not small:
         message = f"not checked: {size} unknowns, and the dense check goes to {DENSE_LIMIT}"
         verdict.checks.append(Check("curvature", None, None, message))
-        if small_gradient:
+        gone = _edge_names(objective, params, gradient, UNBOUNDED_EDGE)
+        if small_gradient and gone and stalled:
+            verdict.status = "converged_on_boundary"
+            verdict.remarks.append(_boundary(gone))
+        elif small_gradient and not gone:
             verdict.status = "flat_direction" if unused else "converged"
             verdict.remarks.append(f"curvature was {message}; the verdict rests on the gradient alone")
         return verdict
     tolerance = decrement_tolerance if decrement_tolerance is not None else 1e-12 * max(1.0, abs(point.value))
-    _judge_curvature(verdict, objective, point, names, tolerance, small_gradient, stalled, rounding, final)
+    _judge_curvature(verdict, objective, point, at_edge, tolerance, small_gradient, stalled, rounding, final)
     return verdict
 
 
@@ -130,14 +138,14 @@ def _judge_curvature(
     verdict: Verdict,
     objective: DensityObjective,
     point: Point,
-    names: list[str],
+    at_edge: list[str],
     decrement_tolerance: float,
     small_gradient: bool,
     stalled: bool,
     rounding: bool,
     final: bool,
 ) -> None:
-    params = point.params
+    params, names = point.params, list(point.params)
     gradient = flatten(point.gradient(), names)
     hessian = dense_hessian(point, names)
     if not bool(torch.isfinite(hessian).all()):
@@ -159,8 +167,6 @@ def _judge_curvature(
     )
     confirmed, message = _confirm(objective, point, names, step, decrement)
     verdict.checks.append(Check("confirming step", confirmed, float(step.abs().max()), message))
-    at_edge = _edge_names(objective, params, point.gradient())
-
     if not small_gradient and not (stalled and decrement_ok):
         return
     if saddle:
@@ -172,9 +178,7 @@ def _judge_curvature(
     if at_edge and not confirmed:
         if stalled and decrement <= max(decrement_tolerance, 1e-10 * max(1.0, abs(point.value))):
             verdict.status = "converged_on_boundary"
-            verdict.remarks.append(
-                f"boundary: {', '.join(at_edge)} {'runs' if len(at_edge) == 1 else 'run'} to the edge of the support"
-            )
+            verdict.remarks.append(_boundary(at_edge))
         return
     if not confirmed:
         return
@@ -182,8 +186,13 @@ def _judge_curvature(
         verdict.nearly = True
         return
     if flat:
-        verdict.status = "flat_direction"
         directions = label(spectrum.vectors[:, spectrum.zero])
+        if {direction.partition("[")[0] for direction in directions.split(", ")} <= {*at_edge, "…"}:
+            # Saturated: the transform itself no longer moves with the parameter.
+            verdict.status = "converged_on_boundary"
+            verdict.remarks.append(_boundary(at_edge))
+            return
+        verdict.status = "flat_direction"
         verdict.remarks.append(f"flat direction (singular): the loss does not change along {directions}")
         return
     verdict.status = "converged"
@@ -247,13 +256,17 @@ def _confirm(
     return confirmed, f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
 
 
-def _edge_names(objective: DensityObjective, params: Params, gradient: Params) -> list[str]:
+def _boundary(names: list[str]) -> str:
+    return f"boundary: {', '.join(names)} {'runs' if len(names) == 1 else 'run'} to the edge of the support"
+
+
+def _edge_names(objective: DensityObjective, params: Params, gradient: Params, edge: float = EDGE) -> list[str]:
     """Names that have an entry near the edge of its support, with the loss not rising towards it."""
     names = []
     for name, sensitivity in _sensitivities(objective, params).items():
         outward = torch.sign(params[name])
         falls = gradient[name] * outward <= 0
-        if bool(((sensitivity < EDGE) & falls & (params[name].abs() > 1.0)).any()):
+        if bool(((sensitivity < edge) & falls & (params[name].abs() > 1.0)).any()):
             names.append(name)
     return names
 

@@ -213,3 +213,25 @@ def test_where_rounding_limits_the_gradient_the_decrement_decides_and_a_remark_s
     result = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "sgd", "lr": 7e-7}], "stop": stop})
     assert result.status == "converged" and result.gradient_norm > 1e-14
     assert any(remark.startswith("precision") for remark in result.remarks)
+
+
+def test_a_transform_that_has_saturated_is_on_the_boundary_and_not_unused() -> None:
+    """At u = 60 the logistic map is 1 to the last bit: the gradient is exactly zero, and no remark may say unused."""
+
+    def model() -> None:
+        x = pyro.param("x", torch.tensor(0.5), constraint=constraints.unit_interval)
+        pyro.factor("pull", 3.0 * x)
+
+    result = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "sgd", "lr": 80.0}]})
+    assert result.params["x"].item() > 40 and result.status == "converged_on_boundary"
+    assert any(remark.startswith("boundary: x") for remark in result.remarks)
+
+
+def test_a_resumed_fit_counts_anew_under_another_stopping_rule(tmp_path: Any) -> None:
+    path = tmp_path / "model.py"
+    path.write_text("import pyro, pyro.distributions as d\ndef model():\n    pyro.sample('x', d.Normal(30., 1.))\n")
+    entry = {"params": "*", "optimizer": "sgd", "lr": 0.05}
+    first = hofit.fit(path, {"optimizers": [entry], "stop": {"relative_loss": 1e-3}}, run_dir=tmp_path / "run")
+    assert first.status == "no_progress"
+    again = hofit.resume(tmp_path / "run", set=["stop.relative_loss=0.0"])
+    assert again.status == "converged" and again.iterations > first.iterations
