@@ -21,6 +21,9 @@ from ..point import Params, Point, max_norm
 DENSE_LIMIT = 500
 """Unknowns up to which the dense check is made: 500 Hessian-vector products, batched, twice."""
 
+NEAR = 100.0
+"""Where the curvature is not known, a fit is nearly there within this factor of the gradient's tolerance."""
+
 CONFIRM_FACTOR = 100.0
 CONFIRM_STEP = 1e-8
 
@@ -115,6 +118,8 @@ def judge(
         elif small_gradient and not gone:
             verdict.status = "flat_direction" if unused else "converged"
             verdict.remarks.append(f"curvature was {message}; the verdict rests on the gradient alone")
+        elif stalled and not rounding:
+            verdict.nearly = norm <= NEAR * gradient_tolerance
         return verdict
     tolerance = decrement_tolerance if decrement_tolerance is not None else 1e-12 * max(1.0, abs(point.value))
     _judge_curvature(verdict, objective, point, at_edge, tolerance, small_gradient, stalled, rounding, final)
