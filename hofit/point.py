@@ -182,7 +182,13 @@ class Point:
                 products(list(rows), True)
                 for rows in zip(*(vectors[name].split(_PROBE_CHUNK) for name in live), strict=True)
             ]
-            return {name: torch.cat([chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
+            return {
+                # Where nothing depends on a name, torch makes zeros without the probes' dimension.
+                name: torch.cat([chunk[i] for chunk in chunks])
+                if chunks[0][i].dim() > self.leaves[name].dim()
+                else torch.zeros_like(vectors[name])
+                for i, name in enumerate(names)
+            }
         except RuntimeError:  # an operation in the model that cannot be batched over probes
             rows = [products([vectors[name][k] for name in live], False) for k in range(probes)]
             return {name: torch.stack([row[i] for row in rows]) for i, name in enumerate(names)}

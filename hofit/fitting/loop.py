@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..errors import ModelError
+from ..model.faults import user_fault
 from ..model.randomness import capture_random_state
 from ..objective.density import DensityObjective
 from ..optim.base import Optimizer
+from ..optim.foreign import ForeignFault
 from ..optim.newton import RowsInteract
 from ..point import Params, PartReport, Point, max_norm, max_norms
 from .state import LoopState, Snapshot
@@ -30,6 +32,10 @@ NEARLY_THERE = 10
 
 ROUNDING = 16.0
 """Units of eps · max(1, |loss|) within which a change of the loss is rounding."""
+
+
+SAME = 1e3
+"""Units of eps · max(1, |loss|) within which two traces at one point are the same."""
 
 
 class StopRules(Protocol):
@@ -60,6 +66,9 @@ class Observer(Protocol):
     """Who watches a fit: progress on the screen, the run directory."""
 
     def on_iteration(self, record: IterationRecord, snapshot: Callable[[], Snapshot]) -> None: ...
+
+    def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Before a verdict, which may take long: what is not saved now may be lost."""
 
 
 class Clock:
@@ -129,6 +138,9 @@ class Loop:
             return self._end_at(self._last, "model_error", [f"model error: {error}"])
         except RowsInteract as error:
             return self._end_at(self._last, "model_error", [str(error)])
+        except ForeignFault as error:
+            why = f": {user_fault(error.__cause__)}" if error.__cause__ is not None else ""
+            return self._end_at(self._last, "model_error", [f"{error}{why}"])
 
     def _iterate(self, point: Point, norm: float) -> LoopEnd:
         stop, state, objective = self.stop, self.state, self.objective
@@ -167,8 +179,7 @@ class Loop:
         stalled = state.stalled >= stop.patience
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
         if stalled or (norm <= stop.gradient and due):
-            rounding = state.rounded >= stop.patience
-            verdict = judge(self.objective, point.params, stop.gradient, stop.decrement, stalled, rounding)
+            verdict = self._judge(point, stalled, state.rounded >= stop.patience, final=False)
             if verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
             elif verdict.status is None and stalled:
@@ -195,7 +206,7 @@ class Loop:
                 return self._non_finite(point, one, "at the start")
         if not self.objective.stochastic:
             eps = torch.finfo(point.loss.dtype).eps
-            if abs(validated.value - point.value) > 1e3 * eps * max(1.0, abs(point.value)):
+            if abs(validated.value - point.value) > SAME * eps * max(1.0, abs(point.value)):
                 raise ModelError(
                     f"the loss is random: traced twice at one point it is {point.value!r} and {validated.value!r}. "
                     "A deterministic objective needs a model without draws of its own (dropout, torch.rand)"
@@ -204,14 +215,34 @@ class Loop:
 
     def _end_final(self, point: Point, status: str) -> LoopEnd:
         try:
-            verdict = judge(self.objective, point.params, self.stop.gradient, self.stop.decrement, final=True)
+            verdict = self._judge(point, stalled=False, rounding=False, final=True)
         except ModelError as error:
             if "allocate" not in str(error):
                 raise
             return self._end_at(point, status, ["the verdict could not be taken on the full plates: memory"])
-        if verdict.status is not None:
+        if verdict.status is not None and verdict.status != "no_progress":
             return self._end(point, verdict.status, verdict, [])
+        if self.interrupted():
+            status = "interrupted"
         return self._end_undecided(point, status, verdict)
+
+    def _judge(self, point: Point, stalled: bool, rounding: bool, final: bool) -> Verdict:
+        """The verdict on a point, with all saved before it: it may take as long as many iterations.
+
+        Raises: ModelError when the loss is not what it was: the model is random.
+        """
+        for observer in self.observers:
+            observer.on_pause(lambda: self._snapshot(point))
+        stop = self.stop
+        verdict = judge(self.objective, point.params, stop.gradient, stop.decrement, stalled, rounding, final)
+        if not self.objective.stochastic and _finite(verdict.loss):
+            eps = torch.finfo(point.loss.dtype).eps
+            if abs(verdict.loss - point.value) > SAME * eps * max(1.0, abs(point.value)):
+                raise ModelError(
+                    f"the loss is random (stochastic): at the last point it was {point.value!r}, traced again it is "
+                    f"{verdict.loss!r}"
+                )
+        return verdict
 
     def _end_undecided(self, point: Point, status: str, verdict: Verdict) -> LoopEnd:
         """No minimum was proved: say so, and whether it is because the loss has none."""

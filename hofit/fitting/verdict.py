@@ -24,6 +24,12 @@ DENSE_LIMIT = 500
 NEAR = 100.0
 """Where the curvature is not known, a fit is nearly there within this factor of the gradient's tolerance."""
 
+HOPELESS = 1e4
+"""Beyond this factor of the gradient's tolerance no curvature is computed: it could not make a minimum of the point."""
+
+PROBES = 8
+"""Hessian-vector products, from a random start and from the gradient each, that look at a model without a Hessian."""
+
 CONFIRM_FACTOR = 100.0
 CONFIRM_STEP = 1e-8
 
@@ -108,6 +114,9 @@ def judge(
     for name in unused:
         verdict.checks.append(Check("used", False, 0.0, f"the loss does not depend on {name!r}"))
         verdict.remarks.append(f"unused: the loss does not depend on {name!r}")
+    if small and not small_gradient and not stalled and norm > HOPELESS * gradient_tolerance:
+        verdict.checks.append(Check("curvature", None, None, "not checked: the gradient is far from small"))
+        return verdict
     if not small:
         message = f"not checked: {size} unknowns, and the dense check goes to {DENSE_LIMIT}"
         verdict.checks.append(Check("curvature", None, None, message))
@@ -116,8 +125,15 @@ def judge(
             verdict.status = "converged_on_boundary"
             verdict.remarks.append(_boundary(gone))
         elif small_gradient and not gone:
-            verdict.status = "flat_direction" if unused else "converged"
-            verdict.remarks.append(f"curvature was {message}; the verdict rests on the gradient alone")
+            refuted = _refuted_by_probes(point, gradient)
+            verdict.checks.append(Check("probes", refuted is None, None, refuted or "no probe found a way down"))
+            if refuted is None:
+                verdict.status = "flat_direction" if unused else "converged"
+                verdict.remarks.append(
+                    f"curvature was {message}; the verdict rests on the gradient and {2 * PROBES} probes"
+                )
+            elif final or stalled:
+                verdict.status = "no_progress"
         elif stalled and not rounding:
             verdict.nearly = norm <= NEAR * gradient_tolerance
         return verdict
@@ -135,7 +151,12 @@ def unbounded_parameters(objective: DensityObjective, params: Params, gradient_t
     return [
         name
         for name, sensitivity in _sensitivities(objective, params).items()
-        if bool(((sensitivity < UNBOUNDED_EDGE) & (gradient[name].abs() > gradient_tolerance)).any())
+        if bool(
+            (
+                (sensitivity < UNBOUNDED_EDGE)
+                & (gradient[name] * torch.sign(params[name]) < -gradient_tolerance)  # falls outwards
+            ).any()
+        )
     ]
 
 
@@ -197,6 +218,12 @@ def _judge_curvature(
             verdict.status = "converged_on_boundary"
             verdict.remarks.append(_boundary(at_edge))
             return
+        way_down = _way_down(objective, point, names, spectrum.vectors[:, spectrum.zero])
+        if way_down is not None:
+            verdict.checks.append(Check("flat", False, None, f"{way_down} along {directions}"))
+            if stalled or final:
+                verdict.status = "no_progress"
+            return
         verdict.status = "flat_direction"
         verdict.remarks.append(f"flat direction (singular): the loss does not change along {directions}")
         return
@@ -244,7 +271,7 @@ def _confirm(
 ) -> tuple[bool, str]:
     here = flatten(point.params, names)
     relative = float((step.abs() / torch.clamp(here.abs(), min=1.0)).max())
-    if relative <= CONFIRM_STEP:
+    if relative <= max(CONFIRM_STEP, 8 * torch.finfo(step.dtype).eps):
         return True, f"the Newton step is {relative:.3g} of max(1, |u|)"
     if not bool(torch.isfinite(step).all()) or decrement <= 0:
         return False, f"the Newton step is {relative:.3g} of max(1, |u|), and does not lower the model"
@@ -288,11 +315,111 @@ def _sensitivities(objective: DensityObjective, params: Params) -> Params:
     return result
 
 
+def _way_down(objective: DensityObjective, point: Point, names: list[str], flat: Tensor) -> str | None:
+    """What a walk along directions of no curvature found that a flat minimum does not have; None if nothing.
+
+    No curvature may also be a plateau, an inflection, a maximum of fourth order, or the far end of an escape: there
+    the loss falls somewhere, or changes on one side only. Walks are along each direction and random mixtures of all.
+    """
+    here = flatten(point.params, names)
+    noise = 1e-11 * max(1.0, abs(point.value))
+    generator = torch.Generator().manual_seed(1)
+    mixtures = flat @ (2.0 * torch.randint(0, 2, (flat.shape[1], 8), generator=generator) - 1).to(flat)
+    directions = torch.cat([flat[:, :8], mixtures], dim=1)
+    for direction in (directions / directions.abs().amax(dim=0)).unbind(1):
+        to_origin = float((here @ direction).abs() / direction.square().sum())
+        for distance in (0.1, 1.0, 10.0, to_origin, 2 * to_origin):
+            changes = []
+            for sign in (1.0, -1.0):
+                there = objective.at_full(
+                    {**point.params, **unflatten(here + sign * distance * direction, point.params, names)}
+                )
+                finite = there.failure is None and _finite(there.value)
+                changes.append(there.value - point.value if finite else float("inf"))
+            if min(changes) < -noise:
+                return "the loss has no curvature but falls"
+            if min(changes) <= noise < max(changes):
+                return "the loss has no curvature but changes on one side only (a plateau or an escape to infinity)"
+    return None
+
+
+def _refuted_by_probes(point: Point, gradient: Params) -> str | None:
+    """What a few Hessian-vector products say against a minimum, for a model without a Hessian; None if nothing.
+
+    Lanczos from a random start finds a clearly negative curvature; conjugate gradients from the gradient give a step
+    after which the quadratic model's gradient must be the true one, which an escape to infinity or a plateau refutes.
+    """
+    names = list(gradient)
+
+    def product(vector: Tensor) -> Tensor:
+        column = point.hvp({n: v[None] for n, v in unflatten(vector, point.params, names).items()})
+        return torch.cat([column[name].reshape(-1) for name in names])
+
+    g = flatten(gradient, names)
+    eps = torch.finfo(g.dtype).eps
+    signs = torch.randint(0, 2, g.shape, generator=torch.Generator().manual_seed(2))
+    lowest, largest = _lanczos(product, (2.0 * signs - 1).to(g))
+    if lowest < -1e3 * eps * largest:
+        return f"the curvature is negative along a direction ({lowest:.3g}): a saddle or a maximum"
+    step, residual, direction = torch.zeros_like(g), -g, -g
+    for _ in range(PROBES):
+        curved = product(direction)
+        curvature = float(direction @ curved)
+        square = float(residual @ residual)
+        if square == 0.0 or curvature <= eps * float(direction @ direction) * max(largest, 1e-300):
+            if square > 0.0 and curvature < 0.0:
+                return "the curvature is negative along the gradient"
+            break
+        step = step + (square / curvature) * direction
+        residual = residual - (square / curvature) * curved
+        direction = residual + (float(residual @ residual) / square) * direction
+    here = flatten(point.params, names)
+    if float((step.abs() / torch.clamp(here.abs(), min=1.0)).max()) <= max(CONFIRM_STEP, 8 * eps):
+        return None
+    there = point.at({**point.params, **unflatten(here + step, point.params, names)})
+    if there.failure is not None or not _finite(there.value):
+        return "the loss is not finite after the confirming step"
+    true = flatten(there.gradient(), names)
+    if float((true + residual).norm()) > CONFIRM_FACTOR**-0.5 * float(g.norm()):
+        return "a Newton step does not divide the gradient as a minimum's would (a plateau or an escape to infinity)"
+    return None
+
+
+def _lanczos(product: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float, float]:
+    """The lowest and the largest |.| of the Ritz values after PROBES products (fully reorthogonalised)."""
+    basis = [start / start.norm()]
+    diagonal, off = [], []
+    for _ in range(PROBES):
+        vector = product(basis[-1])
+        diagonal.append(float(basis[-1] @ vector))
+        for other in basis:
+            vector = vector - (other @ vector) * other
+        size = float(vector.norm())
+        if not size > 1e-12 * max(1e-300, abs(diagonal[0])) or len(basis) == start.numel():
+            break
+        off.append(size)
+        basis.append(vector / size)
+    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    for i, value in enumerate(off[: len(diagonal) - 1]):
+        matrix[i, i + 1] = matrix[i + 1, i] = value
+    ritz = torch.linalg.eigvalsh(matrix)
+    return float(ritz[0]), float(ritz.abs().max())
+
+
 def _matters(objective: DensityObjective, point: Point, name: str) -> bool:
-    """Whether moving one parameter, with the others held, changes the loss at all."""
-    moved = {**point.params, name: point.params[name] + 0.5}
-    there = objective.at_full(moved)
-    return there.failure is not None or there.value != point.value
+    """Whether moving one parameter changes the loss at all: from here, to its origin, and with all others moved too."""
+    generator = torch.Generator().manual_seed(3)
+    others = {n: p + 0.5 + torch.rand(p.shape, generator=generator).to(p) for n, p in point.params.items()}
+    for base in (point.params, others):
+        values = []
+        for value in (base[name], base[name] + 0.5, 0.1 + torch.zeros_like(base[name])):
+            there = objective.at_full({**base, name: value})
+            if there.failure is not None or not _finite(there.value):
+                return True
+            values.append(there.value)
+        if len(set(values)) > 1:
+            return True
+    return False
 
 
 def _labeller(params: Params, names: list[str]) -> Callable[[Tensor], str]:

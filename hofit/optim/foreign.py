@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,10 @@ from torch import Tensor
 from ..errors import OptionError
 from ..point import Params, Point
 from .base import Optimizer, Proposal, State
+
+
+class ForeignFault(Exception):
+    """An optimizer of the user's raised, or did not return what it must; its own error is the cause."""
 
 
 class ForeignOptimizer(Optimizer):
@@ -34,14 +39,29 @@ class ForeignOptimizer(Optimizer):
         loss = point.loss_graph()
         leaves = {name: point.leaves[name] for name in names}
         if self._returns_step:
-            return Proposal({name: value.detach() for name, value in self.wrapped.get_step(loss, leaves).items()})
-        self.wrapped.step(loss, leaves)
+            return Proposal(self._checked(self._called(self.wrapped.get_step, loss, leaves), leaves))
+        self._called(self.wrapped.step, loss, leaves)
         moved = {name: leaf.detach().clone() for name, leaf in leaves.items()}
         for leaf in leaves.values():
             leaf.grad = None
         if point.source is not None:
             point.source.invalidate()
         return Proposal(moved)
+
+    def _called(self, method: Callable[..., Any], loss: Tensor, leaves: Params) -> Any:
+        try:
+            return method(loss, leaves)
+        except Exception as error:
+            raise ForeignFault(f"the optimizer {self.name!r} raised") from error
+
+    def _checked(self, updated: Any, leaves: Params) -> Params:
+        for name, leaf in leaves.items():
+            if name not in updated:
+                raise ForeignFault(f"the optimizer {self.name!r} returned no new value for {name!r}")
+            if updated[name].shape != leaf.shape:
+                shapes = f"{tuple(updated[name].shape)} instead of {tuple(leaf.shape)}"
+                raise ForeignFault(f"the optimizer {self.name!r} returned {name!r} with shape {shapes}")
+        return {name: updated[name].detach() for name in leaves}
 
     def prepare(self, loss: Tensor, params: Params) -> Callable[[], None]:
         if self._returns_step:
@@ -51,7 +71,7 @@ class ForeignOptimizer(Optimizer):
     def state_dict(self) -> State:
         if hasattr(self.wrapped, "state_dict"):
             return {"own": self.wrapped.state_dict()}
-        return {"attributes": {key: value for key, value in vars(self.wrapped).items() if not callable(value)}}
+        return {"attributes": {key: value for key, value in vars(self.wrapped).items() if not inspect.isroutine(value)}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if "own" in state:

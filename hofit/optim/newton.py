@@ -137,6 +137,7 @@ class Newton(Optimizer):
         self._keep_covariance(group, curvature)
         if g.requires_grad:
             step = solution.extra - torch.linalg.solve(curvature, g[..., None])[..., 0]
+            step = step - _shift_of_active_radius(step, curvature.detach(), radius)
         else:
             step = solution.step
         return group.from_rows(x + step), float(solution.predicted.sum())
@@ -162,6 +163,22 @@ def unmatched_radii(trust_radius: Any, names: Sequence[str]) -> list[str]:
     if not isinstance(trust_radius, Mapping):
         return []
     return [pattern for pattern in trust_radius if not any(matches(pattern, name) for name in names)]
+
+
+def _shift_of_active_radius(step: Tensor, curvature: Tensor, radius: Tensor) -> Tensor:
+    """Zero, with the derivative that the shift σ has where a radius binds: ‖p(σ)‖ = Δ holds on all sides.
+
+    dσ = pᵀdp / pᵀ(H + σI)⁻¹p at constant σ, and dp changes by −(H + σI)⁻¹p dσ.
+    """
+    length = step.detach().norm(dim=-1)
+    active = torch.isfinite(radius) & (length >= radius * (1 - 1e-9))
+    if not bool(active.any()):
+        return torch.zeros_like(step)
+    p = step.detach()
+    q = torch.linalg.solve(curvature, p[..., None])[..., 0]
+    excess = (step.square().sum(-1) - length.square()) / (2 * (p * q).sum(-1))
+    shift: Tensor = torch.where(active, excess, torch.zeros_like(excess))[..., None] * q
+    return shift
 
 
 def _is_power_of_two(n: int) -> bool:

@@ -235,7 +235,11 @@ def _schedule_mistakes(spec: OptimizerSpec, schedule: Mapping[str, Any]) -> list
     if not isinstance(name, str) or name not in SCHEDULES:
         return [("name", f"no schedule {name!r}{near_misses(str(name), SCHEDULES)}")]
     own = {key: value for key, value in schedule.items() if key != "name"}
-    return _option_mistakes(f"schedule {name}", schedule_options(name), own)
+    mistakes = _option_mistakes(f"schedule {name}", schedule_options(name), own)
+    for key in ("gamma", "factor"):
+        if _is_number(own.get(key)) and not own[key] > 0:
+            mistakes.append((key, f"must be positive, not {own[key]!r}: it multiplies the lr"))
+    return mistakes
 
 
 def _rehearse(optimizer: TorchOptimizer) -> None:

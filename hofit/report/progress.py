@@ -35,6 +35,9 @@ class ProgressTable:
         else:
             self._pending = record
 
+    def on_pause(self, snapshot: Callable[[], Any]) -> None:
+        return None
+
     def finish(self) -> None:
         """Show the last iteration, where it was not due."""
         if self._pending is not None:

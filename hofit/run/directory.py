@@ -116,8 +116,15 @@ class RunRecorder:
             self.checkpoint(snapshot())
             self._last_written = record.seconds
 
+    def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
+        taken_now = snapshot()
+        if taken_now.loop.iteration != self._last_iteration:
+            self.checkpoint(taken_now)
+
     def checkpoint(self, snapshot: Snapshot) -> None:
-        write_checkpoint(self.directory.path, snapshot, self.provenance, self.keep)
+        # One iteration has one file: what is written of it later takes the place of what was written before.
+        keep = 1 if snapshot.loop.iteration == self._last_iteration else self.keep
+        write_checkpoint(self.directory.path, snapshot, self.provenance, keep)
         self._last_iteration = snapshot.loop.iteration
 
     def close(self) -> None:

@@ -220,6 +220,9 @@ class _Builder:
                 near = near_misses(entry.optimizer, known)
                 self._mistake((*at, "optimizer"), f"no optimizer {entry.optimizer!r}{near}")
                 continue
+            short = _runs_out(entry.schedule, self.config.stop.max_iterations)
+            if short is not None:
+                self._mistake((*at, "schedule"), short)
             for key, text in mistakes_in(spec, entry.options, entry.schedule):
                 self._mistake((*at, *key.split(".")) if key else at, text)
         return specs
@@ -342,6 +345,16 @@ def _threads(asked: int | None, arguments: Mapping[str, Any], params: Params) ->
         return asked
     tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)] + list(params.values())
     return 1 if sum(tensor.numel() for tensor in tensors) < SMALL else torch.get_num_threads()
+
+
+def _runs_out(schedule: Mapping[str, Any] | None, iterations: int) -> str | None:
+    """Why a schedule cannot last for all iterations: torch's one_cycle raises after its last step."""
+    if schedule is None or schedule.get("name") != "one_cycle":
+        return None
+    total = schedule.get("total_steps") or (schedule.get("epochs") or 0) * (schedule.get("steps_per_epoch") or 0)
+    if isinstance(total, int) and 0 < total < iterations:
+        return f"one_cycle ends after {total} steps, before stop.max_iterations ({iterations})"
+    return None
 
 
 def _absolute_reference(reference: str) -> str:

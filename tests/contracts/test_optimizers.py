@@ -161,8 +161,7 @@ def test_save_load_continue_equals_uninterrupted_bit_for_bit(name: str, model_fi
     for stopped in (1, 2, 17, 39):
         part = tmp_path / f"stopped-{stopped}"
         part.mkdir()
-        # The last iteration is written twice: when it is due, and at the end.
-        shutil.copy(whole / previous_name(41 - stopped), part / NAME)
+        shutil.copy(whole / previous_name(40 - stopped), part / NAME)
         shutil.copy(whole / "progress.csv", part / "progress.csv")
         assert read_checkpoint(part / NAME).snapshot.loop.iteration == stopped
         resumed = hofit.resume(part, target=TARGET)
@@ -222,7 +221,7 @@ def test_a_random_trace_continues_bit_for_bit_too(tmp_path: Path) -> None:
     assert full.status == "max_iterations" and any("stochastic" in remark for remark in full.remarks)
     part = tmp_path / "b"
     part.mkdir()
-    shutil.copy(tmp_path / "a" / previous_name(31 - 11), part / NAME)
+    shutil.copy(tmp_path / "a" / previous_name(30 - 11), part / NAME)
     shutil.copy(tmp_path / "a" / "progress.csv", part / "progress.csv")
     resumed = hofit.resume(part, y=y)
     assert progress(part) == progress(tmp_path / "a")

@@ -124,3 +124,17 @@ def test_a_trust_radius_bounds_every_rows_step() -> None:
 def test_newton_is_a_multi_optimizer_of_pyro() -> None:
     assert issubclass(Newton, theirs.MultiOptimizer) and Newton({"x": 0.5}).trust_radii == {"x": 0.5}
     assert Newton().trust_radii == {}
+
+
+def test_get_step_has_the_derivative_of_a_step_that_its_radius_binds() -> None:
+    """Against central differences of the same step."""
+
+    def stepped(t: Tensor) -> Tensor:
+        x = torch.tensor([[0.5, 0.3]], requires_grad=True)
+        loss = (t * (x - t) ** 2).sum() + (x**4).sum() + x.prod()
+        return Newton({"x": 0.3}).get_step(loss, {"x": x})["x"] @ torch.tensor([1.0, -0.5])
+
+    t = torch.tensor(2.0, requires_grad=True)
+    (slope,) = torch.autograd.grad(stepped(t).sum(), t)
+    difference = (stepped(torch.tensor(2 + 1e-5)) - stepped(torch.tensor(2 - 1e-5))).sum() / 2e-5
+    assert slope.item() == pytest.approx(difference.item(), abs=1e-7)
