@@ -42,7 +42,9 @@ STATUSES: dict[str, Status] = {
             "max_iterations",
             False,
             3,
-            "Go on with `hofit resume RUN_DIR -s stop.max_iterations=N`, or use a faster optimizer or a larger lr.",
+            "Go on with `hofit resume RUN_DIR -s stop.max_iterations=N`, or use a faster optimizer or a larger lr; "
+            "where newton goes to and fro between coupled parameters, give each an entry of its own and "
+            "`order: alternating`.",
         ),
         Status("time", False, 3, "Go on with `hofit resume RUN_DIR -s stop.max_seconds=N`."),
         Status(

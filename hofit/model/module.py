@@ -51,6 +51,10 @@ def load_model(reference: str) -> ModelSource:
     """
     location, name = split_reference(reference)
     is_file = location.endswith(".py") or "/" in location
+    if not is_file and not all(part.isidentifier() for part in location.split(".")):
+        raise ModelError(
+            f"{location!r} is neither a Python file nor a module: write path/to/model.py or package.module"
+        )
     module = _import_file(Path(location)) if is_file else _import_dotted(location)
     model: Any = module
     for part in name.split("."):

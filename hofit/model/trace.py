@@ -80,6 +80,8 @@ class Program:
         self.order: list[str] = []
         self.subsampled: dict[str, tuple[int, int]] = {}
         self.has_factor = False
+        self.sample_count: int | None = None
+        """Sample sites of an evaluation, observed ones included; None until the first."""
         self._of_store: dict[str, Parameter] = {}
 
     @contextmanager
@@ -552,6 +554,13 @@ class _Evaluation(_SiteMessenger):
 
     def _check_complete(self) -> None:
         program = self.program
+        if program.sample_count is None:
+            program.sample_count = len(self.samples)
+        elif program.sample_count != len(self.samples) and not program.subsampled:
+            raise TraceChanged(
+                f"the model had {program.sample_count} sample sites at its first trace and has {len(self.samples)} "
+                "now: observed sites must stay the same too"
+            )
         if self.latents_seen == len(program.latents) and len(self.parameters_seen) == len(program.parameters):
             return
         seen = {message["name"] for message in self.samples}

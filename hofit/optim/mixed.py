@@ -41,12 +41,13 @@ class MixedMultiOptimizer(Optimizer):
         self.order = order
         self.parts: list[tuple[list[str], Optimizer]] = []
         claimed: dict[str, Any] = {}
-        for names, part in parts:
+        for given, part in parts:
+            names = [given] if isinstance(given, str) else list(given)
             for name in names:
                 if name in claimed:
                     raise ValueError(f"parameter {name!r} is given to two optimizers: {claimed[name]!r} and {part!r}")
                 claimed[name] = part
-            self.parts.append((list(names), as_optimizer(part)))
+            self.parts.append((names, as_optimizer(part)))
         self.second_order = any(part.second_order for _, part in self.parts)
         self.judges = any(part.judges for _, part in self.parts)
         self._accepted: list[bool] = []

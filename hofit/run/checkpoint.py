@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, OptionError
 from ..fitting.state import LoopState, Snapshot
 from .codec import decode, encode
 
@@ -61,7 +61,7 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
     The file appears whole or not at all: temporary name, fsync, rename, fsync of the directory.
     """
     tensors: dict[str, Tensor] = {}
-    body = encode(
+    body = _encoded(
         {
             "format": FORMAT,
             "provenance": vars(provenance),
@@ -89,6 +89,15 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
     os.replace(temporary, path)
     _fsync_directory(directory)
     return path
+
+
+def _encoded(tree: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    try:
+        return encode(tree, tensors)
+    except TypeError as error:
+        raise OptionError(
+            f"an optimizer's state cannot be kept: {error}: give it a state_dict and a load_state_dict"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
