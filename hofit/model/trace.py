@@ -554,6 +554,10 @@ class _Evaluation(_SiteMessenger):
 
     def _check_complete(self) -> None:
         program = self.program
+        if self.latents_seen != len(program.latents) or len(self.parameters_seen) != len(program.parameters):
+            seen = {message["name"] for message in self.samples}
+            seen |= {normalize_param_name(name) for name in self.parameters_seen}
+            raise TraceChanged(_what_changed(program.order, [name for name in program.order if name in seen]))
         if program.sample_count is None:
             program.sample_count = len(self.samples)
         elif program.sample_count != len(self.samples) and not program.subsampled:
@@ -561,11 +565,6 @@ class _Evaluation(_SiteMessenger):
                 f"the model had {program.sample_count} sample sites at its first trace and has {len(self.samples)} "
                 "now: observed sites must stay the same too"
             )
-        if self.latents_seen == len(program.latents) and len(self.parameters_seen) == len(program.parameters):
-            return
-        seen = {message["name"] for message in self.samples}
-        seen |= {normalize_param_name(name) for name in self.parameters_seen}
-        raise TraceChanged(_what_changed(program.order, [name for name in program.order if name in seen]))
 
 
 def _what_changed(before: list[str], after: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pyro.optim import PyroOptim
 from pyro.optim.multi import MultiOptimizer
+from pyro.optim.optim import _get_state_dict, _load_state_dict
 from torch import Tensor
 
 from ..errors import OptionError
@@ -33,11 +34,15 @@ class ForeignOptimizer(Optimizer):
     def __init__(self, wrapped: MultiOptimizer, name: str) -> None:
         self.wrapped, self.name = wrapped, name
         self._returns_step = type(wrapped).get_step is not MultiOptimizer.get_step
+        self._leaves: list[Tensor] = []
+        self._waiting: dict[str, list[Any]] = {}
 
     def propose(self, point: Point) -> Proposal:
         names = self.__dict__.get("names") or list(point.params)
         loss = point.loss_graph()
         leaves = {name: point.leaves[name] for name in names}
+        self._leaves = list(leaves.values())
+        self._restore_pyro_optims()
         if self._returns_step:
             return Proposal(self._checked(self._called(self.wrapped.get_step, loss, leaves), leaves))
         self._called(self.wrapped.step, loss, leaves)
@@ -71,13 +76,30 @@ class ForeignOptimizer(Optimizer):
     def state_dict(self) -> State:
         if hasattr(self.wrapped, "state_dict"):
             return {"own": self.wrapped.state_dict()}
-        return {"attributes": {key: value for key, value in vars(self.wrapped).items() if not inspect.isroutine(value)}}
+        kept = {key: value for key, value in vars(self.wrapped).items() if not inspect.isroutine(value)}
+        optims = {key: kept.pop(key) for key in list(kept) if isinstance(kept[key], PyroOptim)}
+        states = {
+            key: [_get_state_dict(optim.optim_objs[leaf]) for leaf in self._leaves if leaf in optim.optim_objs]
+            for key, optim in optims.items()
+        }
+        return {"attributes": kept, "pyro_optims": {**states, **self._waiting}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if "own" in state:
             self.wrapped.load_state_dict(state["own"])
         else:
             vars(self.wrapped).update(state.get("attributes", {}))
+            self._waiting = dict(state.get("pyro_optims", {}))
+
+    def _restore_pyro_optims(self) -> None:
+        """A `PyroOptim` keeps a torch optimizer a tensor: theirs can be made again once the tensors are known."""
+        for key, states in self._waiting.items():
+            optim = getattr(self.wrapped, key)
+            for leaf, state in zip(self._leaves, states, strict=False):
+                optim.optim_objs[leaf] = optim._get_optim(leaf)
+                optim.grad_clip[leaf] = optim._get_grad_clip(leaf)
+                _load_state_dict(optim.optim_objs[leaf], state)
+        self._waiting = {}
 
 
 class PyroOptimPart(Optimizer):

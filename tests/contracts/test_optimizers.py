@@ -19,7 +19,7 @@ from hofit.run.codec import encode, same
 
 MODEL = '''
 import pyro, pyro.distributions as dist, torch
-from pyro.optim.multi import MultiOptimizer
+from pyro.optim.multi import MultiOptimizer, PyroMultiOptimizer
 
 class Descent(MultiOptimizer):
     """Gradient descent with momentum, written in place as a user of Pyro writes it; its state is its attributes."""
@@ -32,7 +32,11 @@ class Descent(MultiOptimizer):
                 self.velocity[name] = self.momentum * self.velocity.get(name, torch.zeros_like(x)) - self.rate * g
                 x.add_(self.velocity[name])
 
-optimizers = {"mine": Descent}
+class Theirs(PyroMultiOptimizer):
+    def __init__(self, lr=0.05):
+        super().__init__(pyro.optim.Adam({"lr": lr}, {"clip_norm": 5.0}))
+
+optimizers = {"mine": Descent, "theirs": Theirs}
 
 def model(target):
     w = pyro.param("w", lambda: torch.tensor([[1.5, -1.0], [0.5, 2.0]]))
@@ -78,7 +82,7 @@ def alone(name: str) -> list[dict[str, Any]]:
     return [{"params": "*", **entry(name)}]
 
 
-NAMES = [*GRADIENT_OPTIMIZERS, "newton", "mine"]
+NAMES = [*GRADIENT_OPTIMIZERS, "newton", "mine", "theirs"]
 MIXES: dict[str, dict[str, Any]] = {
     **{name: {"optimizers": alone(name)} for name in NAMES},
     **{
@@ -140,7 +144,7 @@ def test_it_stays_at_a_minimum(name: str, model_file: Path) -> None:
     minimum = hofit.fit(model_file, {**newton, "stop": stop}, target=TARGET)
     assert minimum.gradient_norm < 1e-12
     start = {"values": {key: value.tolist() for key, value in minimum.values.items()}}
-    calm = {"lr": 1e-4} if name in GRADIENT_OPTIMIZERS and name != "adagrad_rmsprop" else {}
+    calm = {"lr": 1e-4} if name == "theirs" or (name in GRADIENT_OPTIMIZERS and name != "adagrad_rmsprop") else {}
     calm = {"eta": 1e-4} if name == "adagrad_rmsprop" else calm
     mix = {"optimizers": [{"params": "*", **entry(name), **calm}]}
     result = hofit.fit(model_file, {**configured(mix, 20), "init": start}, target=TARGET)
