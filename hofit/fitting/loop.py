@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -32,7 +33,6 @@ NEARLY_THERE = 10
 
 ROUNDING = 16.0
 """Units of eps · max(1, |loss|) within which a change of the loss is rounding."""
-
 
 SAME = 1e3
 """Units of eps · max(1, |loss|) within which two traces at one point are the same."""
@@ -90,7 +90,6 @@ class LoopEnd:
     verdict: Verdict
     remarks: list[str]
     snapshot: Snapshot
-    checks: list[Check] = field(default_factory=list)
 
 
 class Loop:
@@ -126,7 +125,7 @@ class Loop:
         self._last = point
         self._norm = max_norm(point.gradient(self.optimizer.second_order))
         self._fresh = fresh
-        return None if _finite(self._norm) else self._non_finite(point, point, "at the start")
+        return None if isfinite(self._norm) else self._non_finite(point, point, "at the start")
 
     def go(self) -> LoopEnd:
         """Iterate from where ``begin`` has been to the end."""
@@ -158,11 +157,11 @@ class Loop:
             if candidate is point:
                 step_norm: float | None = 0.0
             else:
-                if not _finite(candidate.value):
+                if not isfinite(candidate.value):
                     return self._non_finite(point, candidate)
                 gradient = candidate.gradient(self.optimizer.second_order)
                 norm, step_norm = max_norms(list(gradient.values()), _moves(point.params, candidate.params))
-                if not (_finite(norm) and _finite(step_norm)):
+                if not (isfinite(norm) and isfinite(step_norm)):
                     return self._non_finite(point, candidate)
             state.iteration += 1
             change = candidate.value - point.value
@@ -202,15 +201,13 @@ class Loop:
         self._last = point
         validated = self.objective.at_full(params)
         for one in (validated, point):
-            if one.failure is not None or not _finite(one.value):
+            if one.failure is not None or not isfinite(one.value):
                 return self._non_finite(point, one, "at the start")
-        if not self.objective.stochastic:
-            eps = torch.finfo(point.loss.dtype).eps
-            if abs(validated.value - point.value) > SAME * eps * max(1.0, abs(point.value)):
-                raise ModelError(
-                    f"the loss is random: traced twice at one point it is {point.value!r} and {validated.value!r}. "
-                    "A deterministic objective needs a model without draws of its own (dropout, torch.rand)"
-                )
+        if not self.objective.stochastic and not _same_loss(point, validated.value):
+            raise ModelError(
+                f"the loss is random: traced twice at one point it is {point.value!r} and {validated.value!r}. "
+                "A deterministic objective needs a model without draws of its own (dropout, torch.rand)"
+            )
         return None
 
     def _end_final(self, point: Point, status: str) -> LoopEnd:
@@ -235,13 +232,11 @@ class Loop:
             observer.on_pause(lambda: self._snapshot(point))
         stop = self.stop
         verdict = judge(self.objective, point.params, stop.gradient, stop.decrement, stalled, rounding, final)
-        if not self.objective.stochastic and _finite(verdict.loss):
-            eps = torch.finfo(point.loss.dtype).eps
-            if abs(verdict.loss - point.value) > SAME * eps * max(1.0, abs(point.value)):
-                raise ModelError(
-                    f"the loss is random (stochastic): at the last point it was {point.value!r}, traced again it is "
-                    f"{verdict.loss!r}"
-                )
+        if not self.objective.stochastic and isfinite(verdict.loss) and not _same_loss(point, verdict.loss):
+            raise ModelError(
+                f"the loss is random (stochastic): at the last point it was {point.value!r}, traced again it is "
+                f"{verdict.loss!r}"
+            )
         return verdict
 
     def _end_undecided(self, point: Point, status: str, verdict: Verdict) -> LoopEnd:
@@ -278,7 +273,7 @@ class Loop:
         wrong = [name for name, value in bad.params.items() if not bool(torch.isfinite(value).all())]
         if wrong:
             return f"the step of {', '.join(map(repr, wrong))}"
-        if not _finite(bad.value):
+        if not isfinite(bad.value):
             try:
                 return self.objective.explain_non_finite(bad.params) or "the loss"
             except ModelError as error:
@@ -294,7 +289,7 @@ class Loop:
                 f"stochastic: the loss of an iteration is an estimate (subsampled: {plates}); "
                 "the verdict is taken on the full plates"
             )
-        return LoopEnd(status, point.params, verdict, everything, self._snapshot(point), verdict.checks)
+        return LoopEnd(status, point.params, verdict, everything, self._snapshot(point))
 
     def _record(self, point: Point, change: float | None, norm: float, step_norm: float | None) -> None:
         state = self.state
@@ -317,6 +312,11 @@ class Loop:
         )
 
 
+def _same_loss(point: Point, again: float) -> bool:
+    """Whether a second trace gave the loss of the first, up to rounding."""
+    return abs(again - point.value) <= SAME * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
+
+
 def _counted(count: int, small: bool) -> int:
     """Steps in a row; a count below zero is a wait that only a large change ends early."""
     return count + 1 if small else min(count, 0)
@@ -327,7 +327,3 @@ def _moves(before: Params, after: Params) -> list[Tensor]:
     if not moved:
         return []
     return list(torch._foreach_sub([after[name] for name in moved], [before[name] for name in moved]))
-
-
-def _finite(number: float) -> bool:
-    return number == number and abs(number) != float("inf")

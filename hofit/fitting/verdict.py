@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ def judge(
     fit ends here whatever is found.
     """
     point = objective.at_full(params)
-    if point.failure is not None or not _finite(point.value):
+    if point.failure is not None or not isfinite(point.value):
         explained = point.failure or objective.explain_non_finite(params)
         return Verdict("non_finite", float("nan"), point.value, checks=[Check("loss", False, point.value, explained)])
     size = sum(p.numel() for p in params.values())
@@ -97,7 +98,7 @@ def judge(
     norm = max_norm(gradient)
     small_gradient = norm <= gradient_tolerance
     verdict = Verdict(None, norm, point.value)
-    if not _finite(norm):
+    if not isfinite(norm):
         bad = [name for name, g in gradient.items() if not bool(torch.isfinite(g).all())]
         verdict.checks.append(Check("gradient", False, norm, f"the gradient is not finite in {', '.join(bad)}"))
         verdict.status = "non_finite"
@@ -145,7 +146,7 @@ def judge(
 def unbounded_parameters(objective: DensityObjective, params: Params, gradient_tolerance: float) -> list[str]:
     """Names whose value has come to the edge of its support while the loss still falls towards it."""
     point = objective.at_full(params)
-    if point.failure is not None or not _finite(point.value):
+    if point.failure is not None or not isfinite(point.value):
         return []
     gradient = point.gradient()
     return [
@@ -276,7 +277,7 @@ def _confirm(
     if not bool(torch.isfinite(step).all()) or decrement <= 0:
         return False, f"the Newton step is {relative:.3g} of max(1, |u|), and does not lower the model"
     there = objective.at_full({**point.params, **unflatten(here + step, point.params, names)})
-    if there.failure is not None or not _finite(there.value):
+    if there.failure is not None or not isfinite(there.value):
         return False, "the loss is not finite after the confirming step"
     gradient = flatten(there.gradient(differentiable=True), names)
     hessian = dense_hessian(there, names)
@@ -334,7 +335,7 @@ def _way_down(objective: DensityObjective, point: Point, names: list[str], flat:
                 there = objective.at_full(
                     {**point.params, **unflatten(here + sign * distance * direction, point.params, names)}
                 )
-                finite = there.failure is None and _finite(there.value)
+                finite = there.failure is None and isfinite(there.value)
                 changes.append(there.value - point.value if finite else float("inf"))
             if min(changes) < -noise:
                 return "the loss has no curvature but falls"
@@ -377,7 +378,7 @@ def _refuted_by_probes(point: Point, gradient: Params) -> str | None:
     if float((step.abs() / torch.clamp(here.abs(), min=1.0)).max()) <= max(CONFIRM_STEP, 8 * eps):
         return None
     there = point.at({**point.params, **unflatten(here + step, point.params, names)})
-    if there.failure is not None or not _finite(there.value):
+    if there.failure is not None or not isfinite(there.value):
         return "the loss is not finite after the confirming step"
     true = flatten(there.gradient(), names)
     if float((true + residual).norm()) > CONFIRM_FACTOR**-0.5 * float(g.norm()):
@@ -414,7 +415,7 @@ def _matters(objective: DensityObjective, point: Point, name: str) -> bool:
         values = []
         for value in (base[name], base[name] + 0.5, 0.1 + torch.zeros_like(base[name])):
             there = objective.at_full({**base, name: value})
-            if there.failure is not None or not _finite(there.value):
+            if there.failure is not None or not isfinite(there.value):
                 return True
             values.append(there.value)
         if len(set(values)) > 1:
@@ -441,7 +442,3 @@ def _labeller(params: Params, names: list[str]) -> Callable[[Tensor], str]:
         return ", ".join(chosen[:8]) + (", …" if len(chosen) > 8 else "")
 
     return label
-
-
-def _finite(number: float) -> bool:
-    return number == number and abs(number) != float("inf")

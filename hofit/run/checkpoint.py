@@ -139,9 +139,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint or run directory {path}")
     tried = []
-    candidates = sorted(path.glob("checkpoint*.safetensors"), key=lambda p: (len(p.name), p.name))
-    candidates.sort(key=lambda p: 0 if p.name == NAME else int(p.stem.rpartition("-")[2] or 0))
-    for candidate in candidates:
+    for candidate in sorted(path.glob("checkpoint*.safetensors"), key=lambda p: (len(p.name), p.name)):
         try:
             return read_checkpoint(candidate)
         except CheckpointError as error:
