@@ -8,6 +8,59 @@ import torch
 from torch import Tensor
 
 from ..point import Params, Point
+from .operator import Factor, Operator, Spectrum
+
+
+class Dense(Operator):
+    """A matrix without structure. Shape of ``matrix``: (d, d), symmetric."""
+
+    structure = "dense"
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.size = matrix.shape[0]
+
+    def matvec(self, vectors: Tensor) -> Tensor:
+        return vectors @ self.matrix
+
+    def diagonal(self) -> Tensor:
+        return self.matrix.diagonal()
+
+    def scaled(self, scale: Tensor) -> Dense:
+        return Dense(self.matrix * scale[:, None] * scale)
+
+    def largest(self) -> float:
+        return float(self.matrix.abs().max()) if self.size else 0.0
+
+    def norm_bound(self) -> float:
+        return float(self.matrix.abs().sum(0).max()) if self.size else 0.0
+
+    def factor(self, shift: float = 0.0) -> Factor:
+        return _DenseFactor(self.matrix, shift)
+
+    def lowest(self, count: int = 1) -> Spectrum:
+        values, vectors = torch.linalg.eigh(self.matrix)
+        return Spectrum(values[:count], vectors[:, :count])
+
+
+class _DenseFactor(Factor):
+    def __init__(self, matrix: Tensor, shift: float) -> None:
+        shifted = matrix.clone()
+        shifted.diagonal().add_(shift)
+        self._lower, info = torch.linalg.cholesky_ex(shifted)
+        self.positive = int(info) == 0 and bool(torch.isfinite(self._lower.diagonal()).all())
+        if not self.positive:
+            self.direction = torch.linalg.eigh(shifted)[1][:, 0]
+
+    def solve(self, vectors: Tensor) -> Tensor:
+        flat = vectors.reshape(-1, vectors.shape[-1])
+        return torch.cholesky_solve(flat.T, self._lower).T.reshape(vectors.shape)
+
+    def log_determinant(self) -> Tensor:
+        return 2 * self._lower.diagonal().log().sum()
+
+    def inverse_diagonal(self) -> Tensor:
+        return torch.cholesky_inverse(self._lower).diagonal()
 
 
 def flatten(params: Params, names: Sequence[str]) -> Tensor:

@@ -175,10 +175,12 @@ class Loop:
     def _stop_here(self, point: Point, norm: float) -> LoopEnd | None:
         """Whether the fit ends at this point, in order of what is asked first."""
         stop, state = self.stop, self.state
-        stalled = state.stalled >= stop.patience
+        exhausted = self.optimizer.exhausted()
+        stalled = state.stalled >= stop.patience or exhausted
+        rounding = state.rounded >= stop.patience or exhausted
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
         if stalled or (norm <= stop.gradient and due):
-            verdict = self._judge(point, stalled, state.rounded >= stop.patience, final=False)
+            verdict = self._judge(point, stalled, rounding, final=False)
             if verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
             elif verdict.status is None and stalled:

@@ -60,6 +60,10 @@ class Optimizer(MultiOptimizer):
             return candidate, True
         return point, False
 
+    def exhausted(self) -> bool:
+        """Whether every step is refused because of rounding alone: there is nothing left to gain."""
+        return False
+
     def reports(self) -> list[PartReport]:
         return [PartReport(self.name)]
 

@@ -48,9 +48,16 @@ class MixedMultiOptimizer(Optimizer):
                     raise ValueError(f"parameter {name!r} is given to two optimizers: {claimed[name]!r} and {part!r}")
                 claimed[name] = part
             self.parts.append((names, as_optimizer(part)))
-        self.second_order = any(part.second_order for _, part in self.parts)
         self.judges = any(part.judges for _, part in self.parts)
         self._accepted: list[bool] = []
+
+    @property
+    def second_order(self) -> bool:  # type: ignore[override]
+        """Whether any part reads the gradient's graph."""
+        return any(part.second_order for _, part in self.parts)
+
+    def exhausted(self) -> bool:
+        return all(part.exhausted() for _, part in self.parts)
 
     def bind(self, names: Sequence[str]) -> None:
         super().bind(names)
@@ -139,7 +146,13 @@ class MixedMultiOptimizer(Optimizer):
         kept = [proposal for proposal, accepted in zip(proposals, self._accepted, strict=True) if accepted]
         if not kept:
             return point, False
-        return point.at(_joined(point, kept)), True
+        candidate = point.at(_joined(point, kept))
+        free = [p for p, (_, part) in zip(proposals, self.parts, strict=True) if not part.judges]
+        if len(kept) > len(free) and not candidate.value <= point.value:
+            # What the steps promised together they do not keep apart: a judged step never raises the loss.
+            self._accepted = [not part.judges for _, part in self.parts]
+            return (point.at(_joined(point, free)), True) if free else (point, False)
+        return candidate, True
 
     def _assign(self, names: Sequence[str] | Params) -> list[list[str]]:
         ownership = assign([patterns for patterns, _ in self.parts], names)

@@ -14,12 +14,14 @@ from pyro.optim.dct_adam import DCTAdam
 from pyro.optim.multi import MultiOptimizer
 from torch.optim import lr_scheduler
 
+from ..curvature.structure import STRUCTURES
 from ..errors import OptionError
 from ..patterns import near_misses
 from .base import Optimizer, OptimizerSpec, OptionSpec
 from .foreign import as_optimizer
 from .newton import Newton
 from .torch_part import TorchOptimizer
+from .trust_region import TrustRegion
 
 GRADIENT_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adadelta": torch.optim.Adadelta,
@@ -82,6 +84,15 @@ def registry(of_model: Mapping[str, Any] | None = None) -> dict[str, OptimizerSp
         "Newton steps on independent rows, inside a fixed trust radius",
         (OptionSpec("trust_radius", None, "a positive number, or pattern: number; infinite when left out"),),
         lambda options: Newton(options.get("trust_radius")),
+    )
+    specs["trust_region"] = OptimizerSpec(
+        "trust_region",
+        "Newton steps over all parameters of the entry jointly, inside a trust region",
+        (
+            OptionSpec("structure", "auto", f"of the Hessian: {', '.join(STRUCTURES)}"),
+            OptionSpec("initial_radius", None, "a positive number; found from the first step when left out"),
+        ),
+        lambda options: TrustRegion(**options),
     )
     for name, constructor in (of_model or {}).items():
         if name in specs:
