@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,9 @@ class PointSource(Protocol):
 
     def retrace(self, point: Point) -> Tensor:
         """The loss at ``point`` once more, computed from ``point.leaves``."""
+
+    def evaluate(self, point: Point, names: Sequence[str]) -> Tensor:
+        """The loss at ``point`` as a function of the leaves of ``names`` alone, for someone who watches."""
 
     def is_current(self, point: Point) -> bool:
         """Whether the leaves still hold what ``point`` was traced at."""

@@ -5,32 +5,271 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from ..errors import OptionError
 from ..point import Point
-from .dense import Dense, dense_hessian
+from .assembly import Interaction, Maps, assemble, find_layout
+from .dense import flatten
+from .layout import Candidate, Layout, arranged, candidates
+from .lift import IndexCache, LiftFailed
+from .lifted import Lifted
+from .matrix_free import MatrixFree
 from .operator import Operator
+from .probed import probed, product
 
 STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")
 
+BORDER_LIMIT = 2000
+"""Numbers on the border, or in a dense matrix, at most: 32 MB, and a factorisation in a tenth of a second."""
+
+PROBES_LIMIT = 200
+"""Hessian-vector products of one Hessian at most, where the maps cannot be lifted and rows might be had instead."""
+
+PROOF = 1e-6
+"""How far a random Hessian-vector product may lie from the structure's own, relative to the largest of a parameter.
+
+A product is exact to about 1e-13; a coupling smaller than this changes a Newton step by as little.
+"""
+
+
+class StructureRefuted(Exception):
+    """The Hessian does not have the structure that the config claims."""
+
 
 class Curvature:
+    """The Hessian over some parameters, at point after point.
+
+    ``auto`` takes the finest structure that holds: rows of the plates that do not interact (diagonal where they have
+    one number), with whatever they all touch as a border (arrowhead), dense, or Hessian-vector products alone where
+    the border is too large. Linear maps of the model are lifted (see ``lift``); where the model cannot be followed,
+    products with probes take their place. Either way a random product proves the result at the first point, and again
+    after every surprise.
+
+    Raises: OptionError for an unknown structure; StructureRefuted from ``at`` where a claimed one does not hold.
+    """
+
     def __init__(self, structure: str = "auto") -> None:
         if structure not in STRUCTURES:
             raise OptionError(f"structure must be one of {', '.join(STRUCTURES)}, not {structure!r}")
         self.structure = structure
+        self.lifts = structure != "matrix_free"
+        self.why_not_lifted = ""
+        self.layout: Layout | None = None
+        self.products = 0
+        """Hessian-vector products of the last Hessian."""
+        self._free = structure == "matrix_free"
+        self._cache = IndexCache()
+        self._events: dict[int, int] = {}
+        self._signature: Any = None
+        self._maps: Maps | None = None
+        self._proved = False
+        self._coarsened: dict[tuple[str, ...], str] = {}
+        self._kept_rows: list[list[str]] | None = None
+        self._steps = 0
 
     @property
     def needs_products(self) -> bool:
-        return True
+        """Whether a Hessian takes Hessian-vector products: points must keep the gradient's graph."""
+        return not self.lifts
 
     def at(self, point: Point, names: Sequence[str]) -> Operator:
-        return Dense(dense_hessian(point, names))
+        """The Hessian over ``names``, flat in their order. Raises: StructureRefuted."""
+        self._steps += 1
+        if self._free:
+            return self._matrix_free(point, names)
+        if self.lifts and point.source is not None:
+            try:
+                return self._lifted(point, names)
+            except LiftFailed as failure:
+                self.lifts, self.why_not_lifted, self._proved, self.layout = False, str(failure), False, None
+        self.lifts = False
+        return self._probed(point, names)
 
     def remarks(self) -> list[str]:
-        return []
+        return [f"rows of {', '.join(names)} interact: {what}" for names, what in sorted(self._coarsened.items())]
+
+    def describe(self) -> str:
+        """What was found, in a phrase."""
+        if self.layout is None:
+            return "matrix_free"
+        groups = [f"{one.index.shape[0]} rows of {one.index.shape[1]} ({', '.join(one.names)})" for one in self.layout.rows]
+        m = len(self.layout.border)
+        if not groups:
+            return f"dense ({m})"
+        if m:
+            return f"arrowhead: {'; '.join(groups)}; border of {m} ({', '.join(self.layout.border_names)})"
+        kind = "diagonal" if all(one.index.shape[1] == 1 for one in self.layout.rows) else "rows"
+        return f"{kind}: {'; '.join(groups)}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {
+            "lifts": self.lifts,
+            "free": self._free,
+            "rows": None if self.layout is None else [list(one.names) for one in self.layout.rows],
+            "coarsened": [[list(names), what] for names, what in sorted(self._coarsened.items())],
+            "steps": self._steps,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        return None
+        self.lifts, self._free, self._steps = bool(state["lifts"]), bool(state["free"]), int(state["steps"])
+        self._coarsened = {tuple(names): what for names, what in state["coarsened"]}
+        self._kept_rows = state["rows"]
+        self.layout, self._maps, self._proved = None, None, False
+
+    # lifted ------------------------------------------------------------------------------------------------------
+
+    def _lifted(self, point: Point, names: Sequence[str]) -> Operator:
+        lifted = self._traced(point, names)
+        if lifted.signature != self._signature:
+            self._signature, self._events, self._proved, self.layout = lifted.signature, lifted.events, False, None
+            if not self._proved:
+                lifted.events.clear()
+        pieces = lifted.take_apart(prove=not self._proved)
+        given = candidates(point.params, names, point.sites, self.structure)
+        if self.layout is None:
+            self._choose(lifted, pieces, point, names, given)
+        assert self.layout is not None
+        try:
+            if self._free:
+                return self._matrix_free(point, names)
+            operator = assemble(lifted, pieces, self._maps_of(lifted, point, names))
+        except Interaction as surprise:
+            if self.structure in ("diagonal", "rows"):
+                raise self._refuted(surprise.names) from surprise
+            self._choose(lifted, pieces, point, names, given)
+            self._proved = False
+            operator = assemble(lifted, pieces, self._maps_of(lifted, point, names))
+        self.products = 0
+        if not self._proved:
+            if not self._agrees(operator, point, names):
+                raise LiftFailed("a random Hessian-vector product refutes what was lifted")
+            self._proved = True
+        return operator
+
+    def _traced(self, point: Point, names: Sequence[str]) -> Lifted:
+        assert point.source is not None
+        source = point.source
+        leaves = {name: point.leaves[name] for name in names}
+        lifted = Lifted(leaves, lambda: source.evaluate(point, names), self._cache, self._events)
+        tolerance = 1e6 * torch.finfo(point.loss.dtype).eps
+        if not abs(lifted.loss - point.value) <= tolerance * max(1.0, abs(point.value)):
+            raise LiftFailed("the loss is another when it is watched")
+        gradient = point.gradient()
+        for name in names:
+            off = (lifted.gradient[name] - gradient[name]).abs()
+            scale = max(1.0, float(gradient[name].abs().max()) if off.numel() else 0.0)
+            if off.numel() and not float(off.max()) <= tolerance * scale:
+                raise LiftFailed(f"the gradient of {name!r} is another when it is watched")
+        return lifted
+
+    def _choose(self, lifted: Lifted, pieces: Any, point: Point, names: Sequence[str], given: list[Candidate]) -> None:
+        size = sum(point.params[name].numel() for name in names)
+        self._maps = None
+        if self.structure in ("diagonal", "rows"):
+            self.layout = arranged(size, given, [])
+            return
+        if self.structure == "dense":
+            self.layout = arranged(size, [], given)
+            return
+        if self._kept_rows is not None:
+            kept = {tuple(names) for names in self._kept_rows}
+            self._kept_rows = None
+            chosen = [one for one in given if one.names in kept]
+            self.layout = arranged(size, chosen, [one for one in given if one.names not in kept])
+            return
+        self.layout, broken = find_layout(lifted, pieces, point.params, names, given)
+        if self.structure == "arrowhead" and not self.layout.rows:
+            raise self._refuted([name for one in broken for name in one.names] or list(names))
+        plated = [one for one in broken if any(point.sites[name].plates for name in one.names)]
+        too_large = len(self.layout.border) > BORDER_LIMIT
+        for one in plated:
+            what = "only products with the Hessian are used" if too_large else "they are taken together"
+            self._coarsened[one.names] = what
+        if too_large:
+            self._free = True
+
+    def _maps_of(self, lifted: Lifted, point: Point, names: Sequence[str]) -> Maps:
+        assert self.layout is not None
+        if self._maps is None:
+            self._maps = Maps(self.layout, lifted, point.params, names)
+        return self._maps
+
+    # by products -------------------------------------------------------------------------------------------------
+
+    def _probed(self, point: Point, names: Sequence[str]) -> Operator:
+        size = sum(point.params[name].numel() for name in names)
+        given = candidates(point.params, names, point.sites, self.structure)
+        layouts = [self.layout] if self.layout is not None else self._hypotheses(given, size)
+        for layout in layouts:
+            operator = probed(point, names, layout)
+            self.products = len(layout.border) + max((one.index.shape[1] for one in layout.rows), default=0)
+            exact = not layout.rows
+            due = self.layout is None or self._steps & (self._steps - 1) == 0
+            if exact or not due or self._agrees(operator, point, names):
+                self.layout = layout
+                return operator
+            if self.structure in ("diagonal", "rows", "arrowhead"):
+                raise self._refuted([name for one in layout.rows for name in one.names])
+            for one in layout.rows:
+                self._coarsened[one.names] = "they are taken together"
+        if self.layout is not None:
+            self.layout = None
+            return self._probed(point, names)
+        self._free = True
+        return self._matrix_free(point, names)
+
+    def _hypotheses(self, given: list[Candidate], size: int) -> list[Layout]:
+        """What may hold, the cheapest first; what has been refuted is left out."""
+        if self.structure in ("diagonal", "rows"):
+            return [arranged(size, given, [])]
+        dense = [arranged(size, [], given)] if size <= BORDER_LIMIT else []
+        if self.structure == "dense":
+            return [arranged(size, [], given)]
+        if self._kept_rows is not None:
+            kept = {tuple(names) for names in self._kept_rows}
+            self._kept_rows = None
+            chosen = [one for one in given if one.names in kept]
+            return [arranged(size, chosen, [one for one in given if one.names not in kept]), *dense]
+        rows = [one for one in given if len(one.index) > 1 and one.names not in self._coarsened]
+        found = []
+        for one in rows[:1]:
+            rest = [other for other in given if other is not one]
+            layout = arranged(size, [one], rest)
+            cost = len(layout.border) + one.index.shape[1]
+            if cost <= PROBES_LIMIT and cost < size or self.structure == "arrowhead":
+                found.append(layout)
+        return found if self.structure == "arrowhead" else found + dense
+
+    def _matrix_free(self, point: Point, names: Sequence[str]) -> Operator:
+        self.lifts, self.layout = False, None
+        size = sum(point.params[name].numel() for name in names)
+        return MatrixFree(lambda vectors: product(point, names, vectors), size, flatten(point.params, names))
+
+    def _agrees(self, operator: Operator, point: Point, names: Sequence[str]) -> bool:
+        """Whether a random Hessian-vector product is the operator's own, parameter by parameter."""
+        like = flatten(point.params, names)
+        generator = torch.Generator().manual_seed(20240607)
+        probe = (2 * torch.randint(0, 2, like.shape, generator=generator) - 1).to(like)
+        true = product(point, names, probe[None])[0]
+        claimed = operator.matvec(probe)
+        tolerance = max(PROOF, 1e3 * torch.finfo(like.dtype).eps)
+        if not bool(torch.isfinite(true).all()):
+            return True  # nothing can be said here; the step that comes of it is judged
+        start = 0
+        for name in names:
+            own = slice(start, start + point.params[name].numel())
+            start = own.stop
+            if own.start == own.stop:
+                continue
+            scale = torch.maximum(true[own].abs().max(), claimed[own].abs().max())
+            if not bool((true[own] - claimed[own]).abs().max() <= tolerance * scale):
+                return False
+        return True
+
+    def _refuted(self, names: Sequence[str]) -> StructureRefuted:
+        listed = ", ".join(dict.fromkeys(names))
+        return StructureRefuted(
+            f"rows of {listed} interact: the Hessian is not `structure: {self.structure}`; take `auto`, which finds the "
+            "finest structure that holds"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -57,6 +57,20 @@ class DensityObjective:
         with random_state_kept():
             restore_random_state(point.random_state)
             return self._loss(full=point.full)
+
+    def evaluate(self, point: Point, names: Sequence[str]) -> Tensor:
+        self.evaluations.loss += 1
+        if self._current is not point:
+            self._write(point.params)
+            self._current = None
+        others = [leaf for name, leaf in self._leaves.items() if name not in names]
+        for leaf in others:
+            leaf.requires_grad_(False)
+        try:
+            return self._loss(full=point.full)
+        finally:
+            for leaf in others:
+                leaf.requires_grad_(True)
 
     def is_current(self, point: Point) -> bool:
         return self._current is point

@@ -1,0 +1,551 @@
+"""Watch a model compute its loss, and cut the computation at the linear maps through which it reads its parameters.
+
+A likelihood reads its latents through maps that are linear and known: an index (``theta[person]``), a constant matrix
+(``X @ beta``), a broadcast over a plate, sums and multiples of these. Behind such a map stands a fresh leaf: a *node*
+z = Σ c · source[index] + constant. What the loss makes of its nodes falls apart entry by entry, so that one probe a node
+gives the second derivatives of every observation at once; the maps are known and need no derivatives.
+
+Source: Griewank & Toint (1982), "On the unconstrained optimization of partially separable functions".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..point import Params
+
+UNBOUND = 8
+"""Entries of a sum over a dimension that become terms of their own."""
+
+
+class LiftFailed(Exception):
+    """The model computes in a way that cannot be followed; the reason in a few words."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """z gets factor · coefficient · source.flat[index], entry by entry.
+
+    Shapes: index and coefficient that of z; both may be expanded views, and a stride of 0 says: constant there.
+    """
+
+    source: int
+    index: Tensor
+    coefficient: Tensor | None = None
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """z gets matrix @ source.flat[places]. Shapes: places (K,); matrix (*z.shape, K)."""
+
+    source: int
+    places: Tensor
+    matrix: Tensor
+    factor: float = 1.0
+
+
+Term = Entry | Matrix
+
+
+@dataclass(eq=False)
+class Affine:
+    """What is known of a tensor that is linear in nodes, up to a constant. ``node`` is set where it *is* a node."""
+
+    shape: torch.Size
+    terms: list[Term]
+    node: int | None = None
+
+
+@dataclass(eq=False)
+class Node:
+    """A leaf of the computation: a parameter (``name``), an affine map of earlier nodes (``terms``), or any function of
+    earlier nodes (``definition``, which autograd differentiates)."""
+
+    leaf: Tensor
+    name: str | None = None
+    terms: list[Term] = field(default_factory=list)
+    definition: Tensor | None = None
+
+
+class IndexCache:
+    """What is derived from index maps, from one trace to the next: the same question is answered by the same object.
+
+    Maps do not change while the data do not; tensors are told apart by identity and version, and kept alive.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, tuple[Any, tuple[Any, ...]]] = {}
+        self._used: set[Any] = set()
+        self._identities: dict[torch.Size, Tensor] = {}
+
+    def identity(self, shape: torch.Size, device: torch.device) -> Tensor:
+        if shape not in self._identities:
+            self._identities[shape] = torch.arange(prod(shape), device=device).view(shape)
+        return self._identities[shape]
+
+    def of(self, label: str, arguments: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        """``compute()``, remembered by the label and the arguments."""
+        key = (label, _fingerprint(arguments))
+        self._used.add(key)
+        if key not in self._kept:
+            self._kept[key] = (compute(), arguments)
+        return self._kept[key][0]
+
+    def moved(self, move: Callable[..., Tensor], index: Tensor, label: str, arguments: tuple[Any, ...]) -> Tensor:
+        """``move(index)``, remembered by what the move is and which tensors it takes."""
+        moved: Tensor = self.of(label, (index, *arguments), lambda: move(index))
+        return moved
+
+    def begin(self) -> None:
+        """Forget what was not asked for since the last call: an index that is built anew at every trace."""
+        self._kept = {key: value for key, value in self._kept.items() if key in self._used}
+        self._used = set()
+
+
+class Lift(TorchFunctionMode):
+    """Use as a context around one evaluation of the loss; then ``nodes`` holds what was found, in order of making.
+
+    Raises: LiftFailed, out of the model, where a parameter is written in place.
+    """
+
+    def __init__(self, leaves: Params, cache: IndexCache | None = None) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.cache = cache or IndexCache()
+        self.cache.begin()
+        self._known: dict[int, tuple[Tensor, Affine]] = {}
+        self._cuts: dict[int, tuple[Tensor, Tensor]] = {}
+        self._expanded: dict[tuple[int, torch.Size], tuple[Tensor, Tensor]] = {}
+        for name, leaf in leaves.items():
+            self._register(leaf, self._new_node(Node(leaf, name)))
+
+    def finish(self, loss: Tensor) -> Tensor:
+        """The loss as a function of the nodes' leaves; forgets all that was only needed while tracing."""
+        loss = self._plain(loss)
+        self._known, self._cuts, self._expanded = {}, {}, {}
+        return loss
+
+    # what torch calls --------------------------------------------------------------------------------------------
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.__name__
+        if name == "__get__":
+            name = func.__self__.__name__
+            if name not in ("T", "mT", "H", "mH", "data"):
+                if name == "requires_grad" and id(args[0]) in self._known:
+                    return True
+                return func(*args, **kwargs)
+        if name in _VALUES_ONLY or not self._tracks(args, kwargs):
+            return func(*args, **kwargs)
+        if name.endswith("_") and not name.endswith("__") or name in ("__setitem__", "__set__", "__iadd__"):
+            if name in ("requires_grad_", "retain_grad_"):
+                return args[0]
+            raise LiftFailed(f"{name} writes a parameter in place")
+        handler = _HANDLERS.get(name)
+        if handler is not None:
+            result = handler(self, func, name, args, kwargs)
+            if result is not NotImplemented:
+                return result
+        return self._opaque(func, name, args, kwargs)
+
+    # nodes -------------------------------------------------------------------------------------------------------
+
+    def _new_node(self, node: Node) -> int:
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+    def _register(self, tensor: Tensor, node: int) -> None:
+        index = self.cache.identity(tensor.shape, tensor.device)
+        self._known[id(tensor)] = (tensor, Affine(tensor.shape, [Entry(node, index)], node))
+
+    def _affine(self, tensor: Any) -> Affine | None:
+        found = self._known.get(id(tensor))
+        return found[1] if found is not None else None
+
+    def _is_opaque(self, tensor: Any) -> bool:
+        return isinstance(tensor, Tensor) and id(tensor) not in self._known and tensor.requires_grad
+
+    def _tracks(self, args: Any, kwargs: Any) -> bool:
+        return any(self._tracked(a) for a in args) or any(self._tracked(a) for a in kwargs.values())
+
+    def _tracked(self, value: Any) -> bool:
+        if isinstance(value, Tensor):
+            return id(value) in self._known or value.requires_grad
+        return isinstance(value, (list, tuple)) and any(self._tracked(one) for one in value)
+
+    def _made(self, value: Tensor, terms: list[Term]) -> Tensor:
+        self._known[id(value)] = (value, Affine(value.shape, terms))
+        return value
+
+    def _cut(self, tensor: Tensor) -> Tensor:
+        """An opaque tensor as a node of its own: a tensor that is known."""
+        if id(tensor) not in self._cuts:
+            leaf = tensor.detach().requires_grad_()
+            self._register(leaf, self._new_node(Node(leaf, definition=tensor)))
+            self._cuts[id(tensor)] = (tensor, leaf)
+        return self._cuts[id(tensor)][1]
+
+    def _plain(self, value: Any) -> Any:
+        """What autograd may work with: known tensors become leaves."""
+        affine = self._affine(value)
+        if affine is not None:
+            if affine.node is None:
+                leaf = value.detach().requires_grad_()
+                affine.node = self._new_node(Node(leaf, terms=affine.terms))
+            return self.nodes[affine.node].leaf
+        if isinstance(value, (list, tuple)) and self._tracked(value):
+            items = [self._plain(one) for one in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return value
+
+    def _opaque(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Any function: what it reads becomes leaves, operands of an elementwise one as large as the result."""
+        if name in _ELEMENTWISE:
+            shapes = [a.shape for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+            shape = torch.broadcast_shapes(*shapes)
+            args = tuple(self._at_shape(a, shape) for a in args)
+            kwargs = {key: self._at_shape(a, shape) for key, a in kwargs.items()}
+        return func(*(self._plain(a) for a in args), **{key: self._plain(a) for key, a in kwargs.items()})
+
+    def _at_shape(self, value: Any, shape: torch.Size) -> Any:
+        if not isinstance(value, Tensor) or not self._tracked(value) or value.shape == shape:
+            return value
+        if value.numel() == prod(shape):
+            return value if id(value) not in self._known else self._moved(value, "expand", lambda t: t.expand(shape))
+        key = (id(value), shape)
+        if key not in self._expanded:
+            known = value if id(value) in self._known else self._cut(value)
+            expanded = self._moved(known, "expand", lambda t: t.expand(shape), (tuple(shape),))
+            self._expanded[key] = (value, expanded)
+        return self._expanded[key][1]
+
+    def _moved(self, tensor: Tensor, label: str, move: Callable[[Tensor], Tensor], arguments: Any = ()) -> Tensor:
+        """A known tensor after a move of its entries."""
+        affine = self._affine(tensor)
+        assert affine is not None
+        with torch.no_grad():
+            value = move(tensor.detach())
+            if value is tensor or value.shape == affine.shape and label in _IDENTITY_MOVES:
+                return tensor
+            terms: list[Term] = []
+            for term in affine.terms:
+                if isinstance(term, Entry):
+                    index = self.cache.moved(move, term.index, label, (*arguments, tuple(value.shape)))
+                    coefficient = None if term.coefficient is None else move(term.coefficient)
+                    terms.append(Entry(term.source, index, coefficient, term.factor))
+                else:
+                    places = self.cache.identity(affine.shape, tensor.device)
+                    rows = move(places).reshape(-1)
+                    flat = term.matrix.reshape(-1, term.matrix.shape[-1])
+                    moved = flat if _is_identity(rows, len(flat)) else flat[rows]
+                    terms.append(Matrix(term.source, term.places, moved.view(*value.shape, -1), term.factor))
+        return self._made(value, terms)
+
+
+# handlers: (lift, function, name, args, kwargs) → the result, or NotImplemented where the function is not linear -------
+
+
+def _move(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    tensor, *rest = args
+    if lift._tracks(rest, kwargs):
+        return NotImplemented
+    if lift._is_opaque(tensor):
+        if name in _GATHERS and (name != "__getitem__" or _holds_tensor(rest)) or _grows(func, tensor, rest, kwargs, name):
+            tensor = lift._cut(tensor)
+        else:
+            return NotImplemented
+    arguments = (*rest, *sorted(kwargs.items()))
+    return lift._moved(tensor, name, lambda t: func(t, *rest, **kwargs), arguments)
+
+
+def _split(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """Functions that return several parts of one tensor."""
+    tensor, *rest = args
+    if lift._is_opaque(tensor):
+        return NotImplemented
+    count = len(func(tensor.detach(), *rest, **kwargs))
+    arguments = (*rest, *sorted(kwargs.items()))
+    return tuple(
+        lift._moved(tensor, name, lambda t, k=k: func(t, *rest, **kwargs)[k], (k, *arguments)) for k in range(count)
+    )
+
+
+def _iterate(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    return iter(_split(lift, torch.Tensor.unbind, "unbind", (args[0], 0), {}))
+
+
+def _broadcast_tensors(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    tensors = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    return tuple(lift._at_shape(t, shape) if lift._tracked(t) else t.expand(shape) for t in tensors)
+
+
+def _embedding(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    index, weight = args[0], args[1]
+    if len(args) > 2 or any(value not in (None, False) for value in kwargs.values()):
+        return NotImplemented
+    return _move(lift, torch.Tensor.__getitem__, "__getitem__", (weight, index), {})
+
+
+def _same(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """Casts and copies, where they change nothing."""
+    value = func(args[0].detach(), *args[1:], **kwargs)
+    if value.dtype == args[0].dtype and value.device == args[0].device and lift._affine(args[0]) is not None:
+        return args[0]
+    return NotImplemented
+
+
+def _add(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    alpha = kwargs.get("alpha", 1)
+    if len(args) != 2 or set(kwargs) - {"alpha"} or not isinstance(alpha, (int, float)):
+        return NotImplemented
+    left, right = args
+    signs = (1.0, float(alpha))
+    if name in ("sub", "subtract", "__sub__"):
+        signs = (1.0, -float(alpha))
+    elif name in ("rsub", "__rsub__"):
+        signs = (-float(alpha), 1.0)
+    shape = torch.broadcast_shapes(*(t.shape for t in args if isinstance(t, Tensor)))
+    for one in args:
+        if lift._is_opaque(one) and one.shape == shape:
+            return NotImplemented
+    terms: list[Term] = []
+    values = []
+    for one, sign in zip((left, right), signs, strict=True):
+        if lift._is_opaque(one):
+            one = lift._cut(one)
+        affine = lift._affine(one)
+        if affine is not None:
+            terms += _at_shape(lift, affine, shape, sign)
+        values.append(one.detach() if isinstance(one, Tensor) else one)
+    with torch.no_grad():
+        return lift._made(func(*values, **kwargs), terms)
+
+
+def _multiply(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    if len(args) != 2 or kwargs:
+        return NotImplemented
+    left, right = args
+    divides = name in ("div", "divide", "true_divide", "__truediv__")
+    if lift._tracked(left) and lift._tracked(right):
+        return NotImplemented
+    tensor, other = (left, right) if lift._tracked(left) else (right, left)
+    if divides and tensor is right:
+        return NotImplemented
+    shape = torch.broadcast_shapes(tensor.shape, other.shape) if isinstance(other, Tensor) else tensor.shape
+    if lift._is_opaque(tensor):
+        if tensor.shape == shape:
+            return NotImplemented
+        tensor = lift._cut(tensor)
+    affine = lift._affine(tensor)
+    assert affine is not None
+    with torch.no_grad():
+        value = func(tensor.detach(), other) if tensor is not right else func(left, tensor.detach())
+        if not isinstance(other, Tensor) or other.dim() == 0:
+            number = float(other)
+            return lift._made(value, _at_shape(lift, affine, shape, 1.0 / number if divides else number))
+        other = other.to(value.dtype)
+        scale = (other.reciprocal() if divides else other).expand(shape)
+        terms: list[Term] = []
+        for term in _at_shape(lift, affine, shape, 1.0):
+            if isinstance(term, Entry):
+                coefficient = scale if term.coefficient is None else term.coefficient * scale
+                terms.append(Entry(term.source, term.index, coefficient, term.factor))
+            else:
+                terms.append(Matrix(term.source, term.places, term.matrix * scale[..., None], term.factor))
+    return lift._made(value, terms)
+
+
+def _negate(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    affine = lift._affine(args[0])
+    if affine is None:
+        return NotImplemented
+    return lift._made(func(args[0].detach()), _at_shape(lift, affine, affine.shape, -1.0))
+
+
+def _sum(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """Sums over one dimension: a matrix where every entry reads the same places, else a term an entry."""
+    affine = lift._affine(args[0])
+    dim = args[1] if len(args) > 1 else kwargs.get("dim")
+    if isinstance(dim, (list, tuple)) and len(dim) == 1:
+        dim = dim[0]
+    if affine is None or not isinstance(dim, int) or len(args) > 2 or set(kwargs) - {"dim", "keepdim"}:
+        return NotImplemented
+    count = affine.shape[dim]
+    value = func(args[0].detach(), *args[1:], **kwargs)
+    factor = 1.0 / count if name == "mean" else 1.0
+    keep = kwargs.get("keepdim", False)
+    terms: list[Term] = []
+    for term in affine.terms:
+        if isinstance(term, Matrix):
+            matrix = term.matrix.movedim(dim, 0) if dim >= 0 else term.matrix.movedim(dim - 1, 0)
+            matrix = matrix.sum(0)
+            terms.append(Matrix(term.source, term.places, matrix.view(*value.shape, -1), term.factor * factor))
+            continue
+        index = term.index.movedim(dim, -1)
+        coefficient = None if term.coefficient is None else term.coefficient.movedim(dim, -1)
+        if all(stride == 0 for stride, size in zip(index.stride()[:-1], index.shape[:-1], strict=True) if size > 1):
+            places = index.reshape(-1, count)[0] if index.numel() else index.reshape(-1)
+            whole = value.new_ones(index.shape) if coefficient is None else coefficient
+            terms.append(
+                Matrix(term.source, places, whole.reshape(*value.shape, count), term.factor * factor)
+            )
+            continue
+        if count > UNBOUND:
+            return NotImplemented
+        for k in range(count):
+            part = lift.cache.moved(lambda t, k=k: t.select(dim, k), term.index, "select", (dim, k))
+            piece = None if coefficient is None else coefficient[..., k]
+            if keep:
+                part = lift.cache.moved(lambda t: t.unsqueeze(dim), part, "unsqueeze", (dim,))
+                piece = None if piece is None else piece.unsqueeze(dim)
+            terms.append(Entry(term.source, part, piece, term.factor * factor))
+    return lift._made(value, terms)
+
+
+def _matmul(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """A constant matrix times a vector of parameters, or rows of parameters times a constant vector."""
+    left, right = args[0], args[1]
+    if len(args) != 2 or kwargs or lift._tracked(left) and lift._tracked(right):
+        return NotImplemented
+    if name == "__rmatmul__":
+        left, right = right, left
+    tracked = left if lift._tracked(left) else right
+    if lift._is_opaque(tracked):
+        tracked = lift._cut(tracked)
+        left, right = (tracked, right) if lift._tracked(left) else (left, tracked)
+    if tracked is right:
+        if right.dim() == 1:
+            return _matrix_vector(lift, left, right)
+        if right.shape[-1] == 1 and right.dim() > 2:
+            turned = lift._moved(right, "mT", lambda t: t.transpose(-1, -2))
+            product = _multiply(lift, torch.mul, "mul", (turned, left), {})
+            return _sum(lift, torch.sum, "sum", (product,), {"dim": -1, "keepdim": True})
+        if right.shape[-1] == 1:
+            column = lift._moved(right, "squeeze", lambda t: t.squeeze(-1))
+            return lift._moved(_matrix_vector(lift, left, column), "unsqueeze", lambda t: t.unsqueeze(-1), (-1,))
+        return NotImplemented
+    if left.dim() == 1 and right.dim() == 2:
+        return _matrix_vector(lift, right.T, left)
+    if right.dim() == 1:
+        product = _multiply(lift, torch.mul, "mul", (left, right), {})
+        return _sum(lift, torch.sum, "sum", (product,), {"dim": -1})
+    return NotImplemented
+
+
+def _matrix_vector(lift: Lift, matrix: Tensor, vector: Tensor) -> Tensor:
+    affine = lift._affine(vector)
+    assert affine is not None
+    with torch.no_grad():
+        value = matrix @ vector.detach()
+        terms: list[Term] = []
+        for term in affine.terms:
+            if isinstance(term, Entry):
+                whole = matrix if term.coefficient is None else matrix * term.coefficient
+                terms.append(Matrix(term.source, term.index.reshape(-1), whole, term.factor))
+            else:
+                terms.append(Matrix(term.source, term.places, matrix @ term.matrix, term.factor))
+    return lift._made(value, terms)
+
+
+def _linear(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+    inputs, weight, bias = given["input"], given["weight"], given.get("bias")
+    if lift._tracked(inputs) or weight.dim() != 2 or weight.shape[0] != 1 or lift._affine(weight) is None:
+        return NotImplemented
+    row = lift._moved(weight, "squeeze", lambda t: t.squeeze(0), (0,))
+    value = lift._moved(_matrix_vector(lift, inputs, row), "unsqueeze", lambda t: t.unsqueeze(-1), (-1,))
+    return value if bias is None else _add(lift, torch.add, "add", (value, bias), {})
+
+
+def _at_shape(lift: Lift, affine: Affine, shape: torch.Size, factor: float) -> list[Term]:
+    """The terms broadcast to ``shape`` and times ``factor``."""
+    terms: list[Term] = []
+    for term in affine.terms:
+        if isinstance(term, Entry):
+            index, coefficient = term.index, term.coefficient
+            if affine.shape != shape:
+                index = lift.cache.moved(lambda t: t.expand(shape), index, "expand", (tuple(shape),))
+                coefficient = None if coefficient is None else coefficient.expand(shape)
+            terms.append(Entry(term.source, index, coefficient, term.factor * factor))
+        else:
+            matrix = term.matrix if affine.shape == shape else term.matrix.expand(*shape, term.matrix.shape[-1])
+            terms.append(Matrix(term.source, term.places, matrix, term.factor * factor))
+    return terms
+
+
+def _grows(func: Any, tensor: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> bool:
+    if name not in _MAY_GROW:
+        return False
+    grown: Tensor = func(tensor.detach(), *rest, **kwargs)
+    return grown.numel() > tensor.numel()
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or isinstance(value, (list, tuple)) and any(_holds_tensor(one) for one in value)
+
+
+def _is_identity(index: Tensor, size: int) -> bool:
+    return index.numel() == size and bool((index == torch.arange(size, device=index.device)).all())
+
+
+def _fingerprint(value: Any) -> Any:
+    """What tells one argument of a move from another; tensors by identity and version."""
+    if isinstance(value, Tensor):
+        return ("tensor", id(value), value._version)
+    if isinstance(value, (list, tuple)):
+        return tuple(_fingerprint(one) for one in value)
+    if isinstance(value, slice):
+        return ("slice", _fingerprint(value.start), _fingerprint(value.stop), _fingerprint(value.step))
+    return repr(value)
+
+
+_GATHERS = {"__getitem__", "index_select", "gather", "take", "take_along_dim", "flip", "roll", "repeat_interleave"}
+_MAY_GROW = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
+_IDENTITY_MOVES = {"expand", "expand_as", "broadcast_to", "reshape", "view", "view_as", "contiguous"}
+_VIEWS = {
+    *("reshape", "view", "view_as", "reshape_as", "unsqueeze", "squeeze", "transpose", "swapaxes", "permute"),
+    *("movedim", "moveaxis", "flatten", "unflatten", "T", "mT", "t", "narrow", "select", "diagonal", "ravel"),
+}
+_ADDS = {"add", "__add__", "__radd__", "sub", "subtract", "__sub__", "rsub", "__rsub__"}
+_MULTIPLIES = {"mul", "multiply", "__mul__", "__rmul__", "div", "divide", "true_divide", "__truediv__"}
+_ELEMENTWISE = {
+    *_ADDS,
+    *_MULTIPLIES,
+    *("__rtruediv__", "rtruediv", "pow", "__pow__", "__rpow__", "where", "maximum", "minimum", "max", "min", "clamp"),
+    *("atan2", "hypot", "lerp", "xlogy", "xlog1py", "logaddexp", "logaddexp2", "addcmul", "addcdiv", "fmod"),
+    *("binary_cross_entropy_with_logits", "remainder", "clip", "float_power"),
+}
+_VALUES_ONLY = {
+    *("detach", "data", "item", "tolist", "numpy", "size", "dim", "numel", "stride", "storage_offset", "data_ptr"),
+    *("__float__", "__int__", "__bool__", "__index__", "__len__", "__format__", "__repr__", "__hash__", "__str__"),
+    *("is_floating_point", "is_complex", "is_contiguous", "isnan", "isfinite", "isinf", "get_device", "element_size"),
+    *("gt", "ge", "lt", "le", "eq", "ne", "__gt__", "__ge__", "__lt__", "__le__", "__eq__", "__ne__", "greater"),
+    *("all", "any", "argmax", "argmin", "argsort", "allclose", "equal", "sign", "zeros_like", "ones_like"),
+    *("empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_empty", "new_full"),
+    *("new_tensor", "result_type", "broadcast_shapes", "is_tensor", "__contains__", "ndimension", "nelement"),
+    *("is_nonzero", "bool", "long", "int", "round", "floor", "ceil", "trunc", "searchsorted", "bucketize"),
+}
+_HANDLERS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(_GATHERS | _MAY_GROW | _VIEWS, _move),
+    **dict.fromkeys(("unbind", "split", "chunk", "tensor_split", "split_with_sizes"), _split),
+    **dict.fromkeys(_ADDS, _add),
+    **dict.fromkeys(_MULTIPLIES, _multiply),
+    **dict.fromkeys(("neg", "negative", "__neg__"), _negate),
+    **dict.fromkeys(("sum", "mean"), _sum),
+    **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mv", "mm", "dot", "inner"), _matmul),
+    **dict.fromkeys(("to", "double", "float", "type", "type_as", "contiguous", "clone", "positive", "__pos__"), _same),
+    "__iter__": _iterate,
+    "broadcast_tensors": _broadcast_tensors,
+    "embedding": _embedding,
+    "linear": _linear,
+}

@@ -1,0 +1,2 @@
+class MatrixFree:
+    def __init__(self,*a): raise NotImplementedError

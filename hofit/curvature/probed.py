@@ -1,0 +1,58 @@
+"""The Hessian by products alone: one probe a column of the rows, one a number of the border."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..point import Point
+from .arrowhead import Arrowhead
+from .block_diagonal import BlockDiagonal, Blocks
+from .dense import Dense, flatten_batched, unflatten
+from .diagonal import Diagonal
+from .layout import Layout
+from .operator import Operator
+
+
+def product(point: Point, names: Sequence[str], vectors: Tensor) -> Tensor:
+    """H v over ``names``. Shapes: (k, d) → (k, d)."""
+    return flatten_batched(point.hvp(unflatten(vectors, point.params, names)), names)
+
+
+def probed(point: Point, names: Sequence[str], layout: Layout) -> Operator:
+    """The Hessian, if it has this layout: only a probe can tell. Cost: m + the longest row, in products."""
+    like = point.params[names[0]]
+    border = layout.border
+    m = len(border)
+    corner = like.new_zeros(m, m)
+    columns = like.new_zeros(m, layout.size)
+    if m:
+        unit = like.new_zeros(m, layout.size)
+        unit[torch.arange(m), border] = 1.0
+        columns = product(point, names, unit)
+        corner = columns[:, border]
+        corner = (corner + corner.T) / 2
+    if not layout.rows:
+        return Dense(corner)
+    longest = max(one.index.shape[1] for one in layout.rows)
+    unit = like.new_zeros(longest, layout.size)
+    for one in layout.rows:
+        for c in range(one.index.shape[1]):
+            unit[c, one.index[:, c]] = 1.0
+    answers = product(point, names, unit)
+    groups = []
+    for one in layout.rows:
+        length = one.index.shape[1]
+        block = answers[:length, one.index].permute(1, 2, 0)
+        groups.append(Blocks(one.index, (block + block.transpose(-1, -2)) / 2))
+    if m:
+        couplings = [columns[:, one.index].permute(1, 2, 0) for one in layout.rows]
+        return Arrowhead(groups, couplings, border, corner)
+    if longest == 1:
+        entries = like.new_empty(layout.size)
+        for group in groups:
+            entries[group.index[:, 0]] = group.matrices[:, 0, 0]
+        return Diagonal(entries)
+    return BlockDiagonal(groups)
