@@ -75,9 +75,7 @@ class Maps:
         )
 
     def places(self, cache: IndexCache, term: Matrix) -> Tensor:
-        return cache.moved(
-            lambda t: self._place[term.source][t], term.places, "places of", (self._place[term.source],)
-        )
+        return cache.moved(lambda t: self._place[term.source][t], term.places, "places of", (self._place[term.source],))
 
     def _shared(self, cache: IndexCache, rows: Tensor) -> Tensor:
         """One object for equal row maps, so that what is summed over them is summed once."""
@@ -245,7 +243,9 @@ def _add_rows(
             target[single[1] * length + single[0]].add_(total, alpha=factor)
         return
     for i, j in ((0, 1), (1, 0))[: 1 + mirrored]:
-        _scatter(cache, target, value, factor, rows, columns[i], columns[j], (1, length * target.shape[1], target.shape[1]))
+        _scatter(
+            cache, target, value, factor, rows, columns[i], columns[j], (1, length * target.shape[1], target.shape[1])
+        )
 
 
 def _add_coupling(
@@ -299,8 +299,12 @@ def _scatter(
 ) -> None:
     """target.flat[first · s₀ + second · s₁ + third · s₂] += factor · value, the flat places kept from trace to trace."""
     indices = [first, second] if third is None else [first, second, third]
-    *indices, value = summed(cache, indices[0], value.expand(first.shape), *(i.reshape(first.shape) for i in indices[1:]))
-    flat = cache.of("flat places", (*indices, strides), lambda: sum(i * s for i, s in zip(indices, strides, strict=False)))
+    *indices, value = summed(
+        cache, indices[0], value.expand(first.shape), *(i.reshape(first.shape) for i in indices[1:])
+    )
+    flat = cache.of(
+        "flat places", (*indices, strides), lambda: sum(i * s for i, s in zip(indices, strides, strict=False))
+    )
     target.view(-1).index_add_(0, flat.reshape(-1), value.reshape(-1), alpha=factor)
 
 

@@ -25,8 +25,11 @@ UNBOUND = 8
 """Entries of a sum over a dimension that become terms of their own."""
 
 
-class LiftFailed(Exception):
-    """The model computes in a way that cannot be followed; the reason in a few words."""
+class LiftFailed(BaseException):
+    """The model computes in a way that cannot be followed; the reason in a few words.
+
+    No Exception: it is raised inside the model, whose own handlers must not take it for theirs.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,8 @@ class Lift(TorchFunctionMode):
         if name.endswith("_") and not name.endswith("__") or name in ("__setitem__", "__set__", "__iadd__"):
             if name in ("requires_grad_", "retain_grad_"):
                 return args[0]
-            raise LiftFailed(f"{name} writes a parameter in place")
+            if not self._is_opaque(args[0]) or id(args[0]) in self._cuts:
+                raise LiftFailed(f"{name} writes in place what parameters are read through")
         handler = _HANDLERS.get(name)
         if handler is not None:
             result = handler(self, func, name, args, kwargs)
@@ -259,7 +263,11 @@ def _move(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if lift._tracks(rest, kwargs):
         return NotImplemented
     if lift._is_opaque(tensor):
-        if name in _GATHERS and (name != "__getitem__" or _holds_tensor(rest)) or _grows(func, tensor, rest, kwargs, name):
+        if (
+            name in _GATHERS
+            and (name != "__getitem__" or _holds_tensor(rest))
+            or _grows(func, tensor, rest, kwargs, name)
+        ):
             tensor = lift._cut(tensor)
         else:
             return NotImplemented
@@ -396,9 +404,7 @@ def _sum(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if all(stride == 0 for stride, size in zip(index.stride()[:-1], index.shape[:-1], strict=True) if size > 1):
             places = index.reshape(-1, count)[0] if index.numel() else index.reshape(-1)
             whole = value.new_ones(index.shape) if coefficient is None else coefficient
-            terms.append(
-                Matrix(term.source, places, whole.reshape(*value.shape, count), term.factor * factor)
-            )
+            terms.append(Matrix(term.source, places, whole.reshape(*value.shape, count), term.factor * factor))
             continue
         if count > UNBOUND:
             return NotImplemented

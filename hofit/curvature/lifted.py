@@ -104,7 +104,7 @@ class Lifted:
                 self.events[k] = events
             seconds = self._seconds()
         maps = self._maps()
-        pieces = [self._piece(second, maps) for second in seconds]
+        pieces = [self._piece(second, maps) for second in seconds if second.weights.numel()]
         self._graphs, self._leaves = [], []
         return pieces
 
@@ -185,7 +185,9 @@ class Lifted:
     def _where_nonzero(self, u: int, v: int, block: Tensor) -> Second:
         """The entries of a small matrix of second derivatives that are not zero."""
         places = tuple(block.nonzero().reshape(-1).tolist())
-        left, right = self.cache.of("nonzero", (places,), lambda: torch.tensor(places).view(-1, 2).unbind(1))
+        left, right = self.cache.of(
+            "nonzero", (places,), lambda: torch.tensor(places, dtype=torch.long).view(-1, 2).unbind(1)
+        )
         return Second(u, v, block[left, right], left, right, v > u)
 
     def _of_large(self, u: int, leaf: Tensor) -> list[Second]:

@@ -93,7 +93,9 @@ class Curvature:
         """What was found, in a phrase."""
         if self.layout is None:
             return "matrix_free"
-        groups = [f"{one.index.shape[0]} rows of {one.index.shape[1]} ({', '.join(one.names)})" for one in self.layout.rows]
+        groups = [
+            f"{one.index.shape[0]} rows of {one.index.shape[1]} ({', '.join(one.names)})" for one in self.layout.rows
+        ]
         m = len(self.layout.border)
         if not groups:
             return f"dense ({m})"

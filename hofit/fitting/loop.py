@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from ..curvature.structure import Curvature, StructureRefuted
 from ..errors import ModelError
 from ..model.faults import user_fault
 from ..model.randomness import capture_random_state
@@ -109,6 +110,7 @@ class Loop:
         state: LoopState,
     ) -> None:
         self.objective, self.optimizer, self.stop = objective, optimizer, stop
+        self._curvature = Curvature()
         self.observers, self.interrupted, self.clock, self.state = observers, interrupted, clock, state
 
     def begin(self, params: Params, fresh: bool) -> LoopEnd | None:
@@ -135,7 +137,7 @@ class Loop:
             return self._iterate(self._last, self._norm)
         except ModelError as error:
             return self._end_at(self._last, "model_error", [f"model error: {error}"])
-        except RowsInteract as error:
+        except (RowsInteract, StructureRefuted) as error:
             return self._end_at(self._last, "model_error", [str(error)])
         except ForeignFault as error:
             why = f": {user_fault(error.__cause__)}" if error.__cause__ is not None else ""
@@ -233,7 +235,9 @@ class Loop:
         for observer in self.observers:
             observer.on_pause(lambda: self._snapshot(point))
         stop = self.stop
-        verdict = judge(self.objective, point.params, stop.gradient, stop.decrement, stalled, rounding, final)
+        verdict = judge(
+            self.objective, point.params, self._curvature, stop.gradient, stop.decrement, stalled, rounding, final
+        )
         if not self.objective.stochastic and isfinite(verdict.loss) and not _same_loss(point, verdict.loss):
             raise ModelError(
                 f"the loss is random (stochastic): at the last point it was {point.value!r}, traced again it is "

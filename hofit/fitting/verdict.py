@@ -1,8 +1,9 @@
 """What may be said of a point: is it a minimum? Every claim rests on derivatives computed anew at the point itself.
 
-Where the model is small enough for a dense Hessian, `converged` also needs positive curvature and a confirming step: a
-full Newton step divides the decrement by at least 100, or is itself ≤ 1e-8 · max(1, |u|) in every coordinate. A plateau
-or an escape to infinity has a small gradient and fails it.
+Where the structure makes the Hessian affordable, `converged` also needs positive curvature and a confirming step: a full
+Newton step divides the decrement by at least 100, or is itself ≤ 1e-8 · max(1, |u|) in every coordinate. A plateau or an
+escape to infinity has a small gradient and fails it. Where only products with the Hessian can be had, a few of them look
+for a way down: they can refute a minimum, not prove one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.dense import dense_hessian, flatten, unflatten
+from ..curvature.dense import flatten, unflatten
+from ..curvature.matrix_free import MatrixFree
+from ..curvature.operator import Operator, inertia
+from ..curvature.structure import Curvature
 from ..objective.density import DensityObjective
 from ..point import Params, Point, max_norm
 
 DENSE_LIMIT = 500
-"""Unknowns up to which the dense check is made: 500 Hessian-vector products, batched, twice."""
+"""Unknowns up to which the whole spectrum is computed; beyond, the lowest eigenvalues, by the structure."""
 
 NEAR = 100.0
 """Where the curvature is not known, a fit is nearly there within this factor of the gradient's tolerance."""
@@ -35,7 +39,7 @@ CONFIRM_FACTOR = 100.0
 CONFIRM_STEP = 1e-8
 
 NOISE = 64.0
-"""Eigenvalues within NOISE · d · eps of the largest, after scaling, are rounding: they count as zero."""
+"""Eigenvalues within NOISE · min(d, DENSE_LIMIT) · eps of the largest, after scaling, are rounding: they count as zero."""
 
 EDGE = 1e-4
 """A value is near the edge of its support when a unit of the unconstrained scale moves it by less than this, relative
@@ -76,13 +80,15 @@ class Verdict:
 def judge(
     objective: DensityObjective,
     params: Params,
+    curvature: Curvature,
     gradient_tolerance: float,
     decrement_tolerance: float | None,
     stalled: bool = False,
     rounding: bool = False,
     final: bool = False,
 ) -> Verdict:
-    """Look at ``params`` on the full plates, with a trace and a gradient of its own.
+    """Look at ``params`` on the full plates, with a trace and a gradient of its own. ``curvature`` is the verdict's own,
+    over all parameters, and keeps what it learned from one verdict to the next.
 
     ``stalled`` says that the optimizer lowers the loss no further to speak of: only then does a boundary decide, and,
     where it is ``rounding`` that holds it up, the decrement; before, the fit can still go on. ``final`` says that the
@@ -92,9 +98,7 @@ def judge(
     if point.failure is not None or not isfinite(point.value):
         explained = point.failure or objective.explain_non_finite(params)
         return Verdict("non_finite", float("nan"), point.value, checks=[Check("loss", False, point.value, explained)])
-    size = sum(p.numel() for p in params.values())
-    small = size <= DENSE_LIMIT
-    gradient = point.gradient(differentiable=small)
+    gradient = point.gradient()
     norm = max_norm(gradient)
     small_gradient = norm <= gradient_tolerance
     verdict = Verdict(None, norm, point.value)
@@ -115,31 +119,19 @@ def judge(
     for name in unused:
         verdict.checks.append(Check("used", False, 0.0, f"the loss does not depend on {name!r}"))
         verdict.remarks.append(f"unused: the loss does not depend on {name!r}")
-    if small and not small_gradient and not stalled and norm > HOPELESS * gradient_tolerance:
+    if not small_gradient and not stalled and norm > HOPELESS * gradient_tolerance:
         verdict.checks.append(Check("curvature", None, None, "not checked: the gradient is far from small"))
         return verdict
-    if not small:
-        message = f"not checked: {size} unknowns, and the dense check goes to {DENSE_LIMIT}"
-        verdict.checks.append(Check("curvature", None, None, message))
-        gone = _edge_names(objective, params, gradient, UNBOUNDED_EDGE)
-        if small_gradient and gone and stalled:
-            verdict.status = "converged_on_boundary"
-            verdict.remarks.append(_boundary(gone))
-        elif small_gradient and not gone:
-            refuted = _refuted_by_probes(point, gradient)
-            verdict.checks.append(Check("probes", refuted is None, None, refuted or "no probe found a way down"))
-            if refuted is None:
-                verdict.status = "flat_direction" if unused else "converged"
-                verdict.remarks.append(
-                    f"curvature was {message}; the verdict rests on the gradient and {2 * PROBES} probes"
-                )
-            elif final or stalled:
-                verdict.status = "no_progress"
-        elif stalled and not rounding:
-            verdict.nearly = norm <= NEAR * gradient_tolerance
+    hessian = curvature.at(point, list(point.params))
+    if isinstance(hessian, MatrixFree):
+        _judge_by_products(verdict, objective, point, gradient_tolerance, stalled, rounding, final)
+        if verdict.status == "converged" and unused:
+            verdict.status = "flat_direction"
         return verdict
     tolerance = decrement_tolerance if decrement_tolerance is not None else 1e-12 * max(1.0, abs(point.value))
-    _judge_curvature(verdict, objective, point, at_edge, tolerance, small_gradient, stalled, rounding, final)
+    _judge_curvature(
+        verdict, objective, point, hessian, curvature, at_edge, tolerance, small_gradient, stalled, rounding, final
+    )
     return verdict
 
 
@@ -165,6 +157,8 @@ def _judge_curvature(
     verdict: Verdict,
     objective: DensityObjective,
     point: Point,
+    hessian: Operator,
+    curvature: Curvature,
     at_edge: list[str],
     decrement_tolerance: float,
     small_gradient: bool,
@@ -174,32 +168,27 @@ def _judge_curvature(
 ) -> None:
     params, names = point.params, list(point.params)
     gradient = flatten(point.gradient(), names)
-    hessian = dense_hessian(point, names)
-    if not bool(torch.isfinite(hessian).all()):
+    if not isfinite(hessian.largest()):
         verdict.checks.append(Check("curvature", None, None, "not checked: the Hessian is not finite"))
         return
-    spectrum = _Spectrum(hessian)
+    spectrum = _Signs(hessian)
     label = _labeller(params, names)
-    lowest = float(spectrum.eigenvalues[0])
-    saddle = bool(spectrum.negative.any())
-    flat = bool(spectrum.zero.any())
-    verdict.checks.append(
-        Check("curvature", not saddle and not flat, lowest, f"lowest eigenvalue {lowest:.3g} of the scaled Hessian")
-    )
+    saddle, flat = spectrum.negative.shape[1] > 0, spectrum.zero.shape[1] > 0
+    verdict.checks.append(Check("curvature", not saddle and not flat, spectrum.lowest, spectrum.message))
     step = spectrum.newton_step(gradient)
     decrement = float(-0.5 * gradient @ step)
     decrement_ok = 0 <= decrement <= decrement_tolerance
     verdict.checks.append(
         Check("decrement", decrement_ok, decrement, f"a Newton step lowers the loss by {decrement:.3g}")
     )
-    confirmed, message = _confirm(objective, point, names, step, decrement)
+    confirmed, message = _confirm(objective, point, curvature, names, step, decrement)
     verdict.checks.append(Check("confirming step", confirmed, float(step.abs().max()), message))
     if not small_gradient and not (stalled and decrement_ok):
         return
     if saddle:
         if stalled or final:  # before that, the optimizer may still leave it
             verdict.status = "saddle"
-            directions = label(spectrum.vectors[:, spectrum.negative])
+            directions = label(spectrum.negative)
             verdict.remarks.append(f"saddle: the curvature is negative along {directions}")
         return
     if at_edge and not confirmed:
@@ -213,13 +202,13 @@ def _judge_curvature(
         verdict.nearly = True
         return
     if flat:
-        directions = label(spectrum.vectors[:, spectrum.zero])
+        directions = label(spectrum.zero)
         if {direction.partition("[")[0] for direction in directions.split(", ")} <= {*at_edge, "…"}:
             # Saturated: the transform itself no longer moves with the parameter.
             verdict.status = "converged_on_boundary"
             verdict.remarks.append(_boundary(at_edge))
             return
-        way_down = _way_down(objective, point, names, spectrum.vectors[:, spectrum.zero])
+        way_down = _way_down(objective, point, names, spectrum.zero)
         if way_down is not None:
             verdict.checks.append(Check("flat", False, None, f"{way_down} along {directions}"))
             if stalled or final:
@@ -236,39 +225,61 @@ def _judge_curvature(
         )
 
 
-class _Spectrum:
-    """Eigenvalues of the Hessian scaled to unit diagonal, so that units of the parameters do not matter.
+class _Signs:
+    """The signs of the Hessian scaled to unit diagonal, so that units of the parameters do not matter.
 
     S H S with S = diag(|h_ii|^-1/2); a zero of one is a zero of the other, and signs agree (Sylvester).
+    Shapes: negative, zero (d, k), directions in the parameters' own units.
     """
 
-    def __init__(self, hessian: Tensor) -> None:
+    def __init__(self, hessian: Operator) -> None:
         diagonal = hessian.diagonal().abs()
         self.scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
-        scaled = hessian * self.scale[:, None] * self.scale[None, :]
-        self.eigenvalues, self.basis = torch.linalg.eigh(scaled)
-        eps = torch.finfo(hessian.dtype).eps
-        noise = NOISE * len(diagonal) * eps * max(float(self.eigenvalues.abs().max()), 1e-300)
-        self.negative = self.eigenvalues < -noise
-        self.zero = self.eigenvalues.abs() <= noise
-
-    @property
-    def vectors(self) -> Tensor:
-        """Directions in the parameters' own units; shape (d, d), a column a direction."""
-        directions: Tensor = self.scale[:, None] * self.basis
-        return directions
+        self._scaled = hessian.scaled(self.scale)
+        eps = torch.finfo(diagonal.dtype).eps
+        self._noise = NOISE * min(hessian.size, DENSE_LIMIT) * eps
+        self._spectrum: tuple[Tensor, Tensor] | None = None
+        if hessian.size <= DENSE_LIMIT:
+            dense = self._scaled.matvec(torch.eye(hessian.size, dtype=diagonal.dtype, device=diagonal.device))
+            eigenvalues, basis = torch.linalg.eigh((dense + dense.T) / 2)
+            self._noise *= max(float(eigenvalues.abs().max()), 1e-300)
+            self._spectrum = eigenvalues, basis
+            self.lowest = float(eigenvalues[0])
+            negative, self._null = basis[:, eigenvalues < -self._noise], basis[:, eigenvalues.abs() <= self._noise]
+            self.message = f"lowest eigenvalue {self.lowest:.3g} of the scaled Hessian"
+        else:
+            self._noise *= max(self._scaled.norm_bound(), 1e-300)
+            signs = inertia(self._scaled, self._noise)
+            self.lowest, negative, self._null = signs.lowest, signs.negative, signs.zero
+            above = "above" if signs.positive_definite else "at"
+            self.message = f"lowest eigenvalue {above} {self.lowest:.3g} of the scaled Hessian ({hessian.structure})"
+        self.negative, self.zero = self.scale[:, None] * negative, self.scale[:, None] * self._null
 
     def newton_step(self, gradient: Tensor) -> Tensor:
         """−H⁺ g: along directions of no curvature the step is zero."""
-        rotated = self.basis.T @ (self.scale * gradient)
-        safe = torch.where(self.zero, torch.ones_like(self.eigenvalues), self.eigenvalues)
-        along = torch.where(self.zero, torch.zeros_like(rotated), -rotated / safe)
-        step: Tensor = self.scale * (self.basis @ along)
-        return step
+        scaled = self.scale * gradient
+        if self._spectrum is not None:
+            eigenvalues, basis = self._spectrum
+            zero = eigenvalues.abs() <= self._noise
+            along = torch.where(zero, 0.0, -(basis.T @ scaled) / torch.where(zero, 1.0, eigenvalues))
+            step: Tensor = self.scale * (basis @ along)
+            return step
+        # Without the directions of no curvature; a negative one has no step that could be told of.
+        scaled = scaled - self._null @ (self._null.T @ scaled)
+        factor = self._scaled.factor(2 * self._noise if self._null.shape[1] else 0.0)
+        if not factor.positive:
+            return torch.full_like(gradient, torch.nan)
+        along = -factor.solve(scaled)
+        return self.scale * (along - self._null @ (self._null.T @ along))
 
 
 def _confirm(
-    objective: DensityObjective, point: Point, names: list[str], step: Tensor, decrement: float
+    objective: DensityObjective,
+    point: Point,
+    curvature: Curvature,
+    names: list[str],
+    step: Tensor,
+    decrement: float,
 ) -> tuple[bool, str]:
     here = flatten(point.params, names)
     relative = float((step.abs() / torch.clamp(here.abs(), min=1.0)).max())
@@ -279,11 +290,11 @@ def _confirm(
     there = objective.at_full({**point.params, **unflatten(here + step, point.params, names)})
     if there.failure is not None or not isfinite(there.value):
         return False, "the loss is not finite after the confirming step"
-    gradient = flatten(there.gradient(differentiable=True), names)
-    hessian = dense_hessian(there, names)
-    if not bool(torch.isfinite(hessian).all()) or not bool(torch.isfinite(gradient).all()):
+    gradient = flatten(there.gradient(), names)
+    hessian = curvature.at(there, names)
+    if not isfinite(hessian.largest()) or not bool(torch.isfinite(gradient).all()):
         return False, "the curvature is not finite after the confirming step"
-    remaining = abs(float(0.5 * gradient @ _Spectrum(hessian).newton_step(gradient)))
+    remaining = abs(float(0.5 * gradient @ _Signs(hessian).newton_step(gradient)))
     ratio = decrement / remaining if remaining > 0 else float("inf")
     confirmed = ratio >= CONFIRM_FACTOR
     return confirmed, f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
@@ -342,6 +353,39 @@ def _way_down(objective: DensityObjective, point: Point, names: list[str], flat:
             if min(changes) <= noise < max(changes):
                 return "the loss has no curvature but changes on one side only (a plateau or an escape to infinity)"
     return None
+
+
+def _judge_by_products(
+    verdict: Verdict,
+    objective: DensityObjective,
+    point: Point,
+    gradient_tolerance: float,
+    stalled: bool,
+    rounding: bool,
+    final: bool,
+) -> None:
+    """Where no structure makes the Hessian affordable."""
+    gradient = point.gradient()
+    small_gradient = verdict.gradient_norm <= gradient_tolerance
+    size = sum(p.numel() for p in point.params.values())
+    message = f"not checked: {size} unknowns, and no structure that would make their Hessian affordable"
+    verdict.checks.append(Check("curvature", None, None, message))
+    gone = _edge_names(objective, point.params, gradient, UNBOUNDED_EDGE)
+    if small_gradient and gone and stalled:
+        verdict.status = "converged_on_boundary"
+        verdict.remarks.append(_boundary(gone))
+    elif small_gradient and not gone:
+        refuted = _refuted_by_probes(point, gradient)
+        verdict.checks.append(Check("probes", refuted is None, None, refuted or "no probe found a way down"))
+        if refuted is None:
+            verdict.status = "converged"
+            verdict.remarks.append(
+                f"curvature was {message}; the verdict rests on the gradient and {2 * PROBES} probes"
+            )
+        elif final or stalled:
+            verdict.status = "no_progress"
+    elif stalled and not rounding:
+        verdict.nearly = verdict.gradient_norm <= NEAR * gradient_tolerance
 
 
 def _refuted_by_probes(point: Point, gradient: Params) -> str | None:
@@ -425,20 +469,22 @@ def _matters(objective: DensityObjective, point: Point, name: str) -> bool:
 
 def _labeller(params: Params, names: list[str]) -> Callable[[Tensor], str]:
     """Directions (d, k) → the names, with indices where they are few, that carry them."""
-    labels = []
+    starts = [0]
     for name in names:
-        shape = params[name].shape
+        starts.append(starts[-1] + params[name].numel())
+
+    def entry(place: int) -> str:
+        k = max(i for i in range(len(names)) if starts[i] <= place and params[names[i]].numel())
+        shape = params[names[k]].shape
         if not shape:
-            labels.append(name)
-        else:
-            labels += [
-                f"{name}[{','.join(str(int(i)) for i in torch.unravel_index(torch.tensor(k), shape))}]"
-                for k in range(params[name].numel())
-            ]
+            return names[k]
+        where = torch.unravel_index(torch.tensor(place - starts[k]), shape)
+        return f"{names[k]}[{','.join(str(int(i)) for i in where)}]"
 
     def label(directions: Tensor) -> str:
         weight = (directions / directions.norm(dim=0)).abs().amax(dim=1)
-        chosen = [labels[int(i)] for i in weight.argsort(descending=True) if weight[int(i)] > 0.1]
-        return ", ".join(chosen[:8]) + (", …" if len(chosen) > 8 else "")
+        heavy = (weight > 0.1).nonzero()[:, 0]
+        chosen = heavy[weight[heavy].argsort(descending=True)]
+        return ", ".join(entry(int(i)) for i in chosen[:8]) + (", …" if len(chosen) > 8 else "")
 
     return label
