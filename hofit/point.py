@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,8 +80,8 @@ class PointSource(Protocol):
     def retrace(self, point: Point) -> Tensor:
         """The loss at ``point`` once more, computed from ``point.leaves``."""
 
-    def evaluate(self, point: Point, names: Sequence[str]) -> Tensor:
-        """The loss at ``point`` as a function of the leaves of ``names`` alone, for someone who watches."""
+    def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
+        """The loss at ``point`` as a function of the leaves of ``names`` alone, computed inside ``watching``."""
 
     def is_current(self, point: Point) -> bool:
         """Whether the leaves still hold what ``point`` was traced at."""

@@ -299,9 +299,7 @@ def _scatter(
 ) -> None:
     """target.flat[first · s₀ + second · s₁ + third · s₂] += factor · value, the flat places kept from trace to trace."""
     indices = [first, second] if third is None else [first, second, third]
-    *indices, value = summed(
-        cache, indices[0], value.expand(first.shape), *(i.reshape(first.shape) for i in indices[1:])
-    )
+    *indices, value = summed(cache, indices[0], value.expand(first.shape), *indices[1:])
     flat = cache.of(
         "flat places", (*indices, strides), lambda: sum(i * s for i, s in zip(indices, strides, strict=False))
     )

@@ -65,13 +65,11 @@ class Lifted:
     """
 
     def __init__(
-        self, leaves: Params, evaluate: Callable[[], Tensor], cache: IndexCache, events: dict[int, int]
+        self, leaves: Params, evaluate: Callable[[Lift], Tensor], cache: IndexCache, events: dict[int, int]
     ) -> None:
         self.cache, self.events = cache, events
         lift = Lift(leaves, cache)
-        with lift:
-            loss = evaluate()
-        loss = lift.finish(loss)
+        loss = lift.finish(evaluate(lift))
         if not loss.requires_grad:
             raise LiftFailed("the loss does not depend on any parameter")
         self.loss = float(loss.detach())

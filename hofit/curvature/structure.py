@@ -153,7 +153,7 @@ class Curvature:
         assert point.source is not None
         source = point.source
         leaves = {name: point.leaves[name] for name in names}
-        lifted = Lifted(leaves, lambda: source.evaluate(point, names), self._cache, self._events)
+        lifted = Lifted(leaves, lambda lift: source.evaluate(point, names, lift), self._cache, self._events)
         tolerance = 1e6 * torch.finfo(point.loss.dtype).eps
         if not abs(lifted.loss - point.value) <= tolerance * max(1.0, abs(point.value)):
             raise LiftFailed("the loss is another when it is watched")

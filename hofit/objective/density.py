@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +60,7 @@ class DensityObjective:
             restore_random_state(point.random_state)
             return self._loss(full=point.full)
 
-    def evaluate(self, point: Point, names: Sequence[str]) -> Tensor:
+    def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
         self.evaluations.loss += 1
         if self._current is not point:
             self._write(point.params)
@@ -67,7 +69,8 @@ class DensityObjective:
         for leaf in others:
             leaf.requires_grad_(False)
         try:
-            return self._loss(full=point.full)
+            with watching:
+                return self._loss(full=point.full)
         finally:
             for leaf in others:
                 leaf.requires_grad_(True)
