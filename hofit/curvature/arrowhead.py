@@ -1,7 +1,9 @@
 """An arrowhead matrix: rows that do not interact, and a border that they all may touch.
 
-H = [[A, B], [Bᵀ, C]] with A block-diagonal. The rows are eliminated block by block; what is left is the Schur complement
-S = C − Bᵀ A⁻¹ B of the border. Cost is linear in the rows.
+H = [[A, B], [Bᵀ, C]] with A block-diagonal. The rows are eliminated block by block; what is left is the Schur
+complement S = C − Bᵀ A⁻¹ B of the border. Cost is linear in the rows.
+
+Source: Golub & Van Loan (2013), "Matrix computations", section 4.2.10 on block elimination.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .block_diagonal import BlockDiagonal, BlockDiagonalFactor, Blocks
+from .block_diagonal import BlockDiagonalFactor, Blocks
 from .dense import Dense
 from .operator import MEMORY_BUDGET, Factor, Operator
 
 
 class Arrowhead(Operator):
-    """Shapes: for each group of ``rows`` (R, L) one of ``couplings`` (R, L, m); border (m,), flat places; corner (m, m).
+    """Shapes: for each group of ``rows`` (R, L) a coupling (R, L, m); border (m,), flat places; corner (m, m).
 
     ``rows`` number the places of the flat vector like ``border`` does, so together they cover 0 … d − 1.
     """
@@ -27,6 +29,7 @@ class Arrowhead(Operator):
     def __init__(self, rows: Sequence[Blocks], couplings: Sequence[Tensor], border: Tensor, corner: Tensor) -> None:
         self.rows, self.couplings, self.border, self.corner = list(rows), list(couplings), border, corner
         self.size = sum(group.index.numel() for group in self.rows) + border.numel()
+        self.like = corner.new_empty(0)
 
     def matvec(self, vectors: Tensor) -> Tensor:
         result = torch.empty_like(vectors)
@@ -34,10 +37,10 @@ class Arrowhead(Operator):
         total = outer @ self.corner
         for group, coupling in zip(self.rows, self.couplings, strict=True):
             rows = vectors[..., group.index]
-            flat = coupling.reshape(-1, coupling.shape[-1])
+            flat = coupling.flatten(0, 1)
             mixed = (outer @ flat.T).reshape(rows.shape)
             result[..., group.index] = (group.matrices @ rows[..., None])[..., 0] + mixed
-            total = total + rows.reshape(*rows.shape[:-2], -1) @ flat
+            total = total + rows.flatten(-2) @ flat
         result[..., self.border] = total
         return result
 
@@ -59,7 +62,8 @@ class Arrowhead(Operator):
 
     def largest(self) -> float:
         parts = [group.matrices for group in self.rows] + self.couplings + [self.corner]
-        return float(torch.stack([part.abs().max() for part in parts if part.numel()]).max())
+        sizes = [part.abs().max() for part in parts if part.numel()]
+        return float(torch.stack(sizes).max()) if sizes else 0.0
 
     def norm_bound(self) -> float:
         """The largest absolute row sum."""
@@ -68,8 +72,9 @@ class Arrowhead(Operator):
         for group, coupling in zip(self.rows, self.couplings, strict=True):
             sizes = coupling.abs()
             outer = outer + sizes.sum((0, 1))
-            sums.append((group.matrices.abs().sum(-1) + sizes.sum(-1)).max())
-        return float(torch.stack([outer.max(), *sums]).max())
+            sums.append((group.matrices.abs().sum(-1) + sizes.sum(-1)).reshape(-1))
+        sums.append(outer)
+        return float(torch.cat(sums).max()) if self.size else 0.0
 
     def factor(self, shift: float = 0.0) -> Factor:
         return _ArrowheadFactor(self, shift)
@@ -79,7 +84,7 @@ class _ArrowheadFactor(Factor):
     def __init__(self, operator: Arrowhead, shift: float) -> None:
         self._operator = operator
         inner_size = operator.size  # flat vectors keep their places; the border's are left alone
-        self._inner = BlockDiagonalFactor(operator.rows, shift, inner_size)
+        self._inner = BlockDiagonalFactor(operator.rows, shift, operator.like, inner_size)
         self.positive = self._inner.positive
         if not self.positive:
             self.direction = self._inner.direction
@@ -88,11 +93,10 @@ class _ArrowheadFactor(Factor):
         schur.diagonal().add_(shift)
         for number, coupling in enumerate(operator.couplings):
             for part, solved in self._eliminated(number, coupling):
-                schur -= part.reshape(-1, part.shape[-1]).T @ solved.reshape(-1, part.shape[-1])
+                schur -= part.flatten(0, 1).T @ solved.flatten(0, 1)
         self._schur = Dense((schur + schur.T) / 2).factor()
         self.positive = self._schur.positive
-        if not self.positive:
-            assert self._schur.direction is not None
+        if self._schur.direction is not None:
             self.direction = self._extended(self._schur.direction)
 
     def solve(self, vectors: Tensor) -> Tensor:
@@ -104,7 +108,7 @@ class _ArrowheadFactor(Factor):
         for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
             rows = self._inner.solve_rows(number, flat[:, group.index].permute(1, 2, 0))  # (R, L, k)
             inner.append(rows)
-            right = right - rows.reshape(-1, rows.shape[-1]).T @ coupling.reshape(-1, coupling.shape[-1])
+            right = right - rows.flatten(0, 1).T @ coupling.flatten(0, 1)
         outer = self._schur.solve(right)
         result[:, operator.border] = outer
         for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
@@ -146,4 +150,5 @@ class _ArrowheadFactor(Factor):
         direction[operator.border] = outer
         for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
             direction[group.index] = -self._inner.solve_rows(number, (coupling @ outer)[..., None])[..., 0]
-        return direction / direction.norm()
+        extended: Tensor = direction / direction.norm()
+        return extended

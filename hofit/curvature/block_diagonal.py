@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
 
-from .operator import Factor, Operator, Spectrum
+from .operator import Factor, Operator, Spectrum, unknown_spectrum
 from .small import BlockCholesky
+
+CANDIDATES = 64
+"""Blocks to a group that are decomposed to find one that proves negative curvature."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,14 @@ class Blocks:
 
 
 class BlockDiagonal(Operator):
-    """Groups of equal blocks; every flat place stands in exactly one row of one group."""
+    """Groups (one at least) of equal blocks; every flat place stands in exactly one row of one group."""
 
     structure = "rows"
 
     def __init__(self, groups: Sequence[Blocks]) -> None:
         self.groups = list(groups)
         self.size = sum(group.index.numel() for group in self.groups)
+        self.like = self.groups[0].matrices.new_empty(0)
 
     def matvec(self, vectors: Tensor) -> Tensor:
         result = torch.empty_like(vectors)
@@ -40,8 +45,7 @@ class BlockDiagonal(Operator):
         return result
 
     def diagonal(self) -> Tensor:
-        like = self.groups[0].matrices
-        result = like.new_empty(self.size)
+        result = self.like.new_empty(self.size)
         for group in self.groups:
             result[group.index] = group.matrices.diagonal(dim1=-2, dim2=-1)
         return result
@@ -60,30 +64,37 @@ class BlockDiagonal(Operator):
         return float(torch.stack([group.matrices.abs().sum(-1).max() for group in self.groups]).max())
 
     def factor(self, shift: float = 0.0) -> BlockDiagonalFactor:
-        return BlockDiagonalFactor(self.groups, shift, self.size)
+        return BlockDiagonalFactor(self.groups, shift, self.like, self.size)
 
     def lowest(self, count: int = 1) -> Spectrum:
-        values, places = [], []
-        for number, group in enumerate(self.groups):
-            eigenvalues = torch.linalg.eigvalsh(group.matrices)
+        """Exact; only blocks whose discs reach below an upper bound of the last wanted eigenvalue are decomposed."""
+        count = min(count, self.size)
+        if not isfinite(self.largest()):
+            return unknown_spectrum(self.like.new_empty(self.size, 0), count)
+        # The c-th smallest of the diagonal bounds the c-th eigenvalue when the c stand in different blocks.
+        smallest = torch.cat([group.matrices.diagonal(dim1=-2, dim2=-1).amin(-1) for group in self.groups])
+        reach = smallest.sort().values[count - 1] if len(smallest) >= count else torch.inf
+        values, rows, inside = [], [], []
+        for group in self.groups:
+            near = (disc_bounds(group.matrices) <= reach).nonzero()[:, 0]
+            eigenvalues, vectors = torch.linalg.eigh(group.matrices[near])
             found, at = torch.topk(eigenvalues.reshape(-1), min(count, eigenvalues.numel()), largest=False)
+            row, which = at // group.index.shape[1], at % group.index.shape[1]
             values.append(found)
-            places += [(number, int(i) // eigenvalues.shape[1], int(i) % eigenvalues.shape[1]) for i in at]
+            rows += list(group.index[near[row]])
+            inside += list(vectors[row, :, which])
         order = torch.cat(values).argsort()[:count]
-        chosen = torch.cat(values)[order]
-        vectors = chosen.new_zeros(self.size, len(order))
+        result = self.like.new_zeros(self.size, count)
         for column, k in enumerate(order.tolist()):
-            number, row, which = places[k]
-            group = self.groups[number]
-            vectors[group.index[row], column] = torch.linalg.eigh(group.matrices[row])[1][:, which]
-        return Spectrum(chosen, vectors)
+            result[rows[k], column] = inside[k]
+        return Spectrum(torch.cat(values)[order], result)
 
 
 class BlockDiagonalFactor(Factor):
-    """The Cholesky factors of all blocks."""
+    """The Cholesky factors of all blocks, which may leave places of a vector of ``size`` to others."""
 
-    def __init__(self, groups: Sequence[Blocks], shift: float, size: int) -> None:
-        self._groups, self._size = groups, size
+    def __init__(self, groups: Sequence[Blocks], shift: float, like: Tensor, size: int) -> None:
+        self._groups, self._like, self._size = groups, like, size
         self._factors = [BlockCholesky(shifted(group.matrices, shift)) for group in groups]
         self.positive = all(bool(factor.positive.all()) for factor in self._factors)
         if not self.positive:
@@ -106,29 +117,41 @@ class BlockDiagonalFactor(Factor):
         return self._factors[number].part(start, stop)
 
     def log_determinant(self) -> Tensor:
-        return torch.stack([factor.log_determinant() for factor in self._factors]).sum()
+        return torch.stack([self._like.new_zeros(()), *(f.log_determinant() for f in self._factors)]).sum()
 
     def inverse_diagonal(self) -> Tensor:
-        result = self._groups[0].matrices.new_empty(self._size)
+        result = self._like.new_empty(self._size)
         for group, factor in zip(self._groups, self._factors, strict=True):
             result[group.index] = factor.inverse_diagonal()
         return result
 
-    def _refused(self, shift: float) -> Tensor:
-        """The lowest eigenvector of the worst of the blocks that are not positive definite."""
+    def _refused(self, shift: float) -> Tensor | None:
+        """The lowest eigenvector of the worst of the blocks that are not positive definite.
+
+        Of many such blocks only the CANDIDATES with the lowest discs are decomposed: any of them is a proof.
+        """
         best: tuple[float, Tensor] | None = None
         for group, factor in zip(self._groups, self._factors, strict=True):
             bad = (~factor.positive).nonzero()[:, 0]
+            bad = bad[torch.isfinite(group.matrices[bad]).all(-1).all(-1)]
             if not len(bad):
                 continue
+            bounds = disc_bounds(group.matrices[bad])
+            bad = bad[torch.topk(bounds, min(CANDIDATES, len(bad)), largest=False).indices]
             values, vectors = torch.linalg.eigh(shifted(group.matrices[bad], shift))
             worst = int(values[:, 0].argmin())
             if best is None or float(values[worst, 0]) < best[0]:
                 direction = values.new_zeros(self._size)
                 direction[group.index[bad[worst]]] = vectors[worst, :, 0]
                 best = (float(values[worst, 0]), direction)
-        assert best is not None
-        return best[1]
+        return None if best is None else best[1]
+
+
+def disc_bounds(matrices: Tensor) -> Tensor:
+    """A lower bound of each block's eigenvalues (Gershgorin's discs). Shapes: (R, L, L) → (R,)."""
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)
+    bounds: Tensor = (diagonal + diagonal.abs() - matrices.abs().sum(-1)).amin(-1)
+    return bounds
 
 
 def shifted(matrices: Tensor, shift: float) -> Tensor:

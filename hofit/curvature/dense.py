@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..point import Params, Point
-from .operator import Factor, Operator, Spectrum
+from .operator import Factor, Operator, Spectrum, dense_spectrum
 
 
 class Dense(Operator):
@@ -19,6 +19,7 @@ class Dense(Operator):
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
         self.size = matrix.shape[0]
+        self.like = matrix.new_empty(0)
 
     def matvec(self, vectors: Tensor) -> Tensor:
         return vectors @ self.matrix
@@ -39,8 +40,7 @@ class Dense(Operator):
         return _DenseFactor(self.matrix, shift)
 
     def lowest(self, count: int = 1) -> Spectrum:
-        values, vectors = torch.linalg.eigh(self.matrix)
-        return Spectrum(values[:count], vectors[:, :count])
+        return dense_spectrum(self.matrix, min(count, self.size))
 
 
 class _DenseFactor(Factor):
@@ -49,15 +49,16 @@ class _DenseFactor(Factor):
         shifted.diagonal().add_(shift)
         self._lower, info = torch.linalg.cholesky_ex(shifted)
         self.positive = int(info) == 0 and bool(torch.isfinite(self._lower.diagonal()).all())
-        if not self.positive:
-            self.direction = torch.linalg.eigh(shifted)[1][:, 0]
+        if not self.positive and bool(torch.isfinite(shifted).all()):
+            self.direction = dense_spectrum(shifted, 1).vectors[:, 0]
 
     def solve(self, vectors: Tensor) -> Tensor:
-        flat = vectors.reshape(-1, vectors.shape[-1])
+        flat = vectors.flatten(0, -2) if vectors.dim() > 1 else vectors[None]
         return torch.cholesky_solve(flat.T, self._lower).T.reshape(vectors.shape)
 
     def log_determinant(self) -> Tensor:
-        return 2 * self._lower.diagonal().log().sum()
+        total: Tensor = self._lower.diagonal().log().sum()
+        return 2.0 * total
 
     def inverse_diagonal(self) -> Tensor:
         return torch.cholesky_inverse(self._lower).diagonal()

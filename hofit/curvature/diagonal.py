@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .operator import Factor, Operator, Spectrum
+from .operator import Factor, Operator, Spectrum, unknown_spectrum
 
 
 class Diagonal(Operator):
@@ -16,6 +16,7 @@ class Diagonal(Operator):
     def __init__(self, entries: Tensor) -> None:
         self.entries = entries
         self.size = entries.numel()
+        self.like = entries.new_empty(0)
 
     def matvec(self, vectors: Tensor) -> Tensor:
         return self.entries * vectors
@@ -36,6 +37,8 @@ class Diagonal(Operator):
         return _DiagonalFactor(self.entries + shift)
 
     def lowest(self, count: int = 1) -> Spectrum:
+        if not bool(torch.isfinite(self.entries).all()):
+            return unknown_spectrum(self.entries, min(count, self.size))
         values, places = torch.topk(self.entries, min(count, self.size), largest=False)
         vectors = self.entries.new_zeros(self.size, len(places))
         vectors[places, torch.arange(len(places))] = 1.0
@@ -45,10 +48,10 @@ class Diagonal(Operator):
 class _DiagonalFactor(Factor):
     def __init__(self, entries: Tensor) -> None:
         self._entries = entries
-        self.positive = bool((entries > 0).all())
-        if not self.positive:
+        self.positive = bool(((entries > 0) & (entries < torch.inf)).all())
+        if not self.positive and bool((entries <= 0).any()):
             self.direction = torch.zeros_like(entries)
-            self.direction[entries.argmin()] = 1.0
+            self.direction[entries.nan_to_num(nan=torch.inf).argmin()] = 1.0
 
     def solve(self, vectors: Tensor) -> Tensor:
         return vectors / self._entries

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ MEMORY_BUDGET = 256 * 2**20
 class Factor(ABC):
     """A Cholesky factorisation of H + shift · I, or the proof that there is none.
 
-    Where ``positive`` is False, ``direction`` (d,) has length one and dᵀ(H + shift · I)d ≤ 0, and nothing else may be
-    asked.
+    Where ``positive`` is False, ``direction`` (d,) has length one and dᵀ(H + shift · I)d ≤ 0 up to rounding, and
+    nothing else may be asked. Entries that are not finite are never positive, and ``direction`` may then be None.
     """
 
     positive: bool
@@ -44,6 +45,8 @@ class Operator(ABC):
 
     structure: str
     size: int
+    like: Tensor
+    """An empty tensor of the dtype and on the device of the entries."""
 
     @abstractmethod
     def matvec(self, vectors: Tensor) -> Tensor:
@@ -70,9 +73,10 @@ class Operator(ABC):
         """Factorise H + shift · I."""
 
     def lowest(self, count: int = 1) -> Spectrum:
-        """The lowest eigenvalues with their eigenvectors, by subspace iteration on a shifted inverse.
+        """The ``count`` lowest eigenvalues with their eigenvectors; fewer where the matrix is smaller.
 
-        Raises: nothing; what has not settled is the Ritz values, which lie above the eigenvalues.
+        What has not settled is the Ritz values, which lie above the eigenvalues. Entries that are not finite give
+        eigenvalues that are nan.
         """
         return lowest_by_inverse_iteration(self, min(count, self.size))
 
@@ -104,24 +108,32 @@ class Inertia:
 INERTIA_VECTORS = 8
 """Directions that are reported at most: more would not be read."""
 
-SUBSPACE_ITERATIONS = 12
-"""Each divides the error by (λₖ₊₁ + shift) / (λ₁ + shift), and the shift is next to λ₁."""
+DENSE_SPECTRUM = 256
+"""Sizes up to which the lowest eigenpairs are read off the whole matrix: exact, and no slower than iterating."""
+
+KRYLOV_STEPS = 6
+"""Blocks of vectors to a basis, each the shifted inverse of the one before."""
+
+KRYLOV_RESTARTS = 12
+"""How often, at most, a basis is condensed to its lowest Ritz vectors; one or two settle all but clusters."""
 
 
 def inertia(operator: Operator, noise: float) -> Inertia:
     """Which directions have negative curvature (below −noise) and which none (within noise).
 
-    Two factorisations settle the usual case; eigenvectors are looked for only where there is something to report.
+    One factorisation settles the usual case; eigenvectors are looked for only where there is something to report.
+    Where H is positive definite ``lowest`` is ``noise``, a lower bound. Entries that are not finite leave ``lowest``
+    nan, and one direction in ``zero`` that means nothing.
     """
-    empty = operator.diagonal().new_zeros(operator.size, 0)
+    empty = operator.like.new_zeros(operator.size, 0)
     if operator.size == 0 or operator.factor(-noise).positive:
         return Inertia(noise, empty, empty)
     spectrum = operator.lowest(INERTIA_VECTORS)
     negative = spectrum.values < -noise
     zero = spectrum.values.abs() <= noise
     vectors = spectrum.vectors
-    if not bool(negative.any() | zero.any()):  # the factorisation failed by rounding alone
-        zero = spectrum.values <= spectrum.values[0]
+    if not bool(negative.any() | zero.any()):  # the factorisation failed by rounding alone, or on nan
+        zero = torch.arange(len(zero), device=zero.device) == 0
     if not bool(negative.any()):
         refused = operator.factor(noise)
         if not refused.positive and refused.direction is not None:
@@ -129,30 +141,81 @@ def inertia(operator: Operator, noise: float) -> Inertia:
     return Inertia(float(spectrum.values[0]), vectors[:, negative], vectors[:, zero])
 
 
+def dense_spectrum(matrix: Tensor, count: int) -> Spectrum:
+    """The lowest eigenpairs of a matrix (d, d); it is divided by its largest entry, so that nothing overflows."""
+    largest = float(matrix.abs().max()) if matrix.numel() else 1.0
+    if not isfinite(largest):
+        return unknown_spectrum(matrix, count)
+    scale = largest if largest > 0 else 1.0
+    values, vectors = torch.linalg.eigh(matrix / scale)
+    return Spectrum(values[:count] * scale, vectors[:, :count])
+
+
+def unknown_spectrum(matrix: Tensor, count: int) -> Spectrum:
+    """Of a matrix (d, …) with entries that are not finite: values nan, vectors of the unit basis."""
+    size = matrix.shape[0]
+    vectors = matrix.new_zeros(size, count)
+    vectors.diagonal().fill_(1.0)
+    return Spectrum(matrix.new_full((count,), torch.nan), vectors)
+
+
 def lowest_by_inverse_iteration(operator: Operator, count: int) -> Spectrum:
-    """The lowest eigenpairs by subspace iteration on (H + shift)⁻¹, the shift just above −λ₁ (found by bisection)."""
-    eps = torch.finfo(operator.diagonal().dtype).eps
-    norm = max(operator.norm_bound(), 1e-300)
-    low, high = max(0.0, -float(operator.diagonal().min())), norm
-    factor = operator.factor(1e2 * eps * norm)
-    if not factor.positive:
-        while high - low > 1e-3 * high + 1e2 * eps * norm:
-            middle = (low * high) ** 0.5 if low > 1e-6 * high else high / 8
-            middle = max(middle, low + (high - low) * 1e-2)
-            trial = operator.factor(middle)
-            if trial.positive:
-                factor, high = trial, middle
-            else:
-                low = middle
-        if not factor.positive:
-            factor = operator.factor(high * (1 + 1e-6) + 1e2 * eps * norm)
+    """The lowest eigenpairs by a restarted block Krylov method on (H + shift)⁻¹, the shift just above −λ₁.
+
+    Shapes: values (count,); vectors (d, count).
+    Cost: up to 30 factorisations where H is not positive definite, else one; KRYLOV_STEPS solves of count + 4 vectors a
+    restart; a basis of KRYLOV_STEPS · (count + 4) vectors. Sizes up to DENSE_SPECTRUM are one dense decomposition.
+    Source: Golub & Van Loan (2013), sections 8.2.4 and 10.3.6; Stewart (2001), "Eigensystems", section 5.2.
+    """
+    size, like = operator.size, operator.like
+    if size <= DENSE_SPECTRUM:
+        whole = operator.matvec(torch.eye(size, dtype=like.dtype, device=like.device))
+        return dense_spectrum((whole + whole.T) / 2, count)
+    largest = operator.largest()
+    if not isfinite(largest):
+        return unknown_spectrum(like.new_empty(size, 0), count)
+    scale = largest if largest > 0 else 1.0
+    unit = operator.scaled(like.new_full((size,), scale**-0.5))
+    norm = unit.norm_bound()
+    eps = torch.finfo(like.dtype).eps
+    factor = _lowest_definite(unit, norm, 32 * eps * max(norm, 1.0))
+    wide = min(size, count + 4)
     generator = torch.Generator().manual_seed(7)
-    wide = min(operator.size, count + 4)
-    like = operator.diagonal()
-    basis = torch.randn(operator.size, wide, generator=generator, dtype=torch.float64).to(like)
-    basis = torch.linalg.qr(basis)[0]
-    for _ in range(SUBSPACE_ITERATIONS):
-        basis = torch.linalg.qr(factor.solve(basis.T).T)[0]
-    projected = basis.T @ operator.matvec(basis.T).T
-    values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
-    return Spectrum(values[:count], (basis @ rotation)[:, :count])
+    block = torch.randn(size, wide, generator=generator, dtype=torch.float64).to(like)
+    for _ in range(KRYLOV_RESTARTS):
+        parts = [torch.linalg.qr(block)[0]]
+        for _ in range(min(KRYLOV_STEPS, size // wide) - 1):
+            grown = factor.solve(parts[-1].T).T
+            for _ in range(2):  # twice is enough
+                basis = torch.cat(parts, dim=1)
+                grown = torch.linalg.qr(grown - basis @ (basis.T @ grown))[0]
+            parts.append(grown)
+        basis = torch.linalg.qr(torch.cat(parts, dim=1))[0]
+        image = unit.matvec(basis.T).T
+        projected = basis.T @ image
+        values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
+        block = basis @ rotation[:, :wide]
+        residual = image @ rotation[:, :count] - block[:, :count] * values[:count]
+        if float(residual.norm(dim=0).max()) <= eps ** (2 / 3) * norm:  # the values are good to the square of it
+            break
+    return Spectrum(values[:count] * scale, block[:, :count])
+
+
+def _lowest_definite(operator: Operator, norm: float, tolerance: float) -> Factor:
+    """The factorisation at a shift little above −λ₁, or at next to none where H is positive definite."""
+    low, shift, grow = 0.0, tolerance, 1.01
+    factor = operator.factor(shift)
+    while not factor.positive and shift <= 4 * norm:
+        low = max(low, shift)
+        if factor.direction is not None:  # −dᵀHd is at most −λ₁, and often next to it
+            low = max(low, -float(factor.direction @ operator.matvec(factor.direction)))
+        shift, grow = grow * low + 2 * tolerance, 4.0
+        factor = operator.factor(shift)
+    while shift - low > 0.05 * shift + 4 * tolerance:
+        middle = max((low * shift) ** 0.5, 0.1 * shift)
+        trial = operator.factor(middle)
+        if trial.positive:
+            factor, shift = trial, middle
+        else:
+            low = middle
+    return factor

@@ -14,7 +14,10 @@ WRITTEN_OUT = 6
 
 
 class BlockCholesky:
-    """Lower factors of blocks. Shapes: blocks (R, L, L); ``positive`` (R,), whether the block is positive definite."""
+    """Lower factors of blocks. Shapes: blocks (R, L, L); ``positive`` (R,), whether the block is positive definite.
+
+    A block with entries that are not finite is not.
+    """
 
     positive: Tensor
 
@@ -46,9 +49,10 @@ class BlockCholesky:
     def log_determinant(self) -> Tensor:
         """The sum over rows; shape ()."""
         if self._columns is None:
-            return 2 * self._factor.diagonal(dim1=-2, dim2=-1).log().sum()
-        total = torch.stack([self._columns[i][i].log().sum() for i in range(self.length)])
-        return 2 * total.sum()
+            total: Tensor = self._factor.diagonal(dim1=-2, dim2=-1).log().sum()
+        else:
+            total = torch.stack([self._columns[i][i].log().sum() for i in range(self.length)]).sum()
+        return 2.0 * total
 
     def inverse_diagonal(self) -> Tensor:
         """Shape (R, L)."""
@@ -80,8 +84,9 @@ class BlockCholesky:
                 for k in range(j):
                     value = value - lower[i][k] * lower[j][k]
                 if i == j:
-                    positive &= value > 0
-                    lower[i].append(torch.where(value > 0, value, torch.ones_like(value)).sqrt())
+                    fine = (value > 0) & (value < torch.inf)
+                    positive &= fine
+                    lower[i].append(torch.where(fine, value, torch.ones_like(value)).sqrt())
                 else:
                     lower[i].append(value / lower[j][j])
         self._columns, self.positive = lower, positive

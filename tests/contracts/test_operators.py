@@ -1,0 +1,333 @@
+"""What every structured matrix must do, each held against the same matrix written out in numpy."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hofit.curvature import arrowhead as arrowhead_module
+from hofit.curvature import operator as operator_module
+from hofit.curvature.arrowhead import Arrowhead
+from hofit.curvature.block_diagonal import BlockDiagonal, Blocks
+from hofit.curvature.dense import Dense
+from hofit.curvature.diagonal import Diagonal
+from hofit.curvature.operator import Operator, inertia
+
+Array = NDArray[np.float64]
+DTYPES = (torch.float64, torch.float32)
+SHIFTS = (0.0, 0.3, 50.0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Groups of (rows, row length), and how many places the border has; None where there are no rows."""
+
+    groups: tuple[tuple[int, int], ...] | None
+    border: int
+    build: Callable[[Array, list[NDArray[np.int64]], NDArray[np.int64], torch.dtype], Operator]
+
+
+def as_diagonal(
+    matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype
+) -> Operator:
+    return Diagonal(torch.tensor(matrix.diagonal().copy(), dtype=dtype))
+
+
+def blocks_of(matrix: Array, rows: list[NDArray[np.int64]], dtype: torch.dtype) -> list[Blocks]:
+    return [
+        Blocks(torch.tensor(index), torch.tensor(matrix[index[:, :, None], index[:, None, :]], dtype=dtype))
+        for index in rows
+    ]
+
+
+def as_rows(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype) -> Operator:
+    return BlockDiagonal(blocks_of(matrix, rows, dtype))
+
+
+def as_arrowhead(
+    matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype
+) -> Operator:
+    couplings = [torch.tensor(matrix[index[:, :, None], border], dtype=dtype) for index in rows]
+    corner = torch.tensor(matrix[np.ix_(border, border)], dtype=dtype)
+    return Arrowhead(blocks_of(matrix, rows, dtype), couplings, torch.tensor(border), corner)
+
+
+def as_dense(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype) -> Operator:
+    return Dense(torch.tensor(matrix, dtype=dtype))
+
+
+MANY = ((5, 1), (4, 2), (6, 3), (3, 7))
+LAYOUTS = {
+    "diagonal": Layout(((12, 1),), 0, as_diagonal),
+    "diagonal of one": Layout(((1, 1),), 0, as_diagonal),
+    "rows of 1, 2, 3 and 7": Layout(MANY, 0, as_rows),
+    "rows of 1": Layout(((8, 1),), 0, as_rows),
+    "arrowhead": Layout(MANY, 4, as_arrowhead),
+    "arrowhead, border of 0": Layout(((5, 1), (4, 2)), 0, as_arrowhead),
+    "arrowhead, rows of 1": Layout(((9, 1),), 3, as_arrowhead),
+    "arrowhead, only a border": Layout((), 5, as_arrowhead),
+    "dense": Layout(None, 9, as_dense),
+    "dense of one": Layout(None, 1, as_dense),
+    "dense of 300": Layout(None, 300, as_dense),
+    "arrowhead of 400": Layout(((120, 3),), 40, as_arrowhead),
+}
+KINDS = ("positive definite", "indefinite in a row", "indefinite in the Schur complement", "semidefinite")
+
+
+def definite(rng: np.random.Generator, count: int, length: int, lowest: float = 0.5) -> Array:
+    """(count, length, length), eigenvalues from ``lowest`` to a few times the length."""
+    roots = rng.normal(size=(count, length, length))
+    return roots @ roots.transpose(0, 2, 1) + lowest * np.eye(length)
+
+
+def with_lowest(matrix: Array, values: tuple[float, ...]) -> Array:
+    """The matrix with its lowest eigenvalues replaced."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    eigenvalues[: len(values)] = values[: len(eigenvalues)]
+    return (vectors * eigenvalues) @ vectors.T
+
+
+def make(name: str, kind: str, dtype: torch.dtype = torch.float64) -> tuple[Operator, Array]:
+    """An operator, and the same matrix from numpy, its places shuffled."""
+    layout = LAYOUTS[name]
+    rng = np.random.default_rng(3)
+    sizes = layout.groups or ()
+    size = sum(rows * length for rows, length in sizes) + layout.border
+    places = rng.permutation(size)
+    rows, start = [], 0
+    for count, length in sizes:
+        rows.append(places[start : start + count * length].reshape(count, length))
+        start += count * length
+    border = places[start:]
+    lowest = {"positive definite": (0.5,), "semidefinite": (0.0, 0.0)}.get(kind, (-2.0, -0.7))
+    in_rows = bool(rows) and (kind == "indefinite in a row" or not layout.border)
+    inner = np.zeros((size, size))
+    for number, index in enumerate(rows):
+        blocks = definite(rng, *index.shape)
+        if in_rows and number == len(rows) - 1:
+            blocks[index.shape[0] // 2] = with_lowest(blocks[index.shape[0] // 2], lowest)
+        for places_of_row, block in zip(index, blocks, strict=True):
+            inner[np.ix_(places_of_row, places_of_row)] = block
+    matrix = inner.copy()
+    if layout.border:
+        inside = places[:start]
+        corner = definite(rng, 1, layout.border)[0]
+        if not in_rows:
+            corner = with_lowest(corner, lowest)
+        coupling = 0.4 * rng.normal(size=(start, layout.border))
+        matrix[np.ix_(inside, border)] = coupling
+        matrix[np.ix_(border, inside)] = coupling.T
+        if start:
+            corner = corner + coupling.T @ np.linalg.solve(inner[np.ix_(inside, inside)], coupling)
+        matrix[np.ix_(border, border)] = (corner + corner.T) / 2
+    return layout.build(matrix, rows, border, dtype), matrix
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    return 1e-9 if dtype == torch.float64 else 2e-3
+
+
+def numbers(tensor: Tensor) -> Array:
+    array: Array = tensor.double().numpy()
+    return array
+
+
+def close(found: Tensor, expected: Array, dtype: torch.dtype) -> bool:
+    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+    return np.allclose(numbers(found), expected, rtol=0.0, atol=tolerance(dtype) * scale)
+
+
+@pytest.fixture(params=DTYPES, ids=["float64", "float32"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    found: torch.dtype = request.param
+    return found
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+class TestEveryOperator:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_it_multiplies(self, name: str, kind: str, dtype: torch.dtype) -> None:
+        operator, matrix = make(name, kind, dtype)
+        vectors = torch.randn(4, 3, operator.size, dtype=dtype)
+        assert operator.size == len(matrix)
+        assert operator.like.dtype == dtype and operator.like.numel() == 0
+        assert close(operator.matvec(vectors), numbers(vectors) @ matrix, dtype)
+        assert close(operator.matvec(vectors[0, 0]), matrix @ numbers(vectors[0, 0]), dtype)
+        assert close(operator.diagonal(), matrix.diagonal(), dtype)
+
+    @pytest.mark.parametrize("shift", SHIFTS)
+    def test_it_solves(self, name: str, shift: float, dtype: torch.dtype) -> None:
+        operator, matrix = make(name, "positive definite", dtype)
+        factor = operator.factor(shift)
+        inverse = np.linalg.inv(matrix + shift * np.eye(operator.size))
+        vectors = torch.randn(4, 3, operator.size, dtype=dtype)
+        assert factor.positive and factor.direction is None
+        assert close(factor.solve(vectors), numbers(vectors) @ inverse, dtype)
+        assert close(factor.solve(vectors[0, 0]), inverse @ numbers(vectors[0, 0]), dtype)
+        assert close(factor.inverse_diagonal(), inverse.diagonal(), dtype)
+        expected = np.linalg.slogdet(matrix + shift * np.eye(operator.size))[1]
+        assert factor.log_determinant().shape == ()
+        assert close(factor.log_determinant(), np.asarray(expected), dtype)
+
+    @pytest.mark.parametrize("kind", KINDS[1:])
+    def test_a_direction_proves_that_there_is_no_factor(self, name: str, kind: str, dtype: torch.dtype) -> None:
+        operator, matrix = make(name, kind, dtype)
+        scale = max(1.0, float(np.abs(matrix).max()))
+        for shift in (-0.1, 0.0) if kind != "semidefinite" else (-0.1,):
+            factor = operator.factor(shift)
+            assert not factor.positive and factor.direction is not None
+            d = numbers(factor.direction)
+            assert abs(np.linalg.norm(d) - 1) < tolerance(dtype)
+            assert d @ matrix @ d + shift <= tolerance(dtype) * scale
+        assert operator.factor(0.1 - float(np.linalg.eigvalsh(matrix)[0])).positive
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_inertia_is_that_of_the_spectrum(self, name: str, kind: str, dtype: torch.dtype) -> None:
+        operator, matrix = make(name, kind, dtype)
+        values = np.linalg.eigvalsh(matrix)
+        scale = max(1.0, float(np.abs(matrix).max()))
+        noise = (1e-9 if dtype == torch.float64 else 1e-4) * scale
+        found = inertia(operator, noise)
+        assert found.negative.shape == (operator.size, int((values < -noise).sum()))
+        assert found.zero.shape == (operator.size, int((np.abs(values) <= noise).sum()))
+        assert found.positive_definite == bool((values > noise).all())
+        assert found.lowest <= values[0] + noise
+        for direction in numbers(found.negative).T:
+            assert abs(np.linalg.norm(direction) - 1) < 1e-3 and direction @ matrix @ direction < -noise / 2
+        for direction in numbers(found.zero).T:
+            assert abs(np.linalg.norm(direction) - 1) < 1e-3 and abs(direction @ matrix @ direction) <= 2 * noise
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_lowest_eigenpairs(self, name: str, kind: str, dtype: torch.dtype) -> None:
+        operator, matrix = make(name, kind, dtype)
+        expected = np.linalg.eigvalsh(matrix)
+        scale = float(np.abs(expected).max())
+        for count in (1, 3, 8):
+            spectrum = operator.lowest(count)
+            values, vectors = numbers(spectrum.values), numbers(spectrum.vectors)
+            assert values.shape == (min(count, operator.size),) and vectors.shape == (operator.size, len(values))
+            assert np.allclose(values, expected[:count], rtol=0, atol=tolerance(dtype) * scale)
+            assert np.allclose(vectors.T @ vectors, np.eye(len(values)), atol=tolerance(dtype))
+            assert np.abs(matrix @ vectors - vectors * values).max() <= 1e3 * tolerance(dtype) * scale
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_scaling_and_norms(self, name: str, kind: str, dtype: torch.dtype) -> None:
+        operator, matrix = make(name, kind, dtype)
+        scale = torch.rand(operator.size, dtype=dtype) + 0.5
+        scaled = operator.scaled(scale)
+        by_hand = matrix * numbers(scale)[:, None] * numbers(scale)
+        vector = torch.randn(operator.size, dtype=dtype)
+        assert scaled.structure == operator.structure
+        assert close(scaled.matvec(vector), by_hand @ numbers(vector), dtype)
+        assert close(scaled.diagonal(), by_hand.diagonal(), dtype)
+        for one, reference in ((operator, matrix), (scaled, by_hand)):
+            largest = np.abs(reference).max()
+            assert abs(one.largest() - largest) <= 1e-5 * largest
+            assert one.norm_bound() >= np.linalg.norm(reference, 2) * (1 - 1e-6)
+
+    @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
+    def test_it_may_be_of_any_size(self, name: str, size: float) -> None:
+        operator, matrix = make(name, "indefinite in a row")
+        huge = operator.scaled(torch.full((operator.size,), size**0.5))
+        expected = np.linalg.eigvalsh(matrix)
+        found = numbers(huge.lowest(3).values) / size
+        assert np.allclose(found, expected[:3], rtol=0, atol=1e-8 * np.abs(expected).max())
+        assert inertia(huge, 1e-8 * size).negative.shape[1] == int((expected < -1e-8).sum())
+
+    @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+    @pytest.mark.parametrize("place", ["first", "last"])
+    def test_what_is_not_finite_is_never_positive(self, name: str, bad: float, place: str) -> None:
+        operator, _ = make(name, "positive definite")
+        scale = torch.ones(operator.size)
+        scale[0 if place == "first" else -1] = bad
+        broken = operator.scaled(scale)
+        assert not np.isfinite(broken.largest())
+        assert not broken.factor().positive
+        assert torch.isnan(broken.lowest(2).values).all()
+        assert not inertia(broken, 1e-9).positive_definite
+
+    def test_zero_is_flat_in_every_direction(self, name: str) -> None:
+        operator, _ = make(name, "positive definite")
+        zero = operator.scaled(torch.zeros(operator.size))
+        found = inertia(zero, 1e-12)
+        assert found.negative.shape[1] == 0 and found.zero.shape[1] == min(8, operator.size)
+        assert zero.norm_bound() == 0.0 and zero.largest() == 0.0
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if "arrowhead" in name])
+def test_a_tiny_memory_budget_changes_no_number(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make(name, "positive definite")[0].factor(0.1)
+    refused = make(name, "indefinite in the Schur complement")[0].factor()
+    expected = whole.log_determinant(), whole.inverse_diagonal(), refused.direction
+    for budget in (1, 700):
+        for module in (operator_module, arrowhead_module):
+            monkeypatch.setattr(module, "MEMORY_BUDGET", budget, raising=False)
+        chunked = make(name, "positive definite")[0].factor(0.1)
+        again = make(name, "indefinite in the Schur complement")[0].factor()
+        found = chunked.log_determinant(), chunked.inverse_diagonal(), again.direction
+        for one, other in zip(found, expected, strict=True):
+            assert one is not None and other is not None
+            assert torch.allclose(one.abs(), other.abs(), rtol=1e-9, atol=1e-9)
+
+
+def large_arrowhead(rows: int, border: int, lowest: float) -> Arrowhead:
+    """Rows of 2 with unit blocks and a border whose Schur complement has the one eigenvalue ``lowest`` below 1."""
+    generator = torch.Generator().manual_seed(5)
+    index = torch.arange(2 * rows).reshape(rows, 2)
+    coupling = torch.randn(rows, 2, border, generator=generator) / rows**0.5
+    schur = torch.eye(border)
+    schur[0, 0] = lowest
+    flat = coupling.reshape(-1, border)
+    blocks = torch.eye(2).expand(rows, 2, 2).contiguous()
+    return Arrowhead([Blocks(index, blocks)], [coupling], 2 * rows + torch.arange(border), schur + flat.T @ flat)
+
+
+@pytest.mark.parametrize("lowest", [0.5, -0.5])
+def test_two_hundred_thousand_rows_take_linear_memory_and_time(lowest: float) -> None:
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    operator = large_arrowhead(200_000, 6, lowest)
+    assert operator.size == 400_006
+    found = inertia(operator, 1e-9)
+    assert found.negative.shape[1] == (lowest < 0) and found.zero.shape[1] == 0
+    factor = operator.factor(0.0 if lowest > 0 else 1.0)
+    vector = torch.randn(operator.size)
+    shifted = operator.matvec(vector) + (0.0 if lowest > 0 else 1.0) * vector
+    assert torch.allclose(factor.solve(shifted), vector, atol=1e-8)
+    assert (factor.inverse_diagonal() > 0).all() and torch.isfinite(factor.log_determinant())
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    assert grown < 3.0  # GB; rows x rows would be 1280
+    assert time.perf_counter() - began < 60
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-9, 1e-3])
+def test_clusters_are_found(gap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight eigenvalues next to each other and next to zero, with one far below them."""
+    monkeypatch.setattr(operator_module, "DENSE_SPECTRUM", 0)
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(300, 300)))[0]
+    values = np.concatenate([[-3.0], gap * np.arange(5), np.linspace(0.02, 5.0, 294)])
+    operator = Dense(torch.tensor((basis * values) @ basis.T))
+    spectrum = operator_module.lowest_by_inverse_iteration(operator, 8)
+    assert np.allclose(numbers(spectrum.values), np.sort(values)[:8], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "kind"), list(product((1, 2, 3, 5), ("indefinite", "semidefinite", "definite"))))
+def test_iterating_agrees_with_a_decomposition_on_tiny_matrices(
+    size: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_module, "DENSE_SPECTRUM", 0)
+    rng = np.random.default_rng(size)
+    matrix = with_lowest(
+        definite(rng, 1, size)[0], {"indefinite": (-1.0,), "semidefinite": (0.0,), "definite": (0.2,)}[kind]
+    )
+    spectrum = operator_module.lowest_by_inverse_iteration(Dense(torch.tensor(matrix)), min(2, size))
+    assert np.allclose(numbers(spectrum.values), np.linalg.eigvalsh(matrix)[:2], atol=1e-10)
