@@ -182,15 +182,17 @@ def lowest_by_inverse_iteration(operator: Operator, count: int) -> Spectrum:
     wide = min(size, count + 4)
     generator = torch.Generator().manual_seed(7)
     block = torch.randn(size, wide, generator=generator, dtype=torch.float64).to(like)
+    basis = like.new_empty(size, wide * min(KRYLOV_STEPS, size // wide))
+    dust = block / size**0.5
     for _ in range(KRYLOV_RESTARTS):
-        parts = [torch.linalg.qr(block)[0]]
-        for _ in range(min(KRYLOV_STEPS, size // wide) - 1):
-            grown = factor.solve(parts[-1].T).T
-            for _ in range(2):  # twice is enough
-                basis = torch.cat(parts, dim=1)
-                grown = torch.linalg.qr(grown - basis @ (basis.T @ grown))[0]
-            parts.append(grown)
-        basis = torch.linalg.qr(torch.cat(parts, dim=1))[0]
+        basis[:, :wide] = torch.linalg.qr(block)[0]
+        for end in range(wide, basis.shape[1], wide):
+            grown, before = factor.solve(basis[:, end - wide : end].T).T, basis[:, :end]
+            # Where nothing new has grown, what rounding leaves must not lie in a few places: it would lie in the basis.
+            grown = grown / grown.norm(dim=0).clamp_min(torch.finfo(like.dtype).tiny) + 8 * eps * dust
+            for _ in range(3):
+                grown = torch.linalg.qr(grown - before @ (before.T @ grown))[0]
+            basis[:, end : end + wide] = grown
         image = unit.matvec(basis.T).T
         projected = basis.T @ image
         values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
