@@ -20,6 +20,7 @@ from hofit.curvature.arrowhead import Arrowhead
 from hofit.curvature.block_diagonal import BlockDiagonal, Blocks
 from hofit.curvature.dense import Dense
 from hofit.curvature.diagonal import Diagonal
+from hofit.curvature.matrix_free import MatrixFree, NotAffordable
 from hofit.curvature.operator import Operator, inertia
 
 Array = NDArray[np.float64]
@@ -65,6 +66,22 @@ def as_dense(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.in
     return Dense(torch.tensor(matrix, dtype=dtype))
 
 
+def as_products(
+    matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype
+) -> Operator:
+    whole = torch.tensor(matrix, dtype=dtype)
+    return MatrixFree(lambda vectors: vectors @ whole, len(matrix), whole)
+
+
+def as_preconditioned(
+    matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype
+) -> Operator:
+    """Preconditioned by its blocks, the border being one."""
+    whole = torch.tensor(matrix, dtype=dtype)
+    blocks = BlockDiagonal(blocks_of(matrix, [*rows, border[None, :]], dtype))
+    return MatrixFree(lambda vectors: vectors @ whole, len(matrix), whole, blocks, whole.diagonal())
+
+
 MANY = ((5, 1), (4, 2), (6, 3), (3, 7))
 LAYOUTS = {
     "diagonal": Layout(((12, 1),), 0, as_diagonal),
@@ -78,6 +95,9 @@ LAYOUTS = {
     "dense": Layout(None, 9, as_dense),
     "dense of one": Layout(None, 1, as_dense),
     "dense of 300": Layout(None, 300, as_dense),
+    "matrix_free": Layout(None, 14, as_products),
+    "matrix_free of one": Layout(None, 1, as_products),
+    "matrix_free, preconditioned": Layout(MANY, 4, as_preconditioned),
     "arrowhead of 400": Layout(((120, 3),), 40, as_arrowhead),
 }
 KINDS = ("positive definite", "indefinite in a row", "indefinite in the Schur complement", "semidefinite")
@@ -231,7 +251,10 @@ class TestEveryOperator:
         assert close(scaled.diagonal(), by_hand.diagonal(), dtype)
         for one, reference in ((operator, matrix), (scaled, by_hand)):
             largest = np.abs(reference).max()
-            assert abs(one.largest() - largest) <= 1e-5 * largest
+            if operator.structure == "matrix_free":  # a bound is all that products can tell
+                assert largest * (1 - 1e-6) <= one.largest() <= one.norm_bound()
+            else:
+                assert abs(one.largest() - largest) <= 1e-5 * largest
             assert one.norm_bound() >= np.linalg.norm(reference, 2) * (1 - 1e-6)
 
     @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
@@ -331,3 +354,46 @@ def test_iterating_agrees_with_a_decomposition_on_tiny_matrices(
     )
     spectrum = operator_module.lowest_by_inverse_iteration(Dense(torch.tensor(matrix)), min(2, size))
     assert np.allclose(numbers(spectrum.values), np.linalg.eigvalsh(matrix)[:2], atol=1e-10)
+
+
+def spread_products(size: int, lowest: float, preconditioned: bool = False) -> tuple[MatrixFree, Array]:
+    """More unknowns than Lanczos takes steps; the spectrum is ``lowest``, then 1e-2 to 1e2."""
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.normal(size=(size, size)) * 0.05 + np.eye(size))[0]
+    values = np.concatenate([[lowest], np.logspace(-2, 2, size - 1)])
+    matrix = (basis * values) @ basis.T
+    whole = torch.tensor((matrix + matrix.T) / 2)
+    near = Diagonal(whole.diagonal().clamp_min(1e-2)) if preconditioned else None
+    return MatrixFree(lambda vectors: vectors @ whole, size, whole, near), matrix
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_products_alone_solve_where_lanczos_does_not_see_everything(preconditioned: bool) -> None:
+    operator, matrix = spread_products(300, 5e-3, preconditioned)
+    factor = operator.factor()
+    vectors = torch.randn(3, 300)
+    expected = np.linalg.solve(matrix, numbers(vectors).T).T
+    assert factor.positive
+    assert np.allclose(numbers(factor.solve(vectors)), expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+    assert operator.norm_bound() >= np.linalg.norm(matrix, 2) * (1 - 1e-12)
+    assert np.allclose(factor.log_determinant(), np.linalg.slogdet(matrix)[1], rtol=1e-9)
+    assert np.allclose(factor.inverse_diagonal(), np.linalg.inv(matrix).diagonal(), rtol=1e-7)
+    assert np.allclose(operator.diagonal(), matrix.diagonal())
+
+
+@pytest.mark.parametrize("lowest", [-1.0, -0.05])
+def test_products_alone_prove_negative_curvature(lowest: float) -> None:
+    operator, matrix = spread_products(300, lowest)
+    factor = operator.factor()
+    assert not factor.positive and factor.direction is not None
+    direction = numbers(factor.direction)
+    assert abs(np.linalg.norm(direction) - 1) < 1e-9 and direction @ matrix @ direction < 0
+    assert inertia(operator, 1e-8).negative.shape[1] >= 1
+
+
+def test_what_products_alone_cannot_afford_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hofit.curvature.matrix_free.DENSE_LIMIT", 10)
+    factor = make("matrix_free", "positive definite")[0].factor()
+    for ask in (factor.log_determinant, factor.inverse_diagonal):
+        with pytest.raises(NotAffordable, match=r"whole Hessian.*14 unknowns"):
+            ask()
