@@ -227,7 +227,7 @@ class MatrixFreeFactor(Factor):
         return Dense(self._operator.whole()).factor(self._shift).inverse_diagonal()
 
     def _conjugate_gradients(self, right: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, Tensor | None]:
-        """All right sides (k, d) at once → solutions (k, d), and a direction that is not of positive curvature, if met."""
+        """All right sides (k, d) at once → solutions (k, d), and a direction that proves indefiniteness, if met."""
         x, r = torch.zeros_like(right), right.clone()
         target = tolerance * right.norm(dim=1)
         z = self._precondition(r)

@@ -20,6 +20,7 @@ from ..patterns import near_misses
 from .base import Optimizer, OptimizerSpec, OptionSpec
 from .foreign import as_optimizer
 from .newton import Newton
+from .newton_cg import PRECONDITIONERS, NewtonCG
 from .torch_part import TorchOptimizer
 from .trust_region import TrustRegion
 
@@ -93,6 +94,15 @@ def registry(of_model: Mapping[str, Any] | None = None) -> dict[str, OptimizerSp
             OptionSpec("initial_radius", None, "a positive number; found from the first step when left out"),
         ),
         lambda options: TrustRegion(**options),
+    )
+    specs["newton_cg"] = OptimizerSpec(
+        "newton_cg",
+        "Newton steps by conjugate gradients inside a trust region: products with the Hessian only",
+        (
+            OptionSpec("preconditioner", "auto", f"blocks of the rows of plates: {', '.join(PRECONDITIONERS)}"),
+            OptionSpec("initial_radius", None, "a positive number; found from the first step when left out"),
+        ),
+        lambda options: NewtonCG(**options),
     )
     for name, constructor in (of_model or {}).items():
         if name in specs:

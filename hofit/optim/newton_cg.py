@@ -1,0 +1,201 @@
+"""Newton steps by truncated conjugate gradients inside a trust region: for many parameters that all interact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..curvature.block_diagonal import BlockDiagonal, Blocks
+from ..curvature.dense import flatten, flatten_batched, unflatten
+from ..curvature.operator import Factor
+from ..curvature.rows import RowGroup, hessian_blocks, rows_from_plates
+from ..curvature.steihaug import TruncatedStep, truncated_step
+from ..errors import OptionError
+from ..point import PartReport, Point
+from .base import Optimizer, Proposal, State
+from .judging import Judge
+
+PRECONDITIONERS = ("auto", "none", "rows")
+
+ROW_LIMIT = 16
+"""Row lengths up to which ``auto`` pays a product for each column of the rows' blocks: one batched pass."""
+
+REFRESH = 5
+"""Accepted steps after which the preconditioner is made anew."""
+
+PRODUCTS = 500
+"""Products of one step at most, and at most twice the number of unknowns."""
+
+FLOOR = 1e-6
+"""The least eigenvalue of a block of the preconditioner, relative to its largest."""
+
+
+class NewtonCG(Optimizer):
+    """Newton's method with products only: truncated conjugate gradients inside a trust region.
+
+    The step goes down m(p) = gᵀp + ½ pᵀHp inside ‖p‖_M ≤ Δ until the residual is below min(½, √‖g‖)·‖g‖, a direction
+    of negative curvature leads to the boundary, or the boundary is met. M is the block diagonal of |H| that the plates
+    give: a row for each index of a plate, a row for each parameter outside of plates. So Δ is in the loss's own units
+    (½Δ² is about what a full step may gain) wherever M is known; without a preconditioner it is in the parameters'.
+    M is renewed every REFRESH accepted steps. The first Δ is the length of the first step.
+
+    A step is accepted when the loss falls by at least a ten thousandth of what the model predicted.
+
+    From plain Pyro code, which hands over a bare loss, no trial point can be evaluated: ``step(loss, params)`` takes
+    every step, whatever it does to the loss, and there is no preconditioner.
+
+    Args:
+        preconditioner: ``rows``: the blocks of all rows; ``auto``: of rows up to ROW_LIMIT numbers, and of longer ones
+            a multiple of the identity; ``none``.
+        initial_radius: Δ at the start, or None.
+    Shapes: p, g (d,); blocks (R, L, L).
+    Cost: one Hessian-vector product an inner iteration; L products a group of rows when M is renewed.
+    Raises: OptionError.
+    Source: Steihaug (1983); Nocedal & Wright (2006), Alg. 7.2 and 4.1; Conn, Gould & Toint (2000), section 7.5.
+    """
+
+    name = "newton_cg"
+    second_order = True
+    judges = True
+
+    def __init__(self, preconditioner: str = "auto", initial_radius: float | None = None) -> None:
+        if preconditioner not in PRECONDITIONERS:
+            raise OptionError(f"preconditioner must be one of {', '.join(PRECONDITIONERS)}, not {preconditioner!r}")
+        if initial_radius is not None and not initial_radius > 0:
+            raise OptionError(f"initial_radius must be a positive number, not {initial_radius!r}")
+        self.preconditioner = preconditioner
+        self.judge = Judge()
+        self._radius = initial_radius
+        self._blocks: list[Tensor] | None = None
+        self._factor: Factor | None = None
+        self._steps = 0
+        self._due = True
+        self._accepted: bool | None = None
+
+    def propose(self, point: Point) -> Proposal:
+        names = self.__dict__.get("names") or list(point.params)
+        gradient = flatten(point.gradient(differentiable=True), names)
+        if self._due:
+            self._renew(point, names)
+        elif self._factor is None and self._blocks is not None:
+            self._factor = _factored(_groups(point, names, self.preconditioner), self._blocks, point, names)
+        factor = self._factor
+
+        def product(vector: Tensor) -> Tensor:
+            return flatten_batched(point.hvp(unflatten(vector[None], point.params, names)), names)[0]
+
+        solution = truncated_step(
+            product,
+            gradient,
+            float("inf") if self._radius is None else self._radius,
+            (lambda v: v) if factor is None else factor.solve,
+            lambda norm: _forcing(norm, point),
+            min(PRODUCTS, max(2 * gradient.numel(), 2)),
+        )
+        if self._radius is None and solution.length > 0:
+            self._radius = solution.length
+        step = unflatten(solution.step, point.params, names)
+        params = {name: point.params[name] + step[name] for name in names}
+        return Proposal(params, solution.predicted, details=(point, solution))
+
+    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+        point, solution = proposal.details
+        assert isinstance(solution, TruncatedStep)
+        ratio = self.judge.ratio(point, candidate, proposal, others)
+        if ratio < 0.25:
+            self._radius = 0.25 * solution.length if solution.length > 0 else self._radius
+        elif ratio > 0.75 and solution.on_boundary and self._radius is not None:
+            self._radius = max(self._radius, 2.0 * solution.length)
+        self._accepted = self.judge.accepts(ratio)
+        if self._accepted:
+            self._steps += 1
+            self._due = self._steps % REFRESH == 0
+        return self._accepted
+
+    def exhausted(self) -> bool:
+        """Whether rounding refuses every step there is."""
+        return self.judge.exhausted
+
+    def reports(self) -> list[PartReport]:
+        return [PartReport(self.name, self._radius, self._accepted)]
+
+    def state_dict(self) -> State:
+        state: State = {"judge": self.judge.state_dict(), "steps": self._steps, "due": self._due}
+        if self._radius is not None:
+            state["radius"] = self._radius
+        if self._blocks is not None:
+            state["blocks"] = list(self._blocks)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.judge.load_state_dict(state["judge"])
+        self._steps, self._due = int(state["steps"]), bool(state["due"])
+        self._radius, self._blocks, self._factor = state.get("radius"), state.get("blocks"), None
+
+    def _renew(self, point: Point, names: Sequence[str]) -> None:
+        """Make the preconditioner of the Hessian at this point."""
+        self._due, self._factor, self._blocks = False, None, None
+        groups = _groups(point, names, self.preconditioner)
+        if not groups:
+            return
+        blocks = []
+        for group, whole in groups:
+            like = point.params[group.names[0]]
+            found = hessian_blocks(group, point.hvp, like) if whole else _mean_square(group, point, like)
+            blocks.append(_positive(found.detach()))
+        self._blocks = blocks
+        self._factor = _factored(groups, blocks, point, names)
+
+
+def _forcing(norm: float, point: Point) -> float:
+    """How small a residual must be, relative to ‖g‖: tighter where rounding leaves few steps to be judged."""
+    rounding = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
+    return min(0.5 if norm * norm > rounding else 1e-2, sqrt(norm))
+
+
+def _groups(point: Point, names: Sequence[str], preconditioner: str) -> list[tuple[RowGroup, bool]]:
+    """The groups of rows, and whether their whole blocks are wanted; none where there is nothing to precondition by."""
+    if preconditioner == "none" or not point.sites:
+        return []
+    groups = [group for group in rows_from_plates(names, point.sites) if group.rows * group.length]
+    wanted = [(group, preconditioner == "rows" or group.length <= ROW_LIMIT) for group in groups]
+    return wanted if any(whole for _, whole in wanted) else []
+
+
+def _mean_square(group: RowGroup, point: Point, like: Tensor) -> Tensor:
+    """The root mean square of a probe's product, for every number alike. Shape (rows · length, 1, 1)."""
+    generator = torch.Generator().manual_seed(23)
+    signs = 2 * torch.randint(0, 2, (1, group.rows, group.length), generator=generator) - 1
+    image = group.to_rows(point.hvp(group.from_rows(signs.to(like), batch=1)), batch=1)
+    size = image.detach().square().mean().sqrt()
+    return size.expand(group.rows * group.length, 1, 1)
+
+
+def _positive(blocks: Tensor) -> Tensor:
+    """The blocks with the sizes of their eigenvalues, none far below the largest. Shape (R, L, L)."""
+    unit = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+    finite = torch.isfinite(blocks).all(-1).all(-1)[:, None, None]
+    values, vectors = torch.linalg.eigh(torch.where(finite, blocks, unit))
+    sizes = values.abs()
+    top = sizes.amax(-1, keepdim=True)
+    top = torch.where(top > 0, top, top.max().clamp_min(0.0) + (top.max() == 0))
+    floor = max(FLOOR, 100 * torch.finfo(blocks.dtype).eps)
+    positive: Tensor = (vectors * torch.maximum(sizes, floor * top)[:, None, :]) @ vectors.mT
+    return positive
+
+
+def _factored(
+    groups: Sequence[tuple[RowGroup, bool]], blocks: Sequence[Tensor], point: Point, names: Sequence[str]
+) -> Factor | None:
+    places = torch.arange(sum(point.params[name].numel() for name in names))
+    numbered = unflatten(places, point.params, names)
+    rows = []
+    for (group, whole), matrices in zip(groups, blocks, strict=True):
+        index = group.to_rows({name: numbered[name] for name in group.names})
+        rows.append(Blocks(index if whole else index.reshape(-1, 1), (matrices + matrices.mT) / 2))
+    factor = BlockDiagonal(rows).factor()
+    return factor if factor.positive else None
