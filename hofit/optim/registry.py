@@ -19,6 +19,7 @@ from ..errors import OptionError
 from ..patterns import near_misses
 from .base import Optimizer, OptimizerSpec, OptionSpec
 from .foreign import as_optimizer
+from .lbfgs import LBFGS
 from .newton import Newton
 from .newton_cg import PRECONDITIONERS, NewtonCG
 from .torch_part import TorchOptimizer
@@ -94,6 +95,12 @@ def registry(of_model: Mapping[str, Any] | None = None) -> dict[str, OptimizerSp
             OptionSpec("initial_radius", None, "a positive number; found from the first step when left out"),
         ),
         lambda options: TrustRegion(**options),
+    )
+    specs["lbfgs"] = OptimizerSpec(
+        "lbfgs",
+        "torch.optim.LBFGS with its strong-Wolfe line search, made safe against losses that are not finite",
+        (OptionSpec("history_size", 20, "pairs of steps and gradients that are remembered"),),
+        lambda options: LBFGS(**options),
     )
     specs["newton_cg"] = OptimizerSpec(
         "newton_cg",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,7 @@ def alone(name: str) -> list[dict[str, Any]]:
     return [{"params": "*", **entry(name)}]
 
 
-JUDGING = ["newton_cg", "trust_region"]
+JUDGING = ["lbfgs", "newton_cg", "trust_region"]
 NAMES = [*GRADIENT_OPTIMIZERS, "newton", *JUDGING, "mine", "theirs"]
 MIXES: dict[str, dict[str, Any]] = {
     **{name: {"optimizers": alone(name)} for name in NAMES},
@@ -110,6 +112,22 @@ MIXES: dict[str, dict[str, Any]] = {
     "newton and adam, alternating": {
         "optimizers": [{"params": "b", **entry("newton")}, {"params": "w", **entry("adam")}],
         "order": "alternating",
+    },
+    **{
+        f"{name} beside adam, {order}": {
+            "optimizers": [{"params": "b", **entry(name)}, {"params": "w", **entry("adam")}],
+            "order": order,
+        }
+        for name in JUDGING
+        for order in ("simultaneous", "alternating")
+    },
+    **{
+        f"{one} and {other}, {order}": {
+            "optimizers": [{"params": "w", **entry(one)}, {"params": "b", **entry(other)}],
+            "order": order,
+        }
+        for one, other in (("lbfgs", "newton_cg"), ("trust_region", "lbfgs"))
+        for order in ("simultaneous", "alternating")
     },
     "mine and newton": {"optimizers": [{"params": "w", **entry("mine")}, {"params": "b", **entry("newton")}]},
 }
@@ -192,6 +210,40 @@ def progress(run: Path) -> list[list[str]]:
     """The rows of progress.csv without their seconds."""
     rows = [line.split(",") for line in (run / "progress.csv").read_text().splitlines()]
     return [row[:5] + row[6:] for row in rows]
+
+
+@pytest.mark.parametrize("order", ["simultaneous", "alternating"])
+@pytest.mark.parametrize("parts", [*((one, other) for one in JUDGING for other in JUDGING)])
+def test_two_judging_parts_end_at_the_minimum_and_never_rise(
+    parts: tuple[str, str], order: str, model_file: Path, tmp_path: Path
+) -> None:
+    rows = [{"params": "w", **entry(parts[0])}, {"params": "b", **entry(parts[1])}]
+    joint = {"optimizers": [{"params": "*", "optimizer": "newton"}], "order": "alternating"}
+    minimum = hofit.fit(model_file, {**joint, "init": {"strategy": "zero"}}, target=TARGET)
+    config = {"optimizers": rows, "order": order, "init": {"strategy": "zero"}}
+    result = hofit.fit(model_file, config, run_dir=tmp_path / "run", target=TARGET)
+    losses = losses_of(tmp_path / "run")
+    assert all(after <= before + 1e-13 * abs(before) for before, after in pairwise(losses))
+    assert result.converged and result.loss == pytest.approx(minimum.loss, abs=1e-9)
+    assert all(torch.allclose(result.values[key], minimum.values[key], atol=1e-4) for key in minimum.values)
+
+
+@pytest.mark.parametrize("order", ["simultaneous", "alternating"])
+@pytest.mark.parametrize("name", JUDGING)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_judging_part_beside_adam_ends_at_the_minimum(name: str, first: bool, order: str, model_file: Path) -> None:
+    rows = [{"params": "b", **entry(name)}, {"params": "w", **entry("adam")}]
+    config = {"optimizers": rows if first else rows[::-1], "order": order, "init": {"strategy": "zero"}}
+    stop = {"max_iterations": 3000, "gradient": 1e-6, "relative_loss": 0.0, "patience": 10_000}  # adam takes its time
+    result = hofit.fit(model_file, {**config, "stop": stop}, target=TARGET)
+    joint = {"optimizers": [{"params": "*", "optimizer": "newton"}], "order": "alternating"}
+    minimum = hofit.fit(model_file, {**joint, "init": {"strategy": "zero"}}, target=TARGET)
+    assert result.converged and result.loss == pytest.approx(minimum.loss, abs=1e-8)
+
+
+def losses_of(run: Path) -> list[float]:
+    with (run / "progress.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 # The density is NaN as soon as any weight has moved by 0.03.
