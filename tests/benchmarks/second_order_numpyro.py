@@ -225,6 +225,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
     start_mb = peak_mb()
     recorder.begin()
+    cpu_before = time.process_time()
     if name == "adam":
         state, end, iterations = run_adam(asked, update, state, data, recorder)
     else:
@@ -233,11 +234,12 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
         end, iterations = "own rule", len(recorder.rows)
         if recorder.rows[-1][2] <= asked["gradient"]:
             end = "gradient"
-    total, peak = recorder.seconds(), peak_mb()
+    total, cpu, peak = recorder.seconds(), time.process_time() - cpu_before, peak_mb()
     loss, norm = loss_and_gradient(svi.optim.get_params(state.optim_state))
     return {
         "trajectory": recorder.rows,
         "total": total,
+        "cpu": cpu,
         "end": end,
         "iterations": iterations,
         "loss": float(loss),

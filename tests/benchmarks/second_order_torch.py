@@ -462,16 +462,17 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     objective = Objective(job.model, job.arguments, job.fixed)
     start_loss, _ = objective.loss_and_gradient(objective.start)
     start_mb = peak_mb()
-    recorder = Recorder(job.limit)
+    recorder, cpu_before = Recorder(job.limit), time.process_time()
     try:
         ended = run(job, objective, recorder)
     except Skipped as skipped:
         return {"skipped": str(skipped)}
-    total, peak = recorder.seconds(), peak_mb()
+    total, cpu, peak = recorder.seconds(), time.process_time() - cpu_before, peak_mb()
     loss, gradient = objective.loss_and_gradient(ended.x)
     return {
         "trajectory": recorder.rows,
         "total": total,
+        "cpu": cpu,
         "end": ended.end,
         "iterations": ended.iterations,
         "loss": loss.item(),
