@@ -282,9 +282,11 @@ def _split(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         return NotImplemented
     count = len(func(tensor.detach(), *rest, **kwargs))
     arguments = (*rest, *sorted(kwargs.items()))
-    return tuple(
-        lift._moved(tensor, name, lambda t, k=k: func(t, *rest, **kwargs)[k], (k, *arguments)) for k in range(count)
-    )
+
+    def part(k: int) -> Tensor:
+        return lift._moved(tensor, name, lambda t: func(t, *rest, **kwargs)[k], (k, *arguments))
+
+    return tuple(part(k) for k in range(count))
 
 
 def _iterate(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:

@@ -270,7 +270,8 @@ class _Signs:
         if not factor.positive:
             return torch.full_like(gradient, torch.nan)
         along = -factor.solve(scaled)
-        return self.scale * (along - self._null @ (self._null.T @ along))
+        deflated: Tensor = self.scale * (along - self._null @ (self._null.T @ along))
+        return deflated
 
 
 def _confirm(
