@@ -83,6 +83,15 @@ class PointSource(Protocol):
     def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
         """The loss at ``point`` as a function of the leaves of ``names`` alone, computed inside ``watching``."""
 
+    def information(self, point: Point) -> Point:
+        """A point whose loss has, there, the expected information as its Hessian (the priors' own besides)."""
+
+    def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
+        """What the sites inside all of these plates add to the loss at ``params``, an index of the plates each.
+
+        Shape (size of the first plate, …); inf () where the loss cannot be computed; None where no site stands there.
+        """
+
     def is_current(self, point: Point) -> bool:
         """Whether the leaves still hold what ``point`` was traced at."""
 

@@ -149,7 +149,7 @@ class Lift(TorchFunctionMode):
                 return func(*args, **kwargs)
         if name in _VALUES_ONLY or not self._tracks(args, kwargs):
             return func(*args, **kwargs)
-        if name.endswith("_") and not name.endswith("__") or name in ("__setitem__", "__set__", "__iadd__"):
+        if (name.endswith("_") and not name.endswith("__")) or name in ("__setitem__", "__set__", "__iadd__"):
             if name in ("requires_grad_", "retain_grad_"):
                 return args[0]
             if not self._is_opaque(args[0]) or id(args[0]) in self._cuts:
@@ -238,7 +238,7 @@ class Lift(TorchFunctionMode):
         assert affine is not None
         with torch.no_grad():
             value = move(tensor.detach())
-            if value is tensor or value.shape == affine.shape and label in _IDENTITY_MOVES:
+            if value is tensor or (value.shape == affine.shape and label in _IDENTITY_MOVES):
                 return tensor
             terms: list[Term] = []
             for term in affine.terms:
@@ -264,8 +264,8 @@ def _move(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         return NotImplemented
     if lift._is_opaque(tensor):
         if (
-            name in _GATHERS
-            and (name != "__getitem__" or _holds_tensor(rest))
+            (name in _GATHERS
+            and (name != "__getitem__" or _holds_tensor(rest)))
             or _grows(func, tensor, rest, kwargs, name)
         ):
             tensor = lift._cut(tensor)
@@ -423,7 +423,7 @@ def _sum(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
 def _matmul(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     """A constant matrix times a vector of parameters, or rows of parameters times a constant vector."""
     left, right = args[0], args[1]
-    if len(args) != 2 or kwargs or lift._tracked(left) and lift._tracked(right):
+    if len(args) != 2 or kwargs or (lift._tracked(left) and lift._tracked(right)):
         return NotImplemented
     if name == "__rmatmul__":
         left, right = right, left
@@ -499,7 +499,7 @@ def _grows(func: Any, tensor: Tensor, rest: Sequence[Any], kwargs: Mapping[str, 
 
 
 def _holds_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or isinstance(value, (list, tuple)) and any(_holds_tensor(one) for one in value)
+    return isinstance(value, Tensor) or (isinstance(value, (list, tuple)) and any(_holds_tensor(one) for one in value))
 
 
 def _is_identity(index: Tensor, size: int) -> bool:

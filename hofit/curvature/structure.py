@@ -239,7 +239,7 @@ class Curvature:
             rest = [other for other in given if other is not one]
             layout = arranged(size, [one], rest)
             cost = len(layout.border) + one.index.shape[1]
-            if cost <= PROBES_LIMIT and cost < size or self.structure == "arrowhead":
+            if (cost <= PROBES_LIMIT and cost < size) or self.structure == "arrowhead":
                 found.append(layout)
         return found if self.structure == "arrowhead" else found + dense
 

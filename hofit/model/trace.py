@@ -8,7 +8,7 @@ replaced: a `pyro.module`'s weights are the module's own tensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ from pyro.params.param_store import normalize_param_name
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions import biject_to, constraints, kl_divergence, transform_to
 from torch.distributions.transforms import IndependentTransform, Transform, identity_transform
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
@@ -168,6 +168,34 @@ class Program:
             trace = _Evaluation(self, jacobian)
             self._run(trace)
             return trace.log_density()
+
+    def observed_distributions(self, full: bool = False) -> dict[str, Any]:
+        """The distribution of each observed site at the leaves, as constants."""
+        with torch.no_grad(), full_plates() if full else nullcontext():
+            trace = _Evaluation(self, False)
+            self._run(trace)
+            return {message["name"]: message["fn"] for message in trace.samples if _has_density(message)}
+
+    def expected_log_density(self, reference: Mapping[str, Any], jacobian: bool = False, full: bool = False) -> Tensor:
+        """``log_density`` with each observed site's part replaced by its expectation under ``reference``; shape ().
+
+        Up to a constant that is −KL(reference ‖ distribution), whose Hessian where the two are equal is minus the
+        Fisher information. Sites without a known divergence keep their log density.
+        """
+        with full_plates() if full else nullcontext():
+            trace = _Expected(self, jacobian, reference)
+            self._run(trace)
+            return trace.log_density()
+
+    def log_densities_by_row(self, plates: Sequence[str], jacobian: bool = False, full: bool = False) -> Tensor | None:
+        """What the sites inside these plates add to the log density, a row of them each.
+
+        Shape (size of the first plate, of the second, …); None where no site stands in all of them.
+        """
+        with torch.no_grad(), full_plates() if full else nullcontext():
+            trace = _Evaluation(self, jacobian)
+            self._run(trace)
+            return trace.by_row(plates)
 
     def site_log_densities(self, full: bool = False) -> dict[str, float]:
         """The log density of each sample site at the leaves, for a diagnosis."""
@@ -437,6 +465,7 @@ class _Evaluation(_SiteMessenger):
         self.parameters_seen: set[str] = set()
         self.latents_seen = 0
         self.log_jacobian: list[Tensor] = []
+        self.jacobian_of: dict[str, Tensor] = {}
 
     def _process_message(self, msg: Any) -> None:  # Pyro's own looks the method up by name, at every site
         if msg["type"] == "sample":
@@ -476,8 +505,9 @@ class _Evaluation(_SiteMessenger):
                     raise ModelError(
                         f"map_unconstrained: the transform of {msg['name']!r} ({describe(support)}) is no bijection"
                     )
-                log_det = transform.log_abs_det_jacobian(leaf, value).sum()
-                self.log_jacobian.append(log_det * (leaf_scale(latent.leaf, leaf)))
+                log_det = transform.log_abs_det_jacobian(leaf, value)
+                self.jacobian_of[msg["name"]] = log_det
+                self.log_jacobian.append(log_det.sum() * (leaf_scale(latent.leaf, leaf)))
         if value.shape != fn.batch_shape + fn.event_shape:
             raise TraceChanged(
                 f"the latent {msg['name']!r} changed its shape from {tuple(value.shape)} to "
@@ -521,6 +551,26 @@ class _Evaluation(_SiteMessenger):
                 "(pyro.clear_param_store() inside the model?)"
             )
 
+    def by_row(self, plates: Sequence[str]) -> Tensor | None:
+        """The sum over the sites inside all of ``plates``, by their indices, in the order of ``plates``."""
+        self._check_complete()
+        total: Tensor | None = None
+        for message in self.samples:
+            frames = {frame.name: frame for frame in message["cond_indep_stack"] if frame.dim is not None}
+            if not all(name in frames for name in plates):
+                continue
+            log_prob = self.scaled_log_density(message)
+            if message["name"] in self.jacobian_of:
+                log_prob = log_prob + self.jacobian_of[message["name"]]
+            depth = max(-frame.dim for frame in frames.values())
+            whole = log_prob.expand(torch.broadcast_shapes(log_prob.shape, (1,) * depth))
+            sizes = [frames[name].size for name in plates]
+            dims = [frames[name].dim % whole.dim() for name in plates]
+            others = [d for d in range(whole.dim()) if d not in dims]
+            part = whole.permute(*dims, *others).reshape(*(whole.shape[d] for d in dims), -1).sum(-1).expand(sizes)
+            total = part if total is None else total + part
+        return total
+
     def log_density(self) -> Tensor:
         self._check_complete()
         total: Tensor | None = None
@@ -534,10 +584,19 @@ class _Evaluation(_SiteMessenger):
         return total
 
     def site_log_density(self, message: Any) -> Tensor:
+        log_prob = self.scaled_log_density(message)
+        total: Tensor = log_prob.sum() if log_prob.dim() else log_prob
+        return total
+
+    def unscaled_log_density(self, message: Any) -> Tensor:
+        """Shape: the batch shape of the site."""
+        log_prob: Tensor = message["fn"].log_prob(message["value"], *message["args"], **message["kwargs"])
+        return log_prob
+
+    def scaled_log_density(self, message: Any) -> Tensor:
         self.current = message["name"]
-        fn = message["fn"]
         try:
-            log_prob = fn.log_prob(message["value"], *message["args"], **message["kwargs"])
+            log_prob = self.unscaled_log_density(message)
         except LinAlgError as error:
             raise InfeasibleError(f"at site {self.current!r}: {_first_line(error)}") from error
         except ValueError as error:
@@ -549,8 +608,7 @@ class _Evaluation(_SiteMessenger):
         scale = message["scale"]
         if message["mask"] is not None or not (type(scale) is float and scale == 1.0):
             log_prob = scale_and_mask(log_prob, scale, message["mask"])
-        total: Tensor = log_prob.sum() if log_prob.dim() else log_prob
-        return total
+        return log_prob
 
     def _check_complete(self) -> None:
         program = self.program
@@ -565,6 +623,25 @@ class _Evaluation(_SiteMessenger):
                 f"the model had {program.sample_count} sample sites at its first trace and has {len(self.samples)} "
                 "now: observed sites must stay the same too"
             )
+
+
+class _Expected(_Evaluation):
+    """An evaluation in which observed sites give minus their divergence from a reference."""
+
+    def __init__(self, program: Program, jacobian: bool, reference: Mapping[str, Any]) -> None:
+        super().__init__(program, jacobian)
+        self.reference = reference
+
+    def unscaled_log_density(self, message: Any) -> Tensor:
+        reference = self.reference.get(message["name"])
+        if reference is not None:
+            with suppress(NotImplementedError):
+                return -kl_divergence(reference, message["fn"])
+        return super().unscaled_log_density(message)
+
+
+def _has_density(message: Any) -> bool:
+    return bool(message["is_observed"]) and not isinstance(message["fn"], (Unit, Delta))
 
 
 def _what_changed(before: list[str], after: list[str]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
 from ..model.trace import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site
+from .information import InformationObjective
 
 TYPES = ("map", "map_unconstrained")
 
@@ -62,21 +63,43 @@ class DensityObjective:
 
     def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
         self.evaluations.loss += 1
+        with self.written(point, names), watching:
+            return self._loss(full=point.full)
+
+    def information(self, point: Point) -> Point:
+        return InformationObjective(self, point).at(point.params)
+
+    def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
+        self.evaluations.loss += 1
+        self._write(params)
+        self._current = None
+        try:
+            found = self.program.log_densities_by_row(plates, self.type == "map_unconstrained")
+        except InfeasibleError:
+            return torch.full((), float("inf"))
+        return None if found is None else -found
+
+    @contextmanager
+    def written(self, point: Point, names: Sequence[str] | None = None) -> Iterator[None]:
+        """Inside, the leaves hold the point; those that are not in ``names`` are constants."""
         if self._current is not point:
             self._write(point.params)
             self._current = None
-        others = [leaf for name, leaf in self._leaves.items() if name not in names]
+        others = [leaf for name, leaf in self._leaves.items() if names is not None and name not in names]
         for leaf in others:
             leaf.requires_grad_(False)
         try:
-            with watching:
-                return self._loss(full=point.full)
+            yield
         finally:
             for leaf in others:
                 leaf.requires_grad_(True)
 
     def is_current(self, point: Point) -> bool:
         return self._current is point
+
+    def make_current(self, point: Point) -> None:
+        """Say that ``point``'s loss was computed from what the leaves hold."""
+        self._current = point
 
     def invalidate(self) -> None:
         """Say that someone has written the leaves: every point must trace again."""

@@ -19,6 +19,7 @@ from ..errors import OptionError
 from ..patterns import near_misses
 from .base import Optimizer, OptimizerSpec, OptionSpec
 from .foreign import as_optimizer
+from .gauss_newton import GaussNewton
 from .lbfgs import LBFGS
 from .newton import Newton
 from .newton_cg import PRECONDITIONERS, NewtonCG
@@ -110,6 +111,12 @@ def registry(of_model: Mapping[str, Any] | None = None) -> dict[str, OptimizerSp
             OptionSpec("initial_radius", None, "a positive number; found from the first step when left out"),
         ),
         lambda options: NewtonCG(**options),
+    )
+    specs["gauss_newton"] = OptimizerSpec(
+        "gauss_newton",
+        "Gauss–Newton steps (Levenberg–Marquardt), or the expected information, inside a trust region",
+        specs["trust_region"].options,
+        lambda options: GaussNewton(**options),
     )
     for name, constructor in (of_model or {}).items():
         if name in specs:

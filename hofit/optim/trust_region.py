@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..curvature.dense import flatten, unflatten
+from ..curvature.operator import Operator
 from ..curvature.structure import Curvature
 from ..curvature.trust import TrustStep, trust_region_step
 from ..errors import OptionError
@@ -63,7 +64,7 @@ class TrustRegion(Optimizer):
         names = self.__dict__.get("names") or list(point.params)
         gradient = flatten(point.gradient(), names)
         if self._at is not point:
-            self._operator = self.curvature.at(point, names)
+            self._operator = self._hessian(point, names)
             self._at = point
             diagonal = self._operator.diagonal().abs()
             if not bool(torch.isfinite(diagonal).all()):
@@ -115,6 +116,9 @@ class TrustRegion(Optimizer):
         self.judge.load_state_dict(state["judge"])
         self._radius, self._scale = state.get("radius"), state.get("scale")
         self._at = None
+
+    def _hessian(self, point: Point, names: Sequence[str]) -> Operator:
+        return self.curvature.at(point, names)
 
     def _first_radius(self, operator: Any, gradient: Tensor) -> float:
         factor = operator.factor()

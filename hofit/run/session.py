@@ -35,6 +35,7 @@ from ..patterns import assign, matches, near_misses, speaking_pattern
 from ..point import Params
 from .checkpoint import Provenance
 from .codec import encode
+from .memory import keep_large_temporaries
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Request:
 @contextmanager
 def environment(config: Config) -> Iterator[None]:
     """The run's dtype, device and seed; a parameter store of its own. All is put back on leaving."""
+    keep_large_temporaries()
     dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
     flags = (torch.distributions.Distribution._validate_args, pyro.poutine.is_validation_enabled())
     with random_state_kept(), pyro.get_param_store().scope(), pyro.validation_enabled(flags[1]):
