@@ -1,9 +1,9 @@
 """The expected information of a density, as an objective of its own around a point.
 
 At θ₀ the function Σ KL(p(y | θ₀) ‖ p(y | θ)) − log p(latents) has the Hessian JᵀFJ + the prior's: F is the Fisher
-information of each observed distribution in its own parameters and J their derivative. For a Gaussian likelihood that is
-Gauss and Newton's matrix; for an exponential family the expected information. Its other values mean nothing: this is
-for curvature alone.
+information of each observed distribution in its own parameters and J their derivative. For a Gaussian likelihood that
+is Gauss and Newton's matrix; for an exponential family the expected information. Its other values mean nothing: this
+is for curvature alone.
 """
 
 from __future__ import annotations
