@@ -263,10 +263,8 @@ def _move(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if lift._tracks(rest, kwargs):
         return NotImplemented
     if lift._is_opaque(tensor):
-        if (
-            (name in _GATHERS
-            and (name != "__getitem__" or _holds_tensor(rest)))
-            or _grows(func, tensor, rest, kwargs, name)
+        if (name in _GATHERS and (name != "__getitem__" or _holds_tensor(rest))) or _grows(
+            func, tensor, rest, kwargs, name
         ):
             tensor = lift._cut(tensor)
         else:

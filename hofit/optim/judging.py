@@ -14,6 +14,9 @@ from .base import Proposal, State
 ACCEPT = 1e-4
 """The least ratio of an accepted step (Nocedal & Wright, algorithm 4.1: η in [0, ¼))."""
 
+POOR, GOOD, CUT = 0.25, 0.75, 0.25
+"""Below POOR the radius becomes CUT times the step, above GOOD a step on the boundary doubles it (the same)."""
+
 ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
 

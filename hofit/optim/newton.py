@@ -16,11 +16,12 @@ from ..curvature.rows import (
     rows_from_plates,
     rows_interact,
 )
-from ..curvature.subproblem import solve_rows
+from ..curvature.subproblem import RowSteps, solve_rows
 from ..errors import OptionError
 from ..patterns import matches, speaking_pattern
 from ..point import Params, PartReport, Point
 from .base import Optimizer, Proposal, State
+from .judging import ACCEPT, CUT, GOOD, POOR, ROUNDING, Judge
 
 DENSE_LIMIT = 1000
 """Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""
@@ -31,7 +32,7 @@ class RowsInteract(Exception):
 
 
 class Newton(Optimizer):
-    """Newton steps on independent rows, each inside a fixed trust radius.
+    """Newton steps on independent rows, each inside a trust radius.
 
     Row n moves to the minimiser of m(p) = gᵀp + ½ pᵀHp subject to ‖p‖₂ ≤ Δ; H is the exact Hessian block of the row.
     With an infinite Δ a positive definite row takes its full Newton step; where it is not positive definite, directions
@@ -40,28 +41,40 @@ class Newton(Optimizer):
     the other parameters are held: a random Hessian-vector probe checks it at steps 1, 2, 4, 8, …; rows that do
     interact are joined into one, and this is said.
 
+    Δ is fixed, as in Pyro, unless ``adaptive``: then every row has its own, and moves only if its own part of the loss
+    falls. That part is what the sites inside the row's plates add; where a step shows that rows act on other sites too
+    (an index into the rows, ``b[group]``), the whole loss judges all rows of the group together. What the groups have
+    found one by one is judged once more together.
+
     From plain Pyro code it is used as ``pyro.optim.multi.Newton``: a parameter's rows are then its last dimension, a
     scalar is one row of one, ``get_step`` is differentiable, and ``covariance`` holds H⁻¹ of the last step.
 
     Args:
         trust_radii: Δ in unconstrained units, positive: one number, or name or pattern → number; default infinite.
-            A joined row takes the smallest of its members'.
+            A joined row takes the smallest of its members'. With ``adaptive`` it is where Δ starts.
+        adaptive: whether Δ follows the ratio of actual to predicted reduction, row by row.
     Shapes: x, g (N, D); H and covariance (N, D, D); Δ (N,).
-    Cost: D Hessian-vector products and one batched D × D factorisation.
+    Cost: D Hessian-vector products and one batched D × D factorisation; adaptive, up to three traces a group besides.
     Ends with: model_error if more than DENSE_LIMIT numbers interact.
     Raises: OptionError for a radius that is not positive.
-    Source: Nocedal & Wright (2006), Alg. 4.3 and section 3.4; Moré & Sorensen (1983).
+    Source: Nocedal & Wright (2006), Alg. 4.1, 4.3 and section 3.4; Moré & Sorensen (1983).
     """
 
     name = "newton"
     second_order = True
 
-    def __init__(self, trust_radii: Mapping[str, float] | float | None = None) -> None:
+    def __init__(self, trust_radii: Mapping[str, float] | float | None = None, adaptive: bool = False) -> None:
         radii = {} if trust_radii is None else trust_radii
         self.trust_radii: dict[str, float] = dict(radii) if isinstance(radii, Mapping) else {"*": float(radii)}
         for pattern, radius in self.trust_radii.items():
             if isinstance(radius, bool) or not isinstance(radius, (int, float)) or not radius > 0:
                 raise OptionError(f"trust_radius of {pattern!r} must be a positive number, not {radius!r}")
+        if not isinstance(adaptive, bool):
+            raise OptionError(f"adaptive must be true or false, not {adaptive!r}")
+        self.adaptive = self.judges = adaptive
+        self.judge = Judge()
+        self._radii: dict[str, Tensor] = {}
+        self._accepted: bool | None = None
         self.covariance: Params = {}
         self._joined: set[tuple[str, ...]] = set()
         self._steps = 0
@@ -73,11 +86,36 @@ class Newton(Optimizer):
         self._steps += 1
         params: Params = {}
         predicted = 0.0
+        trial: Point | None = None
+        lengths: dict[str, Tensor] = {}
         for group in groups:
-            updated, reduction = self._step_of_group(group, point.params, gradient, point.hvp)
-            params.update({name: value.detach() for name, value in updated.items()})
+            updated, solution = self._step_of_group(group, point.params, gradient, point.hvp)
+            updated = {name: value.detach() for name, value in updated.items()}
+            if self.adaptive and solution is not None:
+                updated, lengths[_key(group)], reduction, trial = self._judged_rows(point, group, updated, solution)
+            else:
+                reduction = float("nan") if solution is None else float(solution.predicted.sum())
+            params.update(updated)
             predicted += reduction
-        return Proposal(params, predicted)
+        alone = trial if len(groups) == 1 and len(params) == len(point.params) else None
+        return Proposal(params, predicted, alone, (point, lengths))
+
+    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+        if not self.adaptive:
+            return True
+        if proposal.predicted_reduction == 0.0:
+            self._accepted = False  # every row has refused its step and cut its radius already
+            return False
+        point, lengths = proposal.details
+        ratio = self.judge.ratio(point, candidate, proposal, others)
+        self._accepted = self.judge.accepts(ratio)
+        if not self._accepted:
+            for key, length in lengths.items():
+                self._radii[key] = torch.where(length > 0, CUT * length, self._radii[key])
+        return self._accepted
+
+    def exhausted(self) -> bool:
+        return self.adaptive and self.judge.exhausted
 
     def get_step(self, loss: Tensor, params: Params) -> Params:
         """The updated values, differentiable in whatever ``loss`` and ``params`` depend on; Pyro's ``get_step``."""
@@ -94,25 +132,35 @@ class Newton(Optimizer):
         return updated
 
     def reports(self) -> list[PartReport]:
-        radii = set(self.trust_radii.values())
-        return [PartReport(self.name, min(radii) if radii else None)]
+        if self.adaptive:
+            smallest = [float(radii.min()) for radii in self._radii.values() if radii.numel()]
+            return [PartReport(self.name, min(smallest, default=None), self._accepted)]
+        fixed = set(self.trust_radii.values())
+        return [PartReport(self.name, min(fixed) if fixed else None)]
 
     def remarks(self) -> list[str]:
         return [f"rows of {', '.join(names)} interact: newton took them as one row" for names in sorted(self._joined)]
 
     def state_dict(self) -> State:
-        return {"steps": self._steps, "joined": [list(names) for names in sorted(self._joined)]}
+        state: State = {"steps": self._steps, "joined": [list(names) for names in sorted(self._joined)]}
+        if self.adaptive:
+            state |= {"radii": dict(self._radii), "judge": self.judge.state_dict()}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._steps = int(state.get("steps", 0))
         self._joined = {tuple(names) for names in state.get("joined", [])}
+        self._radii = dict(state.get("radii", {}))
+        if "judge" in state:
+            self.judge.load_state_dict(state["judge"])
 
     def _plain_rows(self, params: Params, names: Sequence[str]) -> list[RowGroup]:
         return rows_by_last_dimension({name: params[name] for name in names})
 
     def _step_of_group(
         self, group: RowGroup, params: Params, gradient: Params, product: Product
-    ) -> tuple[Params, float]:
+    ) -> tuple[Params, RowSteps | None]:
+        """The updated values, and how they came about; None where the derivatives are not finite."""
         if group.names in self._joined:
             group = group.as_one_row()
         x = group.to_rows({name: params[name].detach() for name in group.names})
@@ -128,9 +176,9 @@ class Newton(Optimizer):
                 )
             self._joined.add(group.names)
             return self._step_of_group(group, params, gradient, product)
-        radius = torch.full((group.rows,), self._radius(group), dtype=x.dtype, device=x.device)
+        radius = self._radius_of_rows(group, x)
         if not finite:
-            return group.from_rows(torch.full_like(x, torch.nan)), float("nan")
+            return group.from_rows(torch.full_like(x, torch.nan)), None
         with torch.no_grad():
             solution = solve_rows(g.detach(), blocks.detach(), radius)
         curvature = blocks + solution.modification
@@ -140,7 +188,61 @@ class Newton(Optimizer):
             step = step - _shift_of_active_radius(step, curvature.detach(), radius)
         else:
             step = solution.step
-        return group.from_rows(x + step), float(solution.predicted.sum())
+        return group.from_rows(x + step), solution
+
+    def _radius_of_rows(self, group: RowGroup, like: Tensor) -> Tensor:
+        """Δ of each row; shape (rows,)."""
+        kept = self._radii.get(_key(group))
+        if kept is not None and len(kept) == group.rows:
+            return kept
+        return torch.full((group.rows,), self._radius(group), dtype=like.dtype, device=like.device)
+
+    def _judged_rows(
+        self, point: Point, group: RowGroup, updated: Params, solution: RowSteps
+    ) -> tuple[Params, Tensor, float, Point | None]:
+        """The steps of the rows that keep their promise, their lengths (rows,), what they should lower the loss by, and
+        the point if all of them do."""
+        if group.names in self._joined:
+            group = group.as_one_row()
+        trial = point.at({**point.params, **updated})
+        before, after = self._losses(point, trial, group)
+        actual, predicted = before - after, solution.predicted
+        noise = ROUNDING * torch.finfo(before.dtype).eps * before.abs()
+        rounding = (predicted.abs() <= noise) & (actual.abs() <= noise)
+        ratio = torch.where(predicted > 0, actual / predicted, torch.where(actual > 0, 1.0, -1.0))
+        ratio = torch.where(rounding, 0.5, torch.nan_to_num(ratio, nan=-1.0))
+        length = solution.step.norm(dim=-1)
+        radius = self._radius_of_rows(group, length)
+        grown = torch.where((ratio > GOOD) & (length >= 0.99 * radius), 2 * radius, radius)
+        self._radii[_key(group)] = torch.where(ratio < POOR, CUT * length, grown)
+        kept = ratio > ACCEPT
+        if bool(kept.all()):
+            return updated, length, float(predicted.sum()), trial
+        old = group.to_rows({name: point.params[name] for name in group.names})
+        new = torch.where(kept[:, None], group.to_rows(updated), old)
+        return group.from_rows(new), length * kept, float((predicted * kept).sum()), None
+
+    def _losses(self, point: Point, trial: Point, group: RowGroup) -> tuple[Tensor, Tensor]:
+        """The rows' own parts of the loss, before and after, if they are all that has changed; else the whole loss.
+
+        Shapes: (rows,), or (1,).
+        """
+        whole = point.loss.detach().new_tensor([point.value]), point.loss.detach().new_tensor([trial.value])
+        site = point.sites[group.names[0]]
+        if group.rows == 1 or point.source is None or trial.failure is not None:
+            return whole
+        plates = sorted(plate.name for plate in site.plates)
+        before = point.source.losses_by_row(point.params, plates)
+        after = point.source.losses_by_row(trial.params, plates)
+        if before is None or after is None or before.numel() != group.rows or after.numel() != group.rows:
+            return whole
+        before, after = before.reshape(-1), after.reshape(-1)
+        own, total = float((after - before).sum()), trial.value - point.value
+        scale = float(before.abs().sum()) + abs(point.value)
+        finite = bool(torch.isfinite(after).all())
+        if finite and not abs(own - total) <= 1e-6 * abs(total) + ROUNDING * torch.finfo(before.dtype).eps * scale:
+            return whole
+        return before, after
 
     def _radius(self, group: RowGroup) -> float:
         radii = []
@@ -156,6 +258,10 @@ class Newton(Optimizer):
             block = inverse[:, columns, columns]
             batch = [group.shapes[name][axis] for axis in group.axes[name]]
             self.covariance[name] = block.reshape(*batch, *block.shape[-2:])
+
+
+def _key(group: RowGroup) -> str:
+    return " ".join(group.names)
 
 
 def unmatched_radii(trust_radius: Any, names: Sequence[str]) -> list[str]:

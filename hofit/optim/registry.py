@@ -84,9 +84,12 @@ def registry(of_model: Mapping[str, Any] | None = None) -> dict[str, OptimizerSp
     specs = {name: _gradient_spec(name, kind) for name, kind in GRADIENT_OPTIMIZERS.items()}
     specs["newton"] = OptimizerSpec(
         "newton",
-        "Newton steps on independent rows, inside a fixed trust radius",
-        (OptionSpec("trust_radius", None, "a positive number, or pattern: number; infinite when left out"),),
-        lambda options: Newton(options.get("trust_radius")),
+        "Newton steps on independent rows, inside a fixed trust radius, or each row in one of its own",
+        (
+            OptionSpec("trust_radius", None, "a positive number, or pattern: number; infinite when left out"),
+            OptionSpec("adaptive", False, "whether each row's radius follows how its steps turn out"),
+        ),
+        lambda options: Newton(options.get("trust_radius"), options.get("adaptive", False)),
     )
     specs["trust_region"] = OptimizerSpec(
         "trust_region",
