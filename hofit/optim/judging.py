@@ -66,3 +66,8 @@ class Judge:
 def _halves(point: Point, candidate: Point, names: list[str]) -> bool:
     before, after = point.gradient(), candidate.gradient()
     return max_norm({n: after[n] for n in names}) <= 0.5 * max_norm({n: before[n] for n in names})
+
+
+def below_rounding(point: Point, predicted: float) -> bool:
+    """Whether a promise is so small that the loss cannot show whether it was kept."""
+    return predicted <= ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)

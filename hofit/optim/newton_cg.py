@@ -17,7 +17,7 @@ from ..curvature.steihaug import TruncatedStep, truncated_step
 from ..errors import OptionError
 from ..point import PartReport, Point
 from .base import Optimizer, Proposal, State
-from .judging import Judge
+from .judging import Judge, below_rounding
 
 PRECONDITIONERS = ("auto", "none", "rows")
 
@@ -106,7 +106,10 @@ class NewtonCG(Optimizer):
         point, solution = proposal.details
         assert isinstance(solution, TruncatedStep)
         ratio = self.judge.ratio(point, candidate, proposal, others)
-        if ratio < 0.25:
+        if ratio < 0.25 and solution.on_boundary and below_rounding(point, solution.predicted):
+            # So short a step cannot be judged; a shorter one even less. Only a longer one leads out of here.
+            self._radius = 4.0 * solution.length
+        elif ratio < 0.25:
             self._radius = 0.25 * solution.length if solution.length > 0 else self._radius
         elif ratio > 0.75 and solution.on_boundary and self._radius is not None:
             self._radius = max(self._radius, 2.0 * solution.length)
