@@ -15,7 +15,7 @@ from ..curvature.trust import TrustStep, trust_region_step
 from ..errors import OptionError
 from ..point import PartReport, Point
 from .base import Optimizer, Proposal, State
-from .judging import Judge
+from .judging import Judge, below_rounding
 
 RADII_KEPT = 1e-14
 """A radius below this part of the scaled parameters moves nothing any more in double precision."""
@@ -86,7 +86,10 @@ class TrustRegion(Optimizer):
         assert self._radius is not None and isinstance(solution, TrustStep)
         ratio = self.judge.ratio(point, candidate, proposal, others)
         length = float(solution.step.norm())
-        if ratio < 0.25:
+        if ratio < 0.25 and solution.on_boundary and below_rounding(point, solution.predicted):
+            # So short a step cannot be judged; a shorter one even less. Only a longer one leads out of here.
+            self._radius = 4.0 * self._radius
+        elif ratio < 0.25 and length > 0:
             self._radius = 0.25 * length
         elif ratio > 0.75 and solution.on_boundary:
             self._radius = 2.0 * self._radius
