@@ -25,6 +25,10 @@ like one without a loss: an interpolation through it would overflow, or go nowhe
 SHRINK = 0.25
 """What a step that was refused beside other parts of a mix is multiplied by."""
 
+SCALE = {torch.float64: 2.0**66, torch.float32: 2.0**20}
+"""What torch is handed the loss multiplied by: it forgets pairs with sᵀy ≤ 1e-10, whatever the size of the loss, and
+so would stop learning where the loss falls by as little. A power of two changes no digit of anything else."""
+
 FLATTER = 0.9
 """Where rounding hides what happens to the loss, a step must bring the gradient to this part of what it was."""
 
@@ -130,7 +134,7 @@ class LBFGS(Optimizer):
         search = _LineSearch(point, names)
         inner = torch.optim.LBFGS(
             [search.flat],
-            lr=1.0,
+            lr=search.first_length() if not self._memory.get("n_iter") else 1.0,
             max_iter=1,
             max_eval=TRIALS + 1,
             tolerance_grad=0.0,
@@ -162,7 +166,12 @@ class _LineSearch:
         self._start = flatten(point.params, names)
         self._gradient = flatten(point.gradient(), names).detach()
         self._trials: list[tuple[Tensor, Point]] = []
+        self._scale = SCALE.get(self._start.dtype, 1.0)
         self.flat = torch.nn.Parameter(self._start.clone())
+
+    def first_length(self) -> float:
+        """The ``lr`` that makes torch's first step, −g / max(1, ‖g‖₁), what it is without SCALE."""
+        return min(1.0, float(self._gradient.abs().sum()))
 
     def closure(self) -> float:
         """The loss at the leaf, and its gradient in ``flat.grad``."""
@@ -182,7 +191,9 @@ class _LineSearch:
                 return self._hand(value, gradient)
         # Refused: the parabola through the start, with its slope there, whose minimum is a quarter of the way.
         value = self._point.value + promised
-        return self._hand(value if isfinite(value) else torch.finfo(where.dtype).max, -3.0 * self._gradient)
+        return self._hand(
+            value if isfinite(value) else torch.finfo(where.dtype).max / self._scale, -3.0 * self._gradient
+        )
 
     def reached(self) -> Point | None:
         """The trial that torch has ended at, if it is no worse than the start."""
@@ -212,8 +223,8 @@ class _LineSearch:
         return noise
 
     def _hand(self, value: float, gradient: Tensor) -> float:
-        self.flat.grad = gradient
-        return value
+        self.flat.grad = gradient * self._scale
+        return value * self._scale
 
 
 def _copied(memory: Mapping[str, Any]) -> State:
