@@ -33,6 +33,7 @@ def _show(session: Session) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ..curvature.structure import Curvature
     from ..errors import StartError
     from ..fitting.loop import Clock, Loop
     from ..fitting.state import LoopState
@@ -57,6 +58,13 @@ def _show(session: Session) -> None:
     end = loop.begin(session.start, fresh=True)
     if end is not None:
         raise StartError("; ".join(end.remarks))
+    point = session.objective.at(session.start)
+    for _, part in session.optimizer.parts:
+        found = part.found(point)
+        if found is not None:
+            console.print(Text(f"{part.name}: {found}"))
+    curvature = Curvature()
+    operator = curvature.at(session.objective.at_full(session.start), list(session.start))
+    console.print(Text(f"verdict: {curvature.describe(operator)}"))
     unknowns = sum(value.numel() for value in session.start.values())
-    loss = session.objective.at(session.start).value
-    console.print(f"{unknowns} unknowns; loss {loss:.10g} ({session.objective.type}) at the start")
+    console.print(f"{unknowns} unknowns; loss {point.value:.10g} ({session.objective.type}) at the start")

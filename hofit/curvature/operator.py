@@ -7,8 +7,10 @@ is dense.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +74,10 @@ class Operator(ABC):
     def factor(self, shift: float = 0.0) -> Factor:
         """Factorise H + shift · I."""
 
+    def memory(self) -> int:
+        """Bytes that the entries take."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(vars(self)))
+
     def lowest(self, count: int = 1) -> Spectrum:
         """The ``count`` lowest eigenvalues with their eigenvectors; fewer where the matrix is smaller.
 
@@ -103,6 +109,19 @@ class Inertia:
     @property
     def positive_definite(self) -> bool:
         return self.negative.shape[1] == 0 and self.zero.shape[1] == 0
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _tensors(one)
+    elif is_dataclass(value):
+        yield from _tensors(vars(value))
 
 
 INERTIA_VECTORS = 8

@@ -89,8 +89,19 @@ class Curvature:
     def remarks(self) -> list[str]:
         return [f"rows of {', '.join(names)} interact: {what}" for names, what in sorted(self._coarsened.items())]
 
-    def describe(self) -> str:
-        """What was found, in a phrase."""
+    def describe(self, operator: Operator) -> str:
+        """What was found, and what a Hessian like ``operator`` takes: a phrase."""
+        how = (
+            "maps lifted" if self.lifts else f"by products{f' ({self.why_not_lifted})' if self.why_not_lifted else ''}"
+        )
+        products = (
+            "Hessian-vector products as needed"
+            if self.layout is None
+            else (f"{self.products} Hessian-vector products an iteration")
+        )
+        return f"{self._what()}; {how}; {products}, {operator.memory() / 2**20:.3g} MiB"
+
+    def _what(self) -> str:
         if self.layout is None:
             return "matrix_free"
         groups = [

@@ -64,6 +64,13 @@ class Optimizer(MultiOptimizer):
         """Whether every step is refused because of rounding alone: there is nothing left to gain."""
         return False
 
+    def found(self, point: Point) -> str | None:
+        """What curvature it will read at ``point`` and what that takes, for ``hofit check``; None for a gradient alone.
+
+        Raises: what a step would.
+        """
+        return None
+
     def reports(self) -> list[PartReport]:
         return [PartReport(self.name)]
 

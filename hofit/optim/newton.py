@@ -131,6 +131,13 @@ class Newton(Optimizer):
             updated.update(values)
         return updated
 
+    def found(self, point: Point) -> str | None:
+        groups = rows_from_plates(self.names, point.sites)
+        listed = "; ".join(f"{g.rows} row{'s'[: g.rows != 1]} of {g.length} ({', '.join(g.names)})" for g in groups)
+        numbers = sum(g.rows * g.length**2 for g in groups)
+        products, size = sum(g.length for g in groups), numbers * point.loss.element_size()
+        return f"{listed}; {products} Hessian-vector products an iteration, {size / 2**20:.3g} MiB"
+
     def reports(self) -> list[PartReport]:
         if self.adaptive:
             smallest = [float(radii.min()) for radii in self._radii.values() if radii.numel()]

@@ -123,6 +123,9 @@ class NewtonCG(Optimizer):
         """Whether rounding refuses every step there is."""
         return self.judge.exhausted
 
+    def found(self, point: Point) -> str | None:
+        return f"Hessian-vector products alone, at most {PRODUCTS} an iteration"
+
     def reports(self) -> list[PartReport]:
         return [PartReport(self.name, self._radius, self._accepted)]
 

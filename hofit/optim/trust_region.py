@@ -100,6 +100,10 @@ class TrustRegion(Optimizer):
         """Whether rounding refuses every step there is."""
         return self.judge.exhausted
 
+    def found(self, point: Point) -> str | None:
+        operator = self._hessian(point, self.names)
+        return self.curvature.describe(operator)
+
     def reports(self) -> list[PartReport]:
         return [PartReport(self.name, self._radius, self._accepted)]
 
