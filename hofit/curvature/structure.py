@@ -121,11 +121,10 @@ class Curvature:
             "free": self._free,
             "rows": None if self.layout is None else [list(one.names) for one in self.layout.rows],
             "coarsened": [[list(names), what] for names, what in sorted(self._coarsened.items())],
-            "steps": self._steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.lifts, self._free, self._steps = bool(state["lifts"]), bool(state["free"]), int(state["steps"])
+        self.lifts, self._free, self._steps = bool(state["lifts"]), bool(state["free"]), 0
         self._coarsened = {tuple(names): what for names, what in state["coarsened"]}
         self._kept_rows = state["rows"]
         self.layout, self._maps, self._proved = None, None, False
