@@ -240,7 +240,7 @@ def table(runs: Sequence[Run]) -> str:
     for problem in dict.fromkeys(one.problem.name for one in runs):
         for method in dict.fromkeys(one.method for one in runs):
             same = [one for one in runs if one.problem.name == problem and one.method == method]
-            done = [one for one in same if one.measured]
+            done = [one for one in same if one.skipped is None and one.failed is None]
             for text in dict.fromkeys(one.skipped or one.failed for one in same if one.skipped or one.failed):
                 notes.append(f"- {problem}, {method}: {text}")
             if done:

@@ -33,8 +33,8 @@ from numpyro.infer.initialization import init_to_value
 Array = Any
 Model = Callable[..., None]
 
-DENSE_LIMIT = 5000
-"""Unknowns up to which BFGS is run: it holds several dense matrices of the inverse Hessian, 200 MB each here."""
+DENSE_LIMIT = 6000
+"""Unknowns up to which BFGS is run: it holds several dense matrices of the inverse Hessian, 300 MB each here."""
 
 JAX_NAMES = {"BFGS": "BFGS", "l-bfgs": "l-bfgs-experimental-do-not-rely-on-this"}
 MANY = 1_000_000
