@@ -121,8 +121,8 @@ def _unit_step(operator: Operator, gradient: Tensor) -> tuple[Tensor, float, boo
         along = 1.0 if curvature <= 0 else min(1.0, size / curvature)
         return -gradient / max(size, 1e-300) * along, shift, along == 1.0
     q, shift = best
-    kick = null.boundary(q)
-    return (_inside(q + kick) if kick is not None else q), shift, kick is not None
+    last = null.boundary(q)
+    return (_inside(q + last) if last is not None else q), shift, last is not None
 
 
 class _Null:

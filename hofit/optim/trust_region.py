@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -13,32 +14,42 @@ from ..curvature.operator import Operator
 from ..curvature.structure import Curvature
 from ..curvature.trust import TrustStep, trust_region_step
 from ..errors import OptionError
-from ..point import PartReport, Point
+from ..point import Params, PartReport, Point
 from .base import Optimizer, Proposal, State
-from .judging import Judge, below_rounding
+from .judging import CUT, GOOD, POOR, Judge, below_rounding
 
-RADII_KEPT = 1e-14
-"""A radius below this part of the scaled parameters moves nothing any more in double precision."""
+CORRECTION = 0.05
+"""Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""
+
+INITIAL = 1.0
+"""The first radius where the Hessian is not positive definite: a step that changes the loss by about ½."""
+
+ROUNDING = 64.0
+"""Units of eps, relative to the largest |h_ii|, below which a diagonal entry is rounding and no scale."""
 
 
 class TrustRegion(Optimizer):
     """Newton's method over all parameters of the entry jointly, inside a trust region.
 
     The step minimises m(p) = gᵀp + ½ pᵀHp subject to ‖Dp‖₂ ≤ Δ, by Moré and Sorensen's method on the structure of the
-    exact Hessian H. D² is the largest |h_ii| that each parameter has shown, so the units of the parameters do not
-    matter and Δ is measured in the loss's own: ½Δ² is about what a full step may gain. The first Δ is the length of the
-    full Newton step where H is positive definite, else INITIAL.
+    exact Hessian H. D² is the largest |h_ii| that each parameter has shown (Moré 1978), so the units of the parameters
+    do not matter and Δ is measured in the loss's own: ½Δ² is about what a full step may gain. The first Δ is the length
+    of the full Newton step where H is positive definite, else INITIAL.
 
-    A step is accepted when the loss falls by at least a ten thousandth of what the model predicted.
+    A step is accepted when the loss falls by at least a ten thousandth of what the model predicted. One that falls
+    short of a quarter of it has mostly left the floor of a curved valley: a short second step from its end, on the
+    gradient there and the same H, is tried before the radius is cut (second-order correction).
 
     Args:
         structure: ``auto``, or what is claimed of H: diagonal, rows, arrowhead, dense, matrix_free.
         initial_radius: Δ at the start, or None.
     Shapes: p, g (d,); H (d, d), never formed unless dense.
-    Cost: one Hessian and two or three factorisations.
+    Cost: one Hessian and two or three factorisations; a correction adds a gradient, a loss and as many factorisations.
     Ends with: model_error if the claimed structure is refuted.
     Raises: OptionError.
-    Source: Moré & Sorensen (1983); Nocedal & Wright (2006), Alg. 4.1; Conn, Gould & Toint (2000), section 17.4.
+    Source: Moré & Sorensen (1983); Nocedal & Wright (2006), Alg. 4.1 and section 15.6 (second-order correction, there
+    for constraints); Transtrum & Sethna (2012), "Improvements to the Levenberg-Marquardt algorithm" (of valleys);
+    Conn, Gould & Toint (2000), section 17.4.
     """
 
     name = "trust_region"
@@ -51,7 +62,8 @@ class TrustRegion(Optimizer):
         self.judge = Judge()
         self._radius = initial_radius
         self._scale: Tensor | None = None
-        self._operator: Any = None
+        self._root: Tensor | None = None
+        self._operator: Operator | None = None
         self._at: Point | None = None
         self._accepted: bool | None = None
 
@@ -70,28 +82,56 @@ class TrustRegion(Optimizer):
             if not bool(torch.isfinite(diagonal).all()):
                 return Proposal({name: torch.full_like(point.params[name], torch.nan) for name in names}, 0.0)
             self._scale = diagonal if self._scale is None else torch.maximum(self._scale, diagonal)
-        assert self._scale is not None
-        root = torch.where(self._scale > 0, self._scale, torch.ones_like(self._scale)).sqrt()
-        scaled = self._operator.scaled(root.reciprocal())
-        g = gradient / root
+            self._root = _positive(self._scale).sqrt()
+        assert self._root is not None and self._operator is not None
+        scaled = self._operator.scaled(self._root.reciprocal())
+        g = gradient / self._root
         if self._radius is None:
             self._radius = self._first_radius(scaled, g)
         solution = trust_region_step(scaled, g, self._radius)
-        step = unflatten(solution.step / root, point.params, names)
-        params = {name: point.params[name] + step[name] for name in names}
-        return Proposal(params, solution.predicted, details=(point, solution))
+        params = self._moved(point, names, solution.step)
+        proposal = Proposal(params, solution.predicted, details=(point, solution))
+        if point.source is not None and len(names) == len(point.params):
+            # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
+            proposal.point = point.at({**point.params, **params})
+            self._correct(proposal, scaled, names)
+        return proposal
+
+    def _moved(self, point: Point, names: Sequence[str], scaled_step: Tensor) -> Params:
+        assert self._root is not None
+        step = unflatten(scaled_step / self._root, point.params, names)
+        return {name: point.params[name] + step[name] for name in names}
+
+    def _correct(self, proposal: Proposal, scaled: Operator, names: Sequence[str]) -> None:
+        """Put a second step behind one that falls short, where the two together do not."""
+        point, solution = proposal.details
+        trial = proposal.point
+        assert trial is not None and self._root is not None
+        noise = ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
+        if trial.failure is not None or not isfinite(trial.value) or solution.predicted <= noise:
+            return
+        if point.value - trial.value >= POOR * solution.predicted:
+            return
+        gradient = flatten(trial.gradient(), names) / self._root
+        if not bool(torch.isfinite(gradient).all()):
+            return
+        second = trust_region_step(scaled, gradient, CORRECTION * float(solution.step.norm()))
+        params = self._moved(point, names, solution.step + second.step)
+        corrected = point.at({**point.params, **params})
+        if corrected.failure is None and point.value - corrected.value > POOR * solution.predicted:
+            proposal.params, proposal.point = params, corrected
 
     def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         point, solution = proposal.details
         assert self._radius is not None and isinstance(solution, TrustStep)
         ratio = self.judge.ratio(point, candidate, proposal, others)
         length = float(solution.step.norm())
-        if ratio < 0.25 and solution.on_boundary and below_rounding(point, solution.predicted):
+        if ratio < POOR and solution.on_boundary and below_rounding(point, solution.predicted):
             # So short a step cannot be judged; a shorter one even less. Only a longer one leads out of here.
             self._radius = 4.0 * self._radius
-        elif ratio < 0.25 and length > 0:
-            self._radius = 0.25 * length
-        elif ratio > 0.75 and solution.on_boundary:
+        elif ratio < POOR and length > 0:
+            self._radius = CUT * length
+        elif ratio > GOOD and solution.on_boundary:
             self._radius = 2.0 * self._radius
         self._accepted = self.judge.accepts(ratio)
         return self._accepted
@@ -127,7 +167,7 @@ class TrustRegion(Optimizer):
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator:
         return self.curvature.at(point, names)
 
-    def _first_radius(self, operator: Any, gradient: Tensor) -> float:
+    def _first_radius(self, operator: Operator, gradient: Tensor) -> float:
         factor = operator.factor()
         if factor.positive:
             length = float(factor.solve(gradient).norm())
@@ -136,5 +176,8 @@ class TrustRegion(Optimizer):
         return INITIAL
 
 
-INITIAL = 1.0
-"""The first radius where the Hessian is not positive definite: a step that changes the loss by about ½."""
+def _positive(diagonal: Tensor) -> Tensor:
+    """|h_ii|, or where that is rounding of the largest, the rounding; one where all are zero."""
+    largest = float(diagonal.max()) if diagonal.numel() else 0.0
+    floor = ROUNDING * torch.finfo(diagonal.dtype).eps * largest
+    return torch.clamp(diagonal, min=floor) if floor > 0 else torch.ones_like(diagonal)
