@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -25,6 +25,9 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/overhead.py
+
+certify: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.certification.nist
 
 clean:
 	rm -rf .venv runs build *.egg-info
