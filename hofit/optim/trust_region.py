@@ -81,7 +81,8 @@ class TrustRegion(Optimizer):
             diagonal = self._operator.diagonal().abs()
             if not bool(torch.isfinite(diagonal).all()):
                 return Proposal({name: torch.full_like(point.params[name], torch.nan) for name in names}, 0.0)
-            self._scale = diagonal if self._scale is None else torch.maximum(self._scale, diagonal)
+            scale = _scale(self._operator, diagonal)
+            self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
             self._root = _positive(self._scale).sqrt()
         assert self._root is not None and self._operator is not None
         scaled = self._operator.scaled(self._root.reciprocal())
@@ -174,6 +175,22 @@ class TrustRegion(Optimizer):
             if length > 0:
                 return length
         return INITIAL
+
+
+def _scale(operator: Operator, diagonal: Tensor) -> Tensor:
+    """|h_ii|; where that is rounding, what the parameter's coupling to the others says of its unit.
+
+    A parameter without curvature of its own, coupled to others by h_ij, is scaled so that h_ij / D_i D_j is one, as
+    equilibration does it (Ruiz 2001): the sum over j with random signs stands for the largest of them.
+    """
+    positive = _positive(diagonal)
+    empty = diagonal < positive
+    if not bool(empty.any()):
+        return diagonal
+    signs = torch.randint(0, 2, diagonal.shape, generator=torch.Generator().manual_seed(5))
+    others = torch.where(empty, torch.zeros_like(diagonal), (2 * signs - 1).to(diagonal) / positive.sqrt())
+    coupling: Tensor = torch.where(empty, operator.matvec(others).square(), diagonal)
+    return torch.where(torch.isfinite(coupling), coupling, diagonal)
 
 
 def _positive(diagonal: Tensor) -> Tensor:
