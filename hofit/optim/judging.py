@@ -20,13 +20,16 @@ POOR, GOOD, CUT = 0.25, 0.75, 0.25
 ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
 
+FALL, RISE = 0.9, 0.5
+"""What part of the gradient must be left where the loss falls, or rises, within rounding: so no fit goes in circles."""
+
 PATIENCE = 4
 """Refusals in a row within rounding after which no better step is to be had."""
 
 
 class Judge:
-    """Compares losses. A step whose promise is below the loss's rounding is judged by the gradient instead: it must
-    not raise the loss beyond rounding, and it must at least halve the gradient (Conn, Gould & Toint, section 17.4.2).
+    """Compares losses. A step whose promise is below the loss's rounding is judged by the gradient too: it must not
+    raise the loss beyond rounding, and must make the gradient smaller (Conn, Gould & Toint, section 17.4.2).
     """
 
     def __init__(self) -> None:
@@ -46,11 +49,14 @@ class Judge:
         noise = ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
         own = abs(proposal.predicted_reduction or 0.0)
         if (own <= noise or actual == 0.0) and abs(actual) <= noise + abs(others):
-            better = actual > 0 or _halves(point, candidate, list(proposal.params))
+            better = _flattens(point, candidate, list(proposal.params), FALL if actual > 0 else RISE)
             self._refusals = 0 if better else self._refusals + 1
             return 0.5 if better else 0.0
         ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -inf)
-        self._refusals = 0 if ratio > ACCEPT else self._refusals
+        if ratio > ACCEPT:
+            self._refusals = 0
+        elif own <= noise:  # the loss is rounder still than its size says
+            self._refusals += 1
         return ratio
 
     def accepts(self, ratio: float) -> bool:
@@ -63,9 +69,9 @@ class Judge:
         self._refusals = int(state["refusals"])
 
 
-def _halves(point: Point, candidate: Point, names: list[str]) -> bool:
+def _flattens(point: Point, candidate: Point, names: list[str], part: float) -> bool:
     before, after = point.gradient(), candidate.gradient()
-    return max_norm({n: after[n] for n in names}) <= 0.5 * max_norm({n: before[n] for n in names})
+    return max_norm({n: after[n] for n in names}) <= part * max_norm({n: before[n] for n in names})
 
 
 def below_rounding(point: Point, predicted: float) -> bool:
