@@ -563,7 +563,7 @@ class _Evaluation(_SiteMessenger):
             if message["name"] in self.jacobian_of:
                 log_prob = log_prob + self.jacobian_of[message["name"]]
             depth = max(-frame.dim for frame in frames.values())
-            whole = log_prob.expand(torch.broadcast_shapes(log_prob.shape, (1,) * depth))
+            whole = log_prob.reshape((1,) * max(0, depth - log_prob.dim()) + log_prob.shape)
             sizes = [frames[name].size for name in plates]
             dims = [frames[name].dim % whole.dim() for name in plates]
             others = [d for d in range(whole.dim()) if d not in dims]
