@@ -231,11 +231,10 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     else:
         state, _ = jax.block_until_ready(update(state, data))
         jax.effects_barrier()
-        end, iterations = "own rule", len(recorder.rows)
-        if recorder.rows[-1][2] <= asked["gradient"]:
-            end = "gradient"
+        end, iterations = "", len(recorder.rows)
     total, cpu, peak = recorder.seconds(), time.process_time() - cpu_before, peak_mb()
     loss, norm = loss_and_gradient(svi.optim.get_params(state.optim_state))
+    end = end or ("gradient" if float(norm) <= asked["gradient"] else "gave up")  # Minimize keeps its status to itself
     return {
         "trajectory": recorder.rows,
         "total": total,

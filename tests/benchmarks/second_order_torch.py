@@ -270,7 +270,13 @@ def run_torchmin(job: Job, objective: Objective, recorder: Recorder) -> Ended:
         )
     except Stop as stop:
         return Ended(recorder.last_point if str(stop) == "gradient" else recorder.lowest_point, str(stop), steps)
-    return Ended(result.x, str(result.message), steps)
+    return Ended(result.x, TORCHMIN_ENDS.get(result.message, result.message), steps)
+
+
+TORCHMIN_ENDS = {
+    "A bad approximation caused failure to predict improvement.": "no gain predicted",
+    "A non-descent direction was encountered.": "no descent",
+}
 
 
 def run_scipy(job: Job, objective: Objective, recorder: Recorder) -> Ended:
