@@ -3,7 +3,7 @@
 Every run is a process of its own, so that its peak of memory is its own; methods take turns, in another order each
 repeat. All minimise minus the log density of the constrained values (hofit's `map`, AutoDelta's loss) in float64 from
 zero on the unconstrained scale (a `pyro.param` from its own start), with distribution validation off. The clock starts
-when the data are in memory, the method has fitted two numbers (for what libraries import at first use), and the loss
+when the data are in memory, the method has fitted six numbers (for what libraries import at first use), and the loss
 and its gradient have been evaluated once; the time that recording takes is left out. `second_order_torch.py` has the
 runs, `second_order_numpyro.py` those under NumPyro, where compiling comes before the clock too.
 

@@ -496,14 +496,16 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def rehearse(job: Job, run: Callable[[Job, Objective, Recorder], Ended]) -> None:
-    """Fit two numbers by the same method: what libraries import and build at first use is not what is measured."""
+    """Fit six numbers by the same method: what libraries import and build at first use is not what is measured."""
 
-    def two_numbers(y: Tensor) -> None:
+    def six_numbers(y: Tensor) -> None:
+        shared = pyro.sample("shared", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         with pyro.plate("rows", 2, dim=-2):
-            x = pyro.sample("x", dist.Normal(0.0, 1.0))  # (2, 1)
-            pyro.sample("y", dist.Normal(x, 1.0), obs=y)
+            own = pyro.sample("own", dist.Normal(torch.zeros(2), 1.0).to_event(1))  # (2, 1, 2)
+            line = (shared + own).exp()
+            pyro.sample("y", dist.Normal(line[..., 0] + line[..., 1], 1.0), obs=y)
 
-    small = replace(job, model=two_numbers, arguments={"y": torch.ones(2, 1)}, fixed={}, limit=1.0)
+    small = replace(job, model=six_numbers, arguments={"y": torch.ones(2, 1)}, fixed={}, limit=60.0)
     run(small, Objective(small.model, small.arguments, {}), Recorder(small.limit))
 
 
