@@ -108,8 +108,7 @@ class TrustRegion(Optimizer):
         point, solution = proposal.details
         trial = proposal.point
         assert trial is not None and self._root is not None
-        noise = ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
-        if trial.failure is not None or not isfinite(trial.value) or solution.predicted <= noise:
+        if trial.failure is not None or not isfinite(trial.value) or below_rounding(point, solution.predicted):
             return
         if point.value - trial.value >= POOR * solution.predicted:
             return
