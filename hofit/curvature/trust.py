@@ -18,7 +18,7 @@ from torch import Tensor
 from .operator import Factor, Operator
 
 EASY = 0.05
-"""How far inside the radius, relative to it, a step on the boundary may end (κ_easy of Conn, Gould & Toint is 0.1)."""
+"""How far from the radius, relative to it, ‖p(λ)‖ may be (κ_easy of Conn, Gould & Toint is 0.1); none ends outside."""
 
 HARD = 0.05
 """In the hard case the model is within this part of its minimum (κ_hard of Conn, Gould & Toint is 0.2)."""
@@ -37,7 +37,7 @@ class TrustStep:
     on_boundary: bool
 
 
-def trust_region_step(operator: Operator, gradient: Tensor, radius: float) -> TrustStep:
+def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift: float = 0.0) -> TrustStep:
     """The minimiser of the model inside the radius: on the boundary to within EASY, inside exactly.
 
     Negative curvature is used: where the Hessian is not positive definite the step ends on the boundary, and in the
@@ -60,14 +60,15 @@ def trust_region_step(operator: Operator, gradient: Tensor, radius: float) -> Tr
         # Two congruences, each by half: e^root itself may overflow.
         half = gradient.new_full(gradient.shape, exp(max(min(root / 2, 600.0), -600.0)))
         unit = operator.scaled(half).scaled(half)
-    q, shift, on_boundary = _unit_step(unit, g)
+    to_unit = exp(max(min(2 * log(radius) - log_size, 700.0), -700.0))
+    q, shift, on_boundary = _unit_step(unit, g, shift * to_unit)
     fall = -float(g @ q) - 0.5 * float(q @ unit.matvec(q))
     step = q * radius
     predicted = max(fall, 0.0) * exp(min(log_size, 700.0))
     return TrustStep(step, predicted, shift * exp(min(log_size - 2 * log(radius), 700.0)), on_boundary)
 
 
-def _unit_step(operator: Operator, gradient: Tensor) -> tuple[Tensor, float, bool]:
+def _unit_step(operator: Operator, gradient: Tensor, guess: float) -> tuple[Tensor, float, bool]:
     """The unit problem: radius 1, entries of order one. Returns (q, λ, whether q is on the boundary)."""
     eps = torch.finfo(gradient.dtype).eps
     size = float(gradient.norm())
@@ -75,6 +76,8 @@ def _unit_step(operator: Operator, gradient: Tensor) -> tuple[Tensor, float, boo
     lower = max(0.0, -float(operator.diagonal().min()), size - norm)
     upper = size + norm
     shift = 0.0 if lower == 0.0 else min(max(lower, 1e-3 * upper), upper)
+    if lower < guess < upper:
+        shift = guess
     best: tuple[Tensor, float] | None = None
     null = _Null(operator)
     for _ in range(FACTORISATIONS):
@@ -109,13 +112,18 @@ def _unit_step(operator: Operator, gradient: Tensor) -> tuple[Tensor, float, boo
                 # The model lies within this of its minimum (Conn, Gould & Toint, lemma 7.3.5).
                 if curvature * tau * tau <= HARD * (-float(gradient @ q) + shift):
                     return _inside(q + kick), shift, True
+        elif length <= 1.0 + EASY:
+            return q / length, shift, True  # convex along q in the shifted model: a little less of it still goes down
         else:
             lower = max(lower, shift)
         slope = float(q @ factor.solve(q))
         newton = shift + (length * length / slope) * (length - 1.0) if slope > 0 else inf
         if upper - lower <= 4 * eps * upper:
             break
-        shift = newton if lower < newton < upper else _between(lower, upper)
+        if newton <= 0.0 == lower:
+            shift = 0.0  # no shift at all may do
+        else:
+            shift = newton if lower < newton < upper else _between(lower, upper)
     if best is None:  # rounding left no shift that works: straight downhill is always inside and never up
         curvature = float(gradient @ operator.matvec(gradient)) / max(size * size, 1e-300)
         along = 1.0 if curvature <= 0 else min(1.0, size / curvature)

@@ -65,6 +65,7 @@ class TrustRegion(Optimizer):
         self._root: Tensor | None = None
         self._operator: Operator | None = None
         self._at: Point | None = None
+        self._shift = 0.0
         self._accepted: bool | None = None
 
     @property
@@ -89,7 +90,8 @@ class TrustRegion(Optimizer):
         g = gradient / self._root
         if self._radius is None:
             self._radius = self._first_radius(scaled, g)
-        solution = trust_region_step(scaled, g, self._radius)
+        solution = trust_region_step(scaled, g, self._radius, self._shift)
+        self._shift = solution.shift
         params = self._moved(point, names, solution.step)
         proposal = Proposal(params, solution.predicted, details=(point, solution))
         if point.source is not None and len(names) == len(point.params):
@@ -151,7 +153,7 @@ class TrustRegion(Optimizer):
         return self.curvature.remarks()
 
     def state_dict(self) -> State:
-        state: State = {"curvature": self.curvature.state_dict(), "judge": self.judge.state_dict()}
+        state: State = {"curvature": self.curvature.state_dict(), "judge": self.judge.state_dict(), "shift": self._shift}
         if self._radius is not None:
             state["radius"] = self._radius
         if self._scale is not None:
@@ -162,7 +164,7 @@ class TrustRegion(Optimizer):
         self.curvature.load_state_dict(state["curvature"])
         self.judge.load_state_dict(state["judge"])
         self._radius, self._scale = state.get("radius"), state.get("scale")
-        self._at = None
+        self._shift, self._at = float(state["shift"]), None
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator:
         return self.curvature.at(point, names)
