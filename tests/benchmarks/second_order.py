@@ -47,6 +47,9 @@ ROOT = HERE.parents[1]
 SUBOPTIMALITY = 1e-6
 GRADIENT = 1e-6
 
+ITEMS, COVARIATES = 40, 50
+SEED = 0
+
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 ADAM_RATES = {
     # By --tune --threads 1: the rate that is first within SUBOPTIMALITY of the best loss and stays there.
@@ -123,22 +126,23 @@ def problems(arguments: argparse.Namespace) -> list[Problem]:
         kind, _, layout = name.partition("-")
         if kind == "hierarchical":
             for groups in arguments.groups:
-                options = {"groups": groups, "layout": layout}
+                options = {"groups": groups, "seed": SEED, "layout": layout}
                 density = f"hierarchical logistic, {groups:,} groups"
                 found.append(Problem(f"{density}, {layout}", density, "hierarchical_logistic", layout, options))
         elif kind == "irt":
             for persons in arguments.persons:
-                density = f"item response, {persons:,} × 40"
-                options = {"persons": persons, "layout": layout}
+                density = f"item response, {persons:,} × {ITEMS}"
+                options = {"persons": persons, "items": ITEMS, "seed": SEED, "layout": layout}
                 found.append(Problem(f"{density}, {layout}", density, "item_response", layout, options))
         elif kind == "gp":
             for n in arguments.gp:
                 density = f"Gaussian process, {n:,}"
-                found.append(Problem(density, density, "gaussian_process", options={"n": n}))
+                found.append(Problem(density, density, "gaussian_process", options={"n": n, "seed": SEED}))
         elif kind == "poisson":
             for rows in arguments.rows:
-                density = f"Poisson, {rows:,} × 50"
-                found.append(Problem(density, density, "poisson_regression", options={"rows": rows}))
+                density = f"Poisson, {rows:,} × {COVARIATES}"
+                options = {"rows": rows, "covariates": COVARIATES, "seed": SEED}
+                found.append(Problem(density, density, "poisson_regression", options=options))
         else:
             table, tau = "models/data/eight_schools.csv", 3.6335800774629874  # τ as in the configs: see there
             found.append(Problem("eight schools", "eight schools", "eight_schools", table=table, fixed={"tau": tau}))

@@ -2,10 +2,11 @@
 
 A function per model returns a `Mode`: the negative log density, every constant included, as a function of one flat
 vector of the free quantities, and the vector at its minimum. Nothing here knows torch, Pyro or the models; only the
-data files are shared.
+data are shared: files, or simulated arrays that the function is given.
 
 The densities are analytic in their argument, so `gradient` is exact: Im f(u + ih) / h needs no difference
-(Squire & Trapp 1998, SIAM Review 40, 110-112).
+(Squire & Trapp 1998, SIAM Review 40, 110-112). It takes an evaluation an unknown; where these are hundreds, scipy is
+given the gradient from the formula, and `gradient` still judges where it ends.
 """
 
 import csv
@@ -19,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares, minimize, root
-from scipy.special import gammaln
+from scipy.special import expit, gammaln
 
 Array = NDArray[Any]
 Density = Callable[[Array], Any]
+Slope = Callable[[Array], Array]
 
 DATA = Path(__file__).parents[2] / "models" / "data"
 REFERENCE: dict[str, Any] = json.loads((DATA / "reference.json").read_text())
@@ -49,21 +51,26 @@ def gradient(density: Density, point: Array) -> Array:
     return np.array([density(point + step).imag for step in steps]) / COMPLEX_STEP
 
 
-def minimum(density: Density, start: Array) -> Array:
-    """BFGS from `start`, then `stationary`."""
-    slope = partial(gradient, density)
+def minimum(density: Density, start: Array, slope: Slope | None = None) -> Array:
+    """BFGS from `start`, then `stationary`; by `gradient`, or by `slope`, the same from the formula."""
+    slope = slope or partial(gradient, density)
     near = minimize(density, start, jac=slope, method="BFGS", options={"gtol": 1e-5, "maxiter": 10_000}).x
-    return stationary(density, near)
+    return stationary(slope, near)
 
 
-def stationary(density: Density, near: Array) -> Array:
+def stationary(slope: Slope, near: Array) -> Array:
     """The root of the gradient by Powell's hybrid method: exact to rounding, from a point nearby."""
-    return np.asarray(root(partial(gradient, density), near, tol=1e-14).x)
+    return np.asarray(root(slope, near, tol=1e-14).x)
 
 
 def normal(residual: Any, scale: Any) -> Any:
     """−log density of independent Normal(0, scale) numbers, summed."""
     return (0.5 * (residual / scale) ** 2 + np.log(scale) + 0.5 * LOG_2PI).sum()
+
+
+def bernoulli(logits: Any, y: Array) -> Any:
+    """−log density of independent Bernoulli numbers y, summed."""
+    return (np.log1p(np.exp(logits)) - y * logits).sum()
 
 
 def bivariate_normal(b: Any, sd_first: float, sd_second: float, correlation: float) -> Any:
@@ -244,7 +251,7 @@ def theophylline() -> Mode:
 
     start = np.concatenate([[-2.5, 0.5, -3.0], np.zeros(2 * subjects)])
     near = least_squares(standardised, start, jac="cs", xtol=1e-14, ftol=1e-14, gtol=1e-14).x
-    point = stationary(density, near)
+    point = stationary(partial(gradient, density), near)
     values = {"lKe": point[0], "lKa": point[1], "lCl": point[2], "b": point[3:].reshape(subjects, 2)}
     return Mode(density, point, values)
 
@@ -267,6 +274,89 @@ def neural_network(start: Array) -> Mode:
 
     point = minimum(density, start)
     return Mode(density, point, {"sigma": np.exp(point[-1])})
+
+
+# --- Simulated data: the arguments of the model, as arrays ----------------------------------------
+
+
+def hierarchical_logistic(x: Array, y: Array) -> Mode:
+    """logit p = β₀ + b₀ + (β₁ + b₁) x, (b₀, b₁) a group, its standard deviations held. Shapes: x, y (groups, rows)."""
+    sd_beta, sd_b = 2.5, np.array([0.8, 0.5])
+    groups = len(x)
+
+    def parts(point: Array) -> tuple[Array, Array, Array]:
+        beta, b = point[:2], point[2:].reshape(groups, 2)
+        line = beta + b
+        return beta, b, line[:, :1] + line[:, 1:] * x
+
+    def density(point: Array) -> Any:
+        beta, b, logits = parts(point)
+        return bernoulli(logits, y) + normal(beta, sd_beta) + normal(b, sd_b)
+
+    def slope(point: Array) -> Array:
+        beta, b, logits = parts(point)
+        excess = expit(logits) - y
+        of_line = np.stack([excess.sum(1), (excess * x).sum(1)], -1)  # (groups, 2)
+        of_beta = of_line.sum(0) + beta / sd_beta**2
+        return np.concatenate([of_beta, (of_line + b / sd_b**2).ravel()])
+
+    point = minimum(density, np.zeros(2 + 2 * groups), slope)
+    return Mode(density, point, {"beta": point[:2], "b": point[2:].reshape(groups, 1, 2)})
+
+
+def item_response(y: Array) -> Mode:
+    """logit p = a (θ − b), θ a person, log a and b an item. Shapes: y (persons, items)."""
+    persons, items = y.shape
+    sd_log_a = 0.5
+
+    def parts(point: Array) -> tuple[Array, Array, Array]:
+        theta, log_a, b = np.split(point, [persons, persons + items])
+        return theta[:, None], log_a, b
+
+    def density(point: Array) -> Any:
+        theta, log_a, b = parts(point)
+        logits = np.exp(log_a) * (theta - b)
+        return bernoulli(logits, y) + normal(theta, 1.0) + normal(log_a, sd_log_a) + normal(b, 1.0)
+
+    def slope(point: Array) -> Array:
+        theta, log_a, b = parts(point)
+        a = np.exp(log_a)
+        excess = expit(a * (theta - b)) - y
+        of_theta = (excess * a).sum(1) + theta[:, 0]
+        of_log_a = (excess * a * (theta - b)).sum(0) + log_a / sd_log_a**2
+        of_b = -(excess * a).sum(0) + b
+        return np.concatenate([of_theta, of_log_a, of_b])
+
+    point = minimum(density, np.zeros(persons + 2 * items), slope)
+    theta, log_a, b = parts(point)
+    return Mode(density, point, {"theta": theta, "log_a": log_a, "b": b})
+
+
+def gaussian_process(x: Array, y: Array) -> Mode:
+    """y ~ Normal(0, α² exp(−(x − x')² / (2 ℓ²)) + σ² I); free are log ℓ, log α and log σ. Shapes: x, y (n,)."""
+    squares, diagonal = (x[:, None] - x) ** 2, np.eye(len(x))
+
+    def density(point: Array) -> Any:
+        lengthscale, amplitude, noise = np.exp(point)
+        covariance = amplitude**2 * np.exp(-0.5 * squares / lengthscale**2) + noise**2 * diagonal
+        phase, log_size = np.linalg.slogdet(covariance)  # no Cholesky: it would conjugate the complex step
+        quadratic = y @ np.linalg.solve(covariance, y)
+        return 0.5 * (quadratic + log_size + np.log(phase) + len(x) * LOG_2PI)
+
+    point = minimum(density, np.zeros(3))
+    return Mode(density, point, dict(zip(("lengthscale", "amplitude", "noise"), np.exp(point), strict=True)))
+
+
+def poisson_regression(x: Array, y: Array) -> Mode:
+    """y ~ Poisson(exp(xβ)). Shapes: x (rows, covariates), y (rows,)."""
+    log_factorials = gammaln(y + 1).sum()
+
+    def density(point: Array) -> Any:
+        log_rates = x @ point
+        return (np.exp(log_rates) - y * log_rates).sum() + log_factorials + normal(point, 2.5)
+
+    point = minimum(density, np.zeros(x.shape[1]))
+    return Mode(density, point, {"beta": point})
 
 
 # --- NIST -----------------------------------------------------------------------------------------
@@ -364,5 +454,5 @@ def nist(name: str, start: int) -> Mode:
 
     start_b = problem.starts[start - 1]
     b = least_squares(residuals, start_b, jac="cs", x_scale="jac", xtol=1e-15, ftol=1e-15, gtol=1e-15).x
-    point = stationary(density, np.append(b, 0.5 * np.log((residuals(b) ** 2).mean())))
+    point = stationary(partial(gradient, density), np.append(b, 0.5 * np.log((residuals(b) ** 2).mean())))
     return Mode(density, point, {"b": point[:-1], "sigma": np.exp(point[-1])})

@@ -5,11 +5,12 @@ import types
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import hofit
 from hofit.fitting.result import FitResult
@@ -17,9 +18,11 @@ from tests.examples import references
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
-MODES = ["cbpp", "eight_schools", "neural_network", "nist", "penicillin", "radon", "sleepstudy", "theophylline"]
+SIMULATED = ["gaussian_process", "hierarchical_logistic", "item_response", "poisson_regression"]
+FROM_FILES = ["cbpp", "eight_schools", "neural_network", "nist", "penicillin", "radon", "sleepstudy", "theophylline"]
+MODES = sorted([*SIMULATED, *FROM_FILES])
 NIST = sorted(path.stem for path in (references.DATA / "nist").glob("*.dat"))
-THREE_WAYS = ["cbpp", "eight_schools", "radon", "sleepstudy"]
+FOUR_WAYS = ["cbpp", "eight_schools", "radon", "sleepstudy"]
 
 HEADER_DIGITS = 1e-6  # relative: the heads have eight decimals
 SAME_LOSS = 1e-7  # relative: the loss is flat at a mode, so a gradient of 1e-6 costs far less
@@ -61,8 +64,16 @@ def mode(model: str) -> references.Mode:
         return references.neural_network(np.concatenate([*weights, [0.0]]))  # log sigma starts at 0
     if model == "nist":
         return references.nist("Misra1a", start=1)
-    reference: references.Mode = getattr(references, model)()
+    data = simulated(model) if model in SIMULATED else {}
+    reference: references.Mode = getattr(references, model)(**{name: value.numpy() for name, value in data.items()})
     return reference
+
+
+def simulated(model: str, **changed: Any) -> dict[str, Any]:
+    """The data of the model's config."""
+    config = yaml.safe_load((ROOT / "configs" / f"{model}_trust_region.yaml").read_text(encoding="utf-8"))
+    data: dict[str, Any] = load(model).load_data(**config["data"]["options"] | changed)
+    return data
 
 
 def load(model: str) -> types.ModuleType:
@@ -113,10 +124,11 @@ def test_the_numpy_density_is_stationary_at_its_reference_mode(model: str) -> No
     assert np.abs(slope * np.minimum(1.0, np.abs(reference.point))).max() <= STATIONARY
 
 
-def test_every_model_has_a_config_and_four_have_three() -> None:
+def test_every_model_has_a_config_and_four_have_four() -> None:
     assert sorted({model_of(name) for name in CONFIGS}) == MODES
     assert sorted(path.stem for path in (ROOT / "models").glob("*.py")) == MODES
-    assert {f"{model}_{way}" for model in THREE_WAYS for way in ("adam", "mixed", "newton")} <= {*CONFIGS}
+    ways = ("adam", "mixed", "newton", "trust_region")
+    assert {f"{model}_{way}" for model in FOUR_WAYS for way in ways} <= {*CONFIGS}
 
 
 # --- Published values -----------------------------------------------------------------------------
@@ -139,6 +151,27 @@ def test_radon_has_the_fixed_effects_of_lme4() -> None:
 def test_penicillin_has_the_intercept_of_lme4() -> None:
     published = references.REFERENCE["penicillin"]["fixed"]["(Intercept)"]
     assert float(fitted("penicillin_newton").values["intercept"]) == pytest.approx(published, rel=PUBLISHED)
+
+
+# --- One density, written in two ways -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["hierarchical_logistic", "item_response"])
+def test_a_row_an_observation_ends_where_the_nested_plates_end(model: str) -> None:
+    config = {"optimizers": [{"params": "*", "optimizer": "trust_region"}]}
+    result = hofit.fit(load(model).indexed, config, data=simulated(model, layout="indexed"))
+    nested = fitted(f"{model}_trust_region")
+    assert result.status == "converged", result.remarks
+    assert result.loss == pytest.approx(nested.loss, rel=SAME_LOSS)
+    for parameter, value in nested.values.items():
+        found, expected = result.values[parameter].numpy().ravel(), value.numpy().ravel()
+        assert found == pytest.approx(expected, rel=0.0, abs=SAME_MODE * np.abs(expected).max()), parameter
+
+
+@pytest.mark.parametrize("model", ["hierarchical_logistic", "item_response"])
+def test_a_third_layout_is_refused(model: str) -> None:
+    with pytest.raises(ValueError, match="layout 'flat': there are nested and indexed"):
+        load(model).load_data(layout="flat")
 
 
 # --- The neural network ---------------------------------------------------------------------------
