@@ -79,12 +79,9 @@ class Maps:
 
     def _shared(self, cache: IndexCache, rows: Tensor) -> Tensor:
         """One object for equal row maps, so that what is summed over them is summed once."""
-        known: list[Tensor] = cache.of("row maps", (self._row_key(),), list)
+        known: list[Tensor] = cache.of("row maps", (self.layout.border,), list)
         shared: Tensor = cache.of("shared", (rows,), lambda: _interned(known, rows))
         return shared
-
-    def _row_key(self) -> Tensor:
-        return self.layout.border
 
 
 def find_layout(
@@ -99,12 +96,17 @@ def find_layout(
     maps = Maps(everything, lifted, params, names)
     touching: set[tuple[int, int]] = set()
     broken: set[int] = set()
-    for _, left, right, _ in _products(pieces, maps):
+    for piece, left, right, _ in _products(pieces, maps):
         a, b = maps.group[left.source], maps.group[right.source]
+        mixed = {g for term, g in ((left, a), (right, b)) if isinstance(term, Matrix) and len(given[g].index) > 1}
+        if a == b and len(given[a].index) > 1 and not _same_rows(lifted.cache, maps, left, right):
+            mixed.add(a)
+        pair = (min(a, b), max(a, b))
+        if (mixed <= broken and (a == b or pair in touching)) or _vanishes(piece, left, right):
+            continue
+        broken |= mixed
         if a != b:
-            touching.add((min(a, b), max(a, b)))
-        elif len(given[a].index) > 1 and not _same_rows(lifted.cache, maps, left, right):
-            broken.add(a)
+            touching.add(pair)
     chosen: list[int] = []
     for k, one in enumerate(given):
         if len(one.index) > 1 and k not in broken and not any((min(k, j), max(k, j)) in touching for j in chosen):
@@ -128,10 +130,17 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
     for piece, left, right, mirrored in _products(pieces, maps):
         a, b = maps.group[left.source], maps.group[right.source]
         if isinstance(left, Matrix) or isinstance(right, Matrix):
+            mixed = [t.source for t, group in ((left, a), (right, b)) if isinstance(t, Matrix) and group >= 0]
+            if mixed:
+                if _vanishes(piece, left, right):
+                    continue
+                raise Interaction([lifted.names[source] for source in mixed])
             _add_matrix(maps, cache, piece, left, right, mirrored, couplings, corner)
             continue
         if a >= 0 and b >= 0:
             if a != b or not _same_rows(cache, maps, left, right):
+                if _vanishes(piece, left, right):
+                    continue
                 raise Interaction([lifted.names[left.source], lifted.names[right.source]])
             length = layout.rows[a].index.shape[1]
             _add_rows(maps, cache, sums, piece, left, right, mirrored, blocks[a].target, length)
@@ -178,6 +187,15 @@ def _same_rows(cache: IndexCache, maps: Maps, left: Term, right: Term) -> bool:
     return maps.rows(cache, left) is maps.rows(cache, right) or bool(
         (maps.rows(cache, left) == maps.rows(cache, right)).all()
     )
+
+
+def _vanishes(piece: Piece, left: Term, right: Term) -> bool:
+    """Whether a product is zero here: asked only where it does not fit."""
+    value = piece.weights.reshape(-1)
+    for term in (left, right):
+        if isinstance(term, Entry) and term.coefficient is not None:
+            value = value * term.coefficient.reshape(-1)
+    return not bool(value.any())
 
 
 class _Sums:
@@ -297,7 +315,7 @@ def _scatter(
     third: Tensor | None,
     strides: tuple[int, int, int],
 ) -> None:
-    """target.flat[first · s₀ + second · s₁ + third · s₂] += factor · value, the flat places kept from trace to trace."""
+    """target.flat[first · s₀ + second · s₁ + third · s₂] += factor · value, the flat places kept between traces."""
     indices = [first, second] if third is None else [first, second, third]
     *indices, value = summed(cache, indices[0], value.expand(first.shape), *indices[1:])
     flat = cache.of(
@@ -320,15 +338,11 @@ def _add_matrix(
     if isinstance(right, Matrix) and not isinstance(left, Matrix):
         left, right = right, left
     assert isinstance(left, Matrix)
-    if maps.group[left.source] >= 0:
-        raise Interaction([str(left.source)])
     factor = left.factor * right.factor
     weights = piece.weights.reshape(-1)
     places = maps.places(cache, left)
     m = len(corner)
     if isinstance(right, Matrix):
-        if maps.group[right.source] >= 0:
-            raise Interaction([str(right.source)])
         total = corner.new_zeros(left.matrix.shape[-1], right.matrix.shape[-1])
         one, other = left.matrix.reshape(len(weights), -1), right.matrix.reshape(len(weights), -1)
         for start in range(0, len(weights), CACHED_ROWS):

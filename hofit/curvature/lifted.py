@@ -7,6 +7,7 @@ with the loss's slope there. W falls apart by entries, so a few probes give it w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -15,13 +16,16 @@ import torch
 from torch import Tensor
 
 from ..point import Params
-from .lift import Entry, IndexCache, Lift, LiftFailed, Matrix, Term
-
-FULL = 8
-"""Nodes of at most so many entries are probed entry by entry: whatever they touch, of whatever shape, is found."""
+from .lift import SMALL, Entry, IndexCache, Lift, LiftFailed, Matrix, Term
 
 WIDEST = 16
 """Columns of a node's rows, where entries of a row interact, that are probed at most."""
+
+FULL = 64
+"""Entries of a node that are probed one by one at most, where they interact in no particular pattern."""
+
+PROBES = 512
+"""Probes of one Hessian at most, each a backward pass through a part of the model: more are not worth it."""
 
 LARGEST_INPUT = 4096
 """Entries that a small node may depend on in no particular pattern."""
@@ -59,94 +63,155 @@ class Piece:
 class Lifted:
     """One loss, taken apart at one point.
 
-    ``gradient`` is that of the parameters; ``signature`` says what the trace was like. ``events`` says how many of a
-    node's last dimensions interact, for the nodes where any do; ``take_apart`` finds and fills it.
+    ``signature`` says what the trace was like: which functions were called and which nodes they made. ``separable``:
+    for traces like this one, ``take_apart`` needs no proof. ``events`` says how many of a node's last dimensions
+    interact, for the nodes where any do, and how many of a function's last dimensions, for pairs of nodes;
+    ``take_apart`` finds and fills it.
     Raises: LiftFailed where the computation cannot be followed.
     """
 
     def __init__(
-        self, leaves: Params, evaluate: Callable[[Lift], Tensor], cache: IndexCache, events: dict[int, int]
+        self, leaves: Params, evaluate: Callable[[Lift], Tensor], cache: IndexCache, events: dict[tuple[int, ...], int]
     ) -> None:
         self.cache, self.events = cache, events
         lift = Lift(leaves, cache)
-        loss = lift.finish(evaluate(lift))
-        if not loss.requires_grad:
+        try:
+            self._total = lift.finish(evaluate(lift))
+        except Exception as error:  # at this very point the model has been computed before
+            raise LiftFailed(f"the model raises when it is watched: {type(error).__name__}: {error}") from error
+        if not self._total.requires_grad:
             raise LiftFailed("the loss does not depend on any parameter")
-        self.loss = float(loss.detach())
+        self.loss = float(self._total.detach())
         self.nodes = lift.nodes
+        self.separable = lift.separable
         self.names = {k: node.name for k, node in enumerate(self.nodes) if node.name is not None}
+        self.gradient: Params = {}
+        """Of the parameters; only after ``take_apart`` with ``prove``."""
         self._leaves = [node.leaf for node in self.nodes]
         self._graphs: list[list[Tensor]] = [[] for _ in self.nodes]
-        adjoints = self._differentiate(loss)
-        self.gradient: Params = {name: adjoints[k].reshape(self._leaves[k].shape) for k, name in self.names.items()}
-        self.signature = tuple(
-            (tuple(node.leaf.shape), node.definition is None, tuple((type(t).__name__, t.source) for t in node.terms))
-            for node in self.nodes
-        )
+        self.signature = _digest(lift)
 
     def take_apart(self, prove: bool) -> list[Piece]:
-        """All of H, in pieces. ``prove``: hold W against a random probe, and widen rows until they agree.
+        """All of H, in pieces. ``prove``: find the gradient too, hold W against a random probe, and widen rows until
+        they agree. Where ``separable`` is False, W is held against the probe in any case.
 
         Cost: one backward pass a column of each node, through what follows the node only.
         Raises: LiftFailed where the pieces cannot be made to agree.
         """
-        seconds = self._seconds()
-        while prove:
-            wrong = self._refuted(seconds)
-            if not wrong:
-                break
-            for k in wrong:
-                events, shape = self.events.get(k, 0) + 1, self._leaves[k].shape
-                if events > len(shape) or prod(shape[len(shape) - events :]) > WIDEST:
-                    raise LiftFailed(f"entries of a tensor of shape {tuple(shape)} interact")
-                self.events[k] = events
-            seconds = self._seconds()
-        maps = self._maps()
-        pieces = [self._piece(second, maps) for second in seconds if second.weights.numel()]
+        try:
+            self._differentiate(everything=prove)
+            seconds = self._agreeing(prove or not self.separable)
+            maps = self._maps()
+            pieces = [self._piece(second, maps) for second in seconds if second.weights.numel()]
+        except RuntimeError as error:  # a function that cannot be differentiated twice, dtypes that do not fit
+            raise LiftFailed(str(error)) from error
         self._graphs, self._leaves = [], []
         return pieces
 
     # first derivatives -------------------------------------------------------------------------------------------
 
-    def _differentiate(self, loss: Tensor) -> list[Tensor]:
-        """d loss / d node, total, for every node; keeps the graphs that W is read from."""
-        adjoints = [torch.zeros(leaf.numel(), dtype=leaf.dtype, device=leaf.device) for leaf in self._leaves]
+    def _differentiate(self, everything: bool) -> None:
+        """Keeps the graphs that W is read from: the gradients of the loss, and of each function times its multiplier.
+
+        The multiplier of a node is d loss / d node, total. The parameters' own are the gradient, found if
+        ``everything`` is asked for: they are not needed for W.
+        """
+        needed = [everything] * len(self.nodes)
+        for k, node in enumerate(self.nodes):
+            needed[k] |= node.definition is not None or any(needed[term.source] for term in node.terms)
+        adjoints = [leaf.new_zeros(leaf.numel()) if n else None for leaf, n in zip(self._leaves, needed, strict=True)]
 
         def add(output: Tensor, k: int, seed: Tensor | None) -> None:
             gradients = torch.autograd.grad(output, self._leaves[:k], seed, create_graph=True, allow_unused=True)
             for j, gradient in enumerate(gradients):
                 if gradient is not None:
-                    adjoints[j] = adjoints[j] + gradient.detach().reshape(-1)
+                    before = adjoints[j]
+                    if before is not None:
+                        adjoints[j] = before + gradient.detach().reshape(-1)
                     if gradient.requires_grad:
                         self._graphs[j].append(gradient)
 
-        add(loss, len(self._leaves), None)
+        add(self._total, len(self._leaves), None)
         for k in reversed(range(len(self.nodes))):
-            node = self.nodes[k]
-            adjoint = adjoints[k].view(node.leaf.shape)
+            node, flat = self.nodes[k], adjoints[k]
+            if flat is None:
+                continue
+            adjoint = flat.view(node.leaf.shape)
             if node.definition is not None:
                 add(node.definition, k, adjoint)
             for term in node.terms:
                 target = adjoints[term.source]
-                if isinstance(term, Matrix):
-                    flat = term.matrix.reshape(-1, len(term.places))
-                    target = target.index_add(0, term.places, term.factor * (adjoint.reshape(-1) @ flat))
-                else:
-                    value = adjoint if term.coefficient is None else adjoint * term.coefficient
-                    index, value = summed(self.cache, term.index, value)
-                    target = accumulated(self.cache, target, index, value * term.factor)
-                adjoints[term.source] = target
-        return adjoints
+                if target is not None:
+                    adjoints[term.source] = self._through(term, adjoint, target)
+        if everything:
+            for k, name in self.names.items():
+                total = adjoints[k]
+                assert total is not None
+                self.gradient[name] = total.view(self._leaves[k].shape)
+
+    def _through(self, term: Term, adjoint: Tensor, target: Tensor) -> Tensor:
+        """target + termᵀ adjoint. Shape of target: (n,), that of the term's source, flat."""
+        if isinstance(term, Matrix):
+            flat = term.matrix.reshape(-1, len(term.places))
+            return target.index_add(0, term.places, term.factor * (adjoint.reshape(-1) @ flat))
+        value = adjoint if term.coefficient is None else adjoint * term.coefficient
+        index, value = summed(self.cache, term.index, value)
+        return accumulated(self.cache, target, index, value * term.factor)
 
     # second derivatives ------------------------------------------------------------------------------------------
 
     def _rows_and_columns(self, k: int) -> tuple[int, int]:
         shape = self._leaves[k].shape
-        columns = prod(shape[len(shape) - self.events.get(k, 0) :])
+        columns = prod(shape[len(shape) - self.events.get((k,), 0) :])
         return shape.numel() // max(columns, 1), columns
 
     def _is_full(self, k: int) -> bool:
-        return self._leaves[k].numel() <= FULL or self._rows_and_columns(k)[0] == 1
+        return self._leaves[k].numel() <= SMALL or self._rows_and_columns(k)[0] == 1
+
+    def _agreeing(self, prove: bool) -> list[Second]:
+        """The second derivatives; rows are widened until nothing is found that stands between them."""
+        while True:
+            try:
+                seconds = self._seconds()
+            except _Mismatch as mismatch:
+                self._match(*mismatch.nodes)
+                continue
+            wrong = self._refuted(seconds) if prove else []
+            if not wrong:
+                return seconds
+            for k in wrong:
+                self._widen(k)
+
+    def _widen(self, k: int) -> None:
+        """One more dimension of a node whose entries interact, or all of them."""
+        events, shape = self.events.get((k,), 0) + 1, self._leaves[k].shape
+        if events > len(shape) or prod(shape[len(shape) - events :]) > WIDEST:
+            if shape.numel() > FULL:
+                raise LiftFailed(f"entries of a tensor of shape {tuple(shape)} interact")
+            events = len(shape)
+        self.events[k,] = events
+
+    def _splits(self, k: int) -> list[tuple[int, int]]:
+        """(rows, events) for every way to widen a node, or to leave it."""
+        shape, least = self._leaves[k].shape, self.events.get((k,), 0)
+        columns = [(prod(shape[len(shape) - events :]), events) for events in range(least, len(shape) + 1)]
+        return [(shape.numel() // width, events) for width, events in columns if width <= WIDEST]
+
+    def _match(self, u: int, v: int) -> None:
+        """Widen two nodes that interact, so that they have as many rows, or the smaller one is probed whole."""
+        choices = []
+        for one in self._splits(u):
+            for other in self._splits(v):
+                if one[0] == other[0] > 1:
+                    choices.append((one[0], one[1], other[1]))
+        if choices:
+            _, self.events[u,], self.events[v,] = max(choices)
+            return
+        small = min(u, v, key=lambda k: self._leaves[k].numel())
+        if self._leaves[small].numel() > FULL:
+            shapes = " and ".join(str(tuple(self._leaves[k].shape)) for k in (u, v))
+            raise LiftFailed(f"tensors of shapes {shapes} interact")
+        self.events[small,] = self._leaves[small].dim()
 
     def _products(self, u: int, seed: Tensor) -> tuple[Tensor | None, ...]:
         seeds = [seed.view(graph.shape) for graph in self._graphs[u]]
@@ -154,9 +219,12 @@ class Lifted:
 
     def _seconds(self) -> list[Second]:
         found: list[Second] = []
-        for u, leaf in enumerate(self._leaves):
-            if not self._graphs[u]:
-                continue
+        live = [u for u, graphs in enumerate(self._graphs) if graphs]
+        probes = sum(self._leaves[u].numel() if self._is_full(u) else self._rows_and_columns(u)[1] for u in live)
+        if probes > PROBES:
+            raise LiftFailed(f"{probes} probes would be needed")
+        for u in live:
+            leaf = self._leaves[u]
             found += self._of_small(u, leaf) if self._is_full(u) else self._of_large(u, leaf)
         return found
 
@@ -171,7 +239,7 @@ class Lifted:
             if self._is_full(v):
                 if v >= u:
                     flat = [torch.zeros_like(other) if block is None else block for block in blocks]
-                    found.append(self._where_nonzero(u, v, torch.stack([b.reshape(-1) for b in flat])))
+                    found += self._where_nonzero(u, v, torch.stack([b.reshape(-1) for b in flat]))
                 continue
             right = self.cache.identity(other.shape, other.device)
             for c, block in enumerate(blocks):
@@ -180,13 +248,23 @@ class Lifted:
                     found.append(Second(u, v, block, left, right, True))
         return found
 
-    def _where_nonzero(self, u: int, v: int, block: Tensor) -> Second:
-        """The entries of a small matrix of second derivatives that are not zero."""
-        places = tuple(block.nonzero().reshape(-1).tolist())
-        left, right = self.cache.of(
-            "nonzero", (places,), lambda: torch.tensor(places, dtype=torch.long).view(-1, 2).unbind(1)
-        )
-        return Second(u, v, block[left, right], left, right, v > u)
+    def _where_nonzero(self, u: int, v: int, block: Tensor) -> list[Second]:
+        """The entries of a small matrix of second derivatives that are not zero; each pair of places once."""
+        if u != v:
+            left, right = self._listed(block.nonzero())
+            return [Second(u, v, block[left, right], left, right, True)]
+        (own,) = self._listed(block.diagonal().nonzero())
+        left, right = self._listed(block.triu(1).nonzero())
+        return [
+            Second(u, u, block.diagonal()[own], own, own, False),
+            Second(u, u, block[left, right], left, right, True),
+        ]
+
+    def _listed(self, places: Tensor) -> tuple[Tensor, ...]:
+        """Places (S, dims), dimension by dimension: the same objects for the same places."""
+        numbers = tuple(places.reshape(-1).tolist())
+        listed: tuple[Tensor, ...] = self.cache.of("listed", (numbers, places.shape[1]), lambda: places.unbind(1))
+        return listed
 
     def _of_large(self, u: int, leaf: Tensor) -> list[Second]:
         rows, columns = self._rows_and_columns(u)
@@ -202,8 +280,7 @@ class Lifted:
                 rows_v, columns_v = self._rows_and_columns(v)
                 if rows_v != rows:
                     if bool(value.any()):
-                        shapes = f"{tuple(leaf.shape)} and {tuple(value.shape)}"
-                        raise LiftFailed(f"tensors of shapes {shapes} interact")
+                        raise _Mismatch(u, v)
                     continue
                 if v < u:
                     continue
@@ -225,10 +302,7 @@ class Lifted:
 
     def _refuted(self, seconds: list[Second]) -> list[int]:
         """Nodes whose part of W · (random signs) is not what the pieces say."""
-        generator = torch.Generator().manual_seed(5)
-        signs = [
-            (2.0 * torch.randint(0, 2, (leaf.numel(),), generator=generator) - 1).to(leaf) for leaf in self._leaves
-        ]
+        signs = [_signs(leaf, seed=k).view(-1) for k, leaf in enumerate(self._leaves)]
         outputs = [graph for graphs in self._graphs for graph in graphs]
         seeds = [signs[k].view(graph.shape) for k, graphs in enumerate(self._graphs) for graph in graphs]
         if not outputs:
@@ -244,11 +318,7 @@ class Lifted:
         wrong = []
         for k, found in enumerate(true):
             expected = torch.zeros_like(claimed[k]) if found is None else found.reshape(-1)
-            if not expected.numel():
-                continue
-            scale = float(torch.maximum(expected.abs().max(), claimed[k].abs().max()))
-            tolerance = max(PROOF, 1e3 * torch.finfo(expected.dtype).eps)
-            if not float((expected - claimed[k]).abs().max()) <= tolerance * scale and not self._is_full(k):
+            if not self._is_full(k) and not _close(claimed[k], expected):
                 wrong.append(k)
         return wrong
 
@@ -266,29 +336,87 @@ class Lifted:
         return maps
 
     def _slopes(self, k: int) -> list[Term]:
-        """The derivative of a node that is a function of earlier ones: entry by entry, or whole where it is small."""
+        """The derivative of a node that is a function of earlier ones: row by row, or whole where one is small."""
         definition = self.nodes[k].definition
         assert definition is not None
-        inputs = self._leaves[:k]
-        if definition.numel() > FULL:
-            slopes = torch.autograd.grad(definition.sum(), inputs, retain_graph=True, allow_unused=True)
-            terms: list[Term] = []
-            for j, slope in enumerate(slopes):
-                if slope is None or not slope.numel():
-                    continue
-                if slope.numel() != definition.numel():
-                    raise LiftFailed(f"a tensor of shape {tuple(definition.shape)} is no elementwise function")
-                index = self._reshaped(slope, definition.shape)
-                terms.append(Entry(j, index, slope.reshape(definition.shape)))
-            return terms
+        if definition.numel() <= SMALL:
+            return self._slopes_of_small(definition, self._leaves[:k])
+        probe = _signs(definition)
+        totals = torch.autograd.grad(
+            definition, self._leaves[:k], probe, create_graph=True, retain_graph=True, allow_unused=True
+        )
+        terms: list[Term] = []
+        for j, total in enumerate(totals):
+            if total is None or not total.numel():
+                continue
+            terms += self._slope(k, j, definition, probe, total.detach())
+        return terms
+
+    def _slope(self, k: int, j: int, definition: Tensor, probe: Tensor, total: Tensor) -> list[Term]:
+        """d definition / d leaf j; ``total`` is that derivative, transposed, times ``probe``, to hold it against."""
+        leaf, shape = self._leaves[j], definition.shape
+        events = self.events.get((k, j), 0)
+        while leaf.numel() > SMALL and events < len(shape):
+            columns = prod(shape[len(shape) - events :])
+            rows = shape.numel() // columns
+            if columns > WIDEST:
+                break
+            if leaf.numel() % rows == 0 and leaf.numel() // rows <= WIDEST:
+                terms = self._slope_by_rows(j, definition, rows, columns)
+                found = sum(
+                    (self._through(t, probe, torch.zeros_like(leaf).view(-1)) for t in terms), start=0 * probe.sum()
+                )
+                if _close(found.view(total.shape), total):
+                    self.events[k, j] = events
+                    return terms
+            events += 1
+        if leaf.numel() > FULL:
+            raise LiftFailed(f"a tensor of shape {tuple(shape)} depends on one of shape {tuple(leaf.shape)} at large")
+        multiplier = torch.zeros_like(definition).requires_grad_()
+        (linear,) = torch.autograd.grad(definition, leaf, multiplier, create_graph=True, retain_graph=True)
+        if not linear.requires_grad:
+            return []
+        columns_ = [
+            torch.autograd.grad(entry, multiplier, retain_graph=True, materialize_grads=True)[0]
+            for entry in linear.reshape(-1).unbind()
+        ]
+        places = self._reshaped(leaf, torch.Size((leaf.numel(),)))
+        return [Matrix(j, places, torch.stack(columns_, -1))]
+
+    def _slope_by_rows(self, j: int, definition: Tensor, rows: int, columns: int) -> list[Term]:
+        """d definition / d leaf j where row i of the one depends on row i of the other only."""
+        leaf = self._leaves[j]
+        inner = leaf.numel() // rows
+        slopes = leaf.new_empty(rows, columns, inner)
+        for c in range(columns):
+            seed = definition.new_zeros(rows, columns)
+            seed[:, c] = 1.0
+            (slope,) = torch.autograd.grad(definition, leaf, seed.view(definition.shape), retain_graph=True)
+            slopes[:, c] = slope.reshape(rows, inner)
+        whole = self.cache.identity(leaf.shape, leaf.device)
+        terms: list[Term] = []
+        for d in range(inner):
+            index = self.cache.moved(
+                lambda t, d=d: t.reshape(rows, inner)[:, d, None].expand(rows, columns).reshape(definition.shape),
+                whole,
+                "of the row",
+                (rows, inner, columns, d, tuple(definition.shape)),
+            )
+            if inner == 1 and columns == 1:
+                index = self._reshaped(leaf, definition.shape)
+            terms.append(Entry(j, index, slopes[..., d].reshape(definition.shape)))
+        return terms
+
+    def _slopes_of_small(self, definition: Tensor, inputs: list[Tensor]) -> list[Term]:
+        """Entry by entry. A derivative that is diagonal, now, is one entry of the source an entry."""
         rows = [
             torch.autograd.grad(entry, inputs, retain_graph=True, allow_unused=True)
             for entry in definition.reshape(-1).unbind()
         ]
-        terms = []
+        terms: list[Term] = []
         for j, leaf in enumerate(inputs):
             parts = [row[j] for row in rows]
-            if all(part is None for part in parts):
+            if all(part is None for part in parts) or not leaf.numel():
                 continue
             if leaf.numel() > LARGEST_INPUT:
                 raise LiftFailed(f"a tensor of shape {tuple(definition.shape)} depends on {leaf.numel()} numbers")
@@ -356,6 +484,38 @@ class Lifted:
         index = self.cache.moved(lambda t: _taken(t, places), term.index, "at", (places,))
         coefficient = None if term.coefficient is None else _taken(term.coefficient, places)
         return Entry(term.source, index, coefficient, term.factor)
+
+
+class _Mismatch(Exception):
+    """Two nodes interact whose rows are not as many."""
+
+    def __init__(self, u: int, v: int) -> None:
+        super().__init__()
+        self.nodes = (u, v)
+
+
+def _digest(lift: Lift) -> str:
+    """What a trace was like, whatever its numbers were: the same in every process."""
+    nodes = [
+        (tuple(node.leaf.shape), node.definition is None, [(type(t).__name__, t.source) for t in node.terms])
+        for node in lift.nodes
+    ]
+    return hashlib.sha256(repr((lift.calls, nodes)).encode()).hexdigest()
+
+
+def _signs(like: Tensor, seed: int = 0) -> Tensor:
+    """Random signs, the same at every call; of the shape of ``like``."""
+    generator = torch.Generator().manual_seed(5 + seed)
+    return (2 * torch.randint(0, 2, like.shape, generator=generator) - 1).to(like.detach())
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors agree up to rounding; where the second is not finite nothing can be said."""
+    if not expected.numel() or not bool(torch.isfinite(expected).all()):
+        return True
+    scale = torch.maximum(expected.abs().max(), found.abs().max())
+    tolerance = max(PROOF, 1e3 * torch.finfo(expected.dtype).eps)
+    return bool((expected - found).abs().max() <= tolerance * scale)
 
 
 def summed(cache: IndexCache, index: Tensor, value: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from .assembly import Interaction, Maps, assemble, find_layout
 from .dense import flatten
 from .layout import Candidate, Layout, arranged, candidates
 from .lift import IndexCache, LiftFailed
-from .lifted import Lifted
+from .lifted import Lifted, Piece
 from .matrix_free import MatrixFree
 from .operator import Operator
 from .probed import probed, product
@@ -22,6 +22,11 @@ STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")
 
 BORDER_LIMIT = 2000
 """Numbers on the border, or in a dense matrix, at most: 32 MB, and a factorisation in a tenth of a second."""
+
+COUPLINGS_LIMIT = 2**27
+"""Numbers between the rows and the border at most: 1 GB."""
+
+TOGETHER, ONLY_PRODUCTS = "they are taken together", "only products with the Hessian are used"
 
 PROBES_LIMIT = 200
 """Hessian-vector products of one Hessian at most, where the maps cannot be lifted and rows might be had instead."""
@@ -60,13 +65,13 @@ class Curvature:
         """Hessian-vector products of the last Hessian."""
         self._free = structure == "matrix_free"
         self._cache = IndexCache()
-        self._events: dict[int, int] = {}
-        self._signature: Any = None
+        self._events: dict[tuple[int, ...], int] = {}
+        self._signature: str | None = None
+        self._names: list[str] = []
         self._maps: Maps | None = None
         self._proved = False
         self._coarsened: dict[tuple[str, ...], str] = {}
         self._kept_rows: list[list[str]] | None = None
-        self._steps = 0
 
     @property
     def needs_products(self) -> bool:
@@ -75,14 +80,17 @@ class Curvature:
 
     def at(self, point: Point, names: Sequence[str]) -> Operator:
         """The Hessian over ``names``, flat in their order. Raises: StructureRefuted."""
-        self._steps += 1
+        if self._names != list(names):
+            self._forget()
+            self._names = list(names)
         if self._free:
             return self._matrix_free(point, names)
         if self.lifts and point.source is not None:
             try:
                 return self._lifted(point, names)
             except LiftFailed as failure:
-                self.lifts, self.why_not_lifted, self._proved, self.layout = False, str(failure), False, None
+                self._forget()
+                self.why_not_lifted = str(failure)
         self.lifts = False
         return self._probed(point, names)
 
@@ -119,38 +127,51 @@ class Curvature:
         return {
             "lifts": self.lifts,
             "free": self._free,
+            "names": list(self._names),
             "rows": None if self.layout is None else [list(one.names) for one in self.layout.rows],
             "coarsened": [[list(names), what] for names, what in sorted(self._coarsened.items())],
+            "signature": self._signature,
+            "events": [[list(nodes), events] for nodes, events in sorted(self._events.items())],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.lifts, self._free, self._steps = bool(state["lifts"]), bool(state["free"]), 0
+        """Go on from a state: the same layout is taken, and proved again."""
+        self._forget()
+        self.lifts, self._free, self._names = bool(state["lifts"]), bool(state["free"]), list(state["names"])
         self._coarsened = {tuple(names): what for names, what in state["coarsened"]}
         self._kept_rows = state["rows"]
-        self.layout, self._maps, self._proved = None, None, False
+        self._signature = state["signature"]
+        self._events.update({tuple(nodes): events for nodes, events in state["events"]})
+
+    def _forget(self) -> None:
+        """What was found; the next Hessian begins anew."""
+        self.layout, self._maps, self._signature, self._proved = None, None, None, False
+        self._events.clear()
 
     # lifted ------------------------------------------------------------------------------------------------------
 
     def _lifted(self, point: Point, names: Sequence[str]) -> Operator:
         lifted = self._traced(point, names)
         if lifted.signature != self._signature:
-            self._signature, self._events, self._proved, self.layout = lifted.signature, lifted.events, False, None
-            if not self._proved:
-                lifted.events.clear()
+            self._forget()
+            self._signature = lifted.signature
         pieces = lifted.take_apart(prove=not self._proved)
+        if not self._proved:
+            self._check_gradient(lifted, point)
         given = candidates(point.params, names, point.sites, self.structure)
         if self.layout is None:
             self._choose(lifted, pieces, point, names, given)
-        assert self.layout is not None
+        if self._free:
+            return self._matrix_free(point, names)
         try:
-            if self._free:
-                return self._matrix_free(point, names)
             operator = assemble(lifted, pieces, self._maps_of(lifted, point, names))
         except Interaction as surprise:
             if self.structure in ("diagonal", "rows"):
                 raise self._refuted(surprise.names) from surprise
-            self._choose(lifted, pieces, point, names, given)
             self._proved = False
+            self._choose(lifted, pieces, point, names, given)
+            if self._free:
+                return self._matrix_free(point, names)
             operator = assemble(lifted, pieces, self._maps_of(lifted, point, names))
         self.products = 0
         if not self._proved:
@@ -164,42 +185,49 @@ class Curvature:
         source = point.source
         leaves = {name: point.leaves[name] for name in names}
         lifted = Lifted(leaves, lambda lift: source.evaluate(point, names, lift), self._cache, self._events)
-        tolerance = 1e6 * torch.finfo(point.loss.dtype).eps
-        if not abs(lifted.loss - point.value) <= tolerance * max(1.0, abs(point.value)):
+        if not abs(lifted.loss - point.value) <= _tolerance(point) * max(1.0, abs(point.value)):
             raise LiftFailed("the loss is another when it is watched")
-        gradient = point.gradient()
-        for name in names:
-            off = (lifted.gradient[name] - gradient[name]).abs()
-            scale = max(1.0, float(gradient[name].abs().max()) if off.numel() else 0.0)
-            if off.numel() and not float(off.max()) <= tolerance * scale:
-                raise LiftFailed(f"the gradient of {name!r} is another when it is watched")
         return lifted
 
-    def _choose(self, lifted: Lifted, pieces: Any, point: Point, names: Sequence[str], given: list[Candidate]) -> None:
+    def _check_gradient(self, lifted: Lifted, point: Point) -> None:
+        gradient = point.gradient()
+        for name, found in lifted.gradient.items():
+            expected = gradient[name]
+            if not expected.numel() or not bool(torch.isfinite(expected).all()):
+                continue
+            scale = max(1.0, float(expected.abs().max()))
+            if not float((found - expected).abs().max()) <= _tolerance(point) * scale:
+                raise LiftFailed(f"the gradient of {name!r} is another when it is watched")
+
+    def _choose(
+        self, lifted: Lifted, pieces: Sequence[Piece], point: Point, names: Sequence[str], given: list[Candidate]
+    ) -> None:
+        """The layout: what is claimed or was kept, else the finest that holds for these pieces."""
         size = sum(point.params[name].numel() for name in names)
         self._maps = None
-        if self.structure in ("diagonal", "rows"):
-            self.layout = arranged(size, given, [])
-            return
-        if self.structure == "dense":
-            self.layout = arranged(size, [], given)
-            return
-        if self._kept_rows is not None:
-            kept = {tuple(names) for names in self._kept_rows}
-            self._kept_rows = None
-            chosen = [one for one in given if one.names in kept]
-            self.layout = arranged(size, chosen, [one for one in given if one.names not in kept])
+        self.layout = self._claimed(given, size)
+        if self.layout is not None:
             return
         self.layout, broken = find_layout(lifted, pieces, point.params, names, given)
         if self.structure == "arrowhead" and not self.layout.rows:
             raise self._refuted([name for one in broken for name in one.names] or list(names))
-        plated = [one for one in broken if any(point.sites[name].plates for name in one.names)]
-        too_large = len(self.layout.border) > BORDER_LIMIT
-        for one in plated:
-            what = "only products with the Hessian are used" if too_large else "they are taken together"
-            self._coarsened[one.names] = what
-        if too_large:
-            self._free = True
+        self._free = too_large(self.layout)
+        for one in broken:
+            if any(point.sites[name].plates for name in one.names):
+                self._coarsened[one.names] = ONLY_PRODUCTS if self._free else TOGETHER
+
+    def _claimed(self, given: list[Candidate], size: int) -> Layout | None:
+        """The layout that the config claims, or that a state was saved with."""
+        if self.structure in ("diagonal", "rows"):
+            return arranged(size, given, [])
+        if self.structure == "dense":
+            return arranged(size, [], given)
+        if self._kept_rows is None:
+            return None
+        kept = {tuple(names) for names in self._kept_rows}
+        self._kept_rows = None
+        chosen = [one for one in given if one.names in kept]
+        return arranged(size, chosen, [one for one in given if one.names not in kept])
 
     def _maps_of(self, lifted: Lifted, point: Point, names: Sequence[str]) -> Maps:
         assert self.layout is not None
@@ -210,21 +238,21 @@ class Curvature:
     # by products -------------------------------------------------------------------------------------------------
 
     def _probed(self, point: Point, names: Sequence[str]) -> Operator:
+        """By products, each time with the proof: one product more, where a surprise would not show otherwise."""
         size = sum(point.params[name].numel() for name in names)
         given = candidates(point.params, names, point.sites, self.structure)
-        layouts = [self.layout] if self.layout is not None else self._hypotheses(given, size)
-        for layout in layouts:
+        if self.layout is None:
+            self.layout = self._claimed(given, size)
+        for layout in [self.layout] if self.layout is not None else self._hypotheses(given, size):
             operator = probed(point, names, layout)
             self.products = len(layout.border) + max((one.index.shape[1] for one in layout.rows), default=0)
-            exact = not layout.rows
-            due = self.layout is None or self._steps & (self._steps - 1) == 0
-            if exact or not due or self._agrees(operator, point, names):
+            if not layout.rows or self._agrees(operator, point, names):
                 self.layout = layout
                 return operator
             if self.structure in ("diagonal", "rows", "arrowhead"):
                 raise self._refuted([name for one in layout.rows for name in one.names])
             for one in layout.rows:
-                self._coarsened[one.names] = "they are taken together"
+                self._coarsened[one.names] = TOGETHER if size <= BORDER_LIMIT else ONLY_PRODUCTS
         if self.layout is not None:
             self.layout = None
             return self._probed(point, names)
@@ -233,25 +261,17 @@ class Curvature:
 
     def _hypotheses(self, given: list[Candidate], size: int) -> list[Layout]:
         """What may hold, the cheapest first; what has been refuted is left out."""
-        if self.structure in ("diagonal", "rows"):
-            return [arranged(size, given, [])]
-        dense = [arranged(size, [], given)] if size <= BORDER_LIMIT else []
-        if self.structure == "dense":
-            return [arranged(size, [], given)]
-        if self._kept_rows is not None:
-            kept = {tuple(names) for names in self._kept_rows}
-            self._kept_rows = None
-            chosen = [one for one in given if one.names in kept]
-            return [arranged(size, chosen, [one for one in given if one.names not in kept]), *dense]
-        rows = [one for one in given if len(one.index) > 1 and one.names not in self._coarsened]
         found = []
-        for one in rows[:1]:
-            rest = [other for other in given if other is not one]
-            layout = arranged(size, [one], rest)
+        for one in [one for one in given if len(one.index) > 1 and one.names not in self._coarsened][:1]:
+            layout = arranged(size, [one], [other for other in given if other is not one])
             cost = len(layout.border) + one.index.shape[1]
-            if (cost <= PROBES_LIMIT and cost < size) or self.structure == "arrowhead":
+            if self.structure == "arrowhead" or (cost < min(size, PROBES_LIMIT + 1) and not too_large(layout)):
                 found.append(layout)
-        return found if self.structure == "arrowhead" else found + dense
+        if self.structure == "arrowhead":
+            if not found:
+                raise self._refuted(list(self._names))
+            return found
+        return [*found, arranged(size, [], given)] if size <= BORDER_LIMIT else found
 
     def _matrix_free(self, point: Point, names: Sequence[str]) -> Operator:
         self.lifts, self.layout = False, None
@@ -282,6 +302,17 @@ class Curvature:
     def _refuted(self, names: Sequence[str]) -> StructureRefuted:
         listed = ", ".join(dict.fromkeys(names))
         return StructureRefuted(
-            f"rows of {listed} interact: the Hessian is not `structure: {self.structure}`; take `auto`, which finds the "
-            "finest structure that holds"
+            f"rows of {listed} interact: the Hessian is not `structure: {self.structure}`; "
+            "take `auto`, which finds the finest structure that holds"
         )
+
+
+def too_large(layout: Layout) -> bool:
+    """Whether products with the Hessian are cheaper than a factorisation of such a layout."""
+    m = len(layout.border)
+    return m > BORDER_LIMIT or m * layout.size > COUPLINGS_LIMIT
+
+
+def _tolerance(point: Point) -> float:
+    """How far two evaluations of one loss may differ, relative to it."""
+    return 1e6 * torch.finfo(point.loss.dtype).eps
