@@ -222,7 +222,8 @@ class Lift(TorchFunctionMode):
         cut = {tensor.untyped_storage().data_ptr() for tensor, _ in self._cuts.values()}
         if not isinstance(target, Tensor) or "out" in kwargs or target.untyped_storage().data_ptr() in cut:
             raise LiftFailed(f"{name} writes in place what has been read")
-        self.separable = False
+        if self._kind_of_result(name.rstrip("_"), args, kwargs, target) > self._kind(target):
+            self.separable = False
         return func(*(self._plain(a) for a in args), **{key: self._plain(a) for key, a in kwargs.items()})
 
     # nodes -------------------------------------------------------------------------------------------------------
@@ -803,7 +804,19 @@ _UNARY = {
     *_NEGATES,
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "reciprocal", "abs"),
     *("absolute", "__abs__", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh"),
-    *("atanh", "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sigmoid", "logsigmoid", "softplus"),
+    *(
+        "atanh",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arcsinh",
+        "arccosh",
+        "arctanh",
+        "sigmoid",
+        "logsigmoid",
+        "log_sigmoid",
+        "softplus",
+    ),
     *("relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "leaky_relu", "hardtanh", "logit", "erf", "erfc"),
     *("erfinv", "lgamma", "digamma", "polygamma", "i0", "sinc", "nan_to_num", "clamp_min", "clamp_max", "softsign"),
     *("special_expit", "special_logit", "special_gammaln", "special_digamma", "special_psi", "special_erf"),

@@ -22,10 +22,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from hofit.curvature.dense import flatten
+from hofit.curvature.lift import IndexCache, Lift
+from hofit.curvature.lifted import Lifted
 from hofit.curvature.structure import Curvature
 from hofit.model.trace import Program
 from hofit.objective.density import DensityObjective
-from hofit.point import Params
+from hofit.point import Params, Point
 
 Model = Callable[[], Any]
 
@@ -1178,3 +1180,214 @@ def test_the_hessian_is_that_of_differences_of_gradients(name: str) -> None:
         operator = Curvature().at(at.at(params), list(params))
         expected = by_differences(at, params, direction)
         assert torch.allclose(operator.matvec(flatten(direction, list(params))), expected, atol=1e-5, rtol=1e-6)
+
+
+def lifted(at: DensityObjective, params: Params, prove: bool = True) -> Lifted:
+    """The loss at a point, taken apart."""
+    point = at.at(params)
+    found = Lifted(point.leaves, lambda lift: at.evaluate(point, list(params), lift), IndexCache(), {})
+    found.take_apart(prove)
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name, one in CASES.items() if one.lifted])
+def test_the_gradient_through_the_maps_is_autograds(name: str) -> None:
+    with objective(CASES[name].make()) as at:
+        params = random_point(at.start(), 1)
+        expected = at.at(params).gradient()
+        for key, found in lifted(at, params).gradient.items():
+            assert torch.allclose(found, expected[key], atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "name, separable",
+    {
+        "hierarchical_nested": True,
+        "hierarchical_indexed": True,
+        "centred_with_free_scales": True,
+        "irt_nested": True,
+        "irt_indexed": True,
+        "crossed_effects_with_scales": True,
+        "non_centred": True,
+        "poisson_matmul": True,
+        "student_t": True,
+        "negative_binomial": True,
+        "function_where_of_itself": True,
+        "masked_and_scaled": True,
+        "categorical_rows": False,
+        "gaussian_process": False,
+        "softmax_behind_a_zero": False,
+        "square_of_a_sum_behind_a_zero": False,
+        "sorted_at_first": False,
+        "elementwise_and_transposed": True,  # the transposed is a node of its own
+        "product_of_rows_behind_a_zero": False,
+        "matrix_behind_a_zero": False,
+    }.items(),
+)
+def test_what_a_trace_shows_separable_needs_no_proof(name: str, separable: bool) -> None:
+    with objective(CASES[name].make()) as at:
+        point = at.at(random_point(at.start(), 1))
+        found = Lifted(point.leaves, lambda lift: at.evaluate(point, list(point.params), lift), IndexCache(), {})
+        assert found.separable is separable
+
+
+@pytest.mark.parametrize("name", ["hierarchical_indexed", "crossed_effects", "poisson_matmul", "lkj_random_effects"])
+def test_single_precision(name: str) -> None:
+    with objective(CASES[name].make()) as at:
+        params = random_point(at.start(), 1)
+        expected = true_hessian(at, params)
+    saved = {key: value for key, value in globals().items() if isinstance(value, Tensor) and value.is_floating_point()}
+    torch.set_default_dtype(torch.float32)
+    try:
+        globals().update({key: value.float() for key, value in saved.items()})
+        with objective(CASES[name].make()) as at:
+            curvature = Curvature()
+            operator = curvature.at(at.at({k: p.float() for k, p in params.items()}), list(params))
+            assert operator.like.dtype == torch.float32
+            assert float((whole(operator).double() - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+            assert curvature.lifts
+    finally:
+        globals().update(saved)
+
+
+# robustness -----------------------------------------------------------------------------------------------------------
+
+
+def is_watched() -> bool:
+    """Whether a Lift looks at what is computed."""
+    return isinstance(torch.overrides._get_current_function_mode(), Lift)
+
+
+def expect_no_trace(at: DensityObjective) -> None:
+    assert torch._C._len_torch_function_stack() == 0
+    assert torch.is_grad_enabled() and all(leaf.requires_grad for leaf in at.program.leaves.values())
+    assert not pyro.poutine.runtime._PYRO_STACK
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, torch.linalg.LinAlgError, KeyError])
+def test_a_model_that_raises_only_when_it_is_watched_is_probed(error: type[Exception]) -> None:
+    def model() -> None:
+        a, b = local("a", "p", G), local("b", "q", G)
+        if is_watched():
+            raise error("no")
+        gaussian(a[GROUP].exp() + b[MIXED])
+
+    with objective(model) as at:
+        curvature, params = Curvature(), random_point(at.start(), 1)
+        check(curvature, at, params)
+        assert not curvature.lifts and "raises when it is watched" in curvature.why_not_lifted
+        curvature = Curvature()
+        curvature.at(at.at(params), ["a"])  # b is held
+        expect_no_trace(at)
+
+
+def test_an_interruption_passes_through_and_leaves_no_trace() -> None:
+    def model() -> None:
+        a, b = local("a", "p", G), local("b", "q", G)
+        if is_watched():
+            raise KeyboardInterrupt
+        gaussian(a[GROUP].exp() + b[MIXED])
+
+    with objective(model) as at:
+        with pytest.raises(KeyboardInterrupt):
+            Curvature().at(at.at(random_point(at.start(), 1)), ["a"])
+        expect_no_trace(at)
+
+
+def test_a_failure_that_the_model_swallows_is_not_lost() -> None:
+    def model() -> None:
+        b = local("b", "g", G)
+        mean = b[GROUP] * 2
+        try:
+            mean.view(-1)[0].add_(1.0)
+            mean.clamp_(-0.5, 0.5)
+        except BaseException:
+            mean = b[GROUP] * 3
+        gaussian(mean.exp())
+
+    with objective(model) as at:
+        curvature = Curvature()
+        check(curvature, at, random_point(at.start(), 1))
+        assert not curvature.lifts and "in place" in curvature.why_not_lifted
+        expect_no_trace(at)
+
+
+def test_views_of_what_is_written_in_place_are_not_lost() -> None:
+    def model() -> None:
+        b = local("b", "g", G)
+        k = pyro.sample("k", dist.Normal(0.0, 1.0))
+        mean = b[GROUP] * 2.0
+        view = mean.view(G, N)
+        mean += k
+        gaussian(view.reshape(-1).exp())
+
+    with objective(model) as at:
+        curvature = Curvature()
+        check(curvature, at, {name: torch.zeros_like(p) for name, p in at.start().items()})
+        check(curvature, at, random_point(at.start(), 1))
+        assert not curvature.lifts
+
+
+@pytest.mark.parametrize("power", [1.5, 0.5])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_second_derivatives_that_are_not_finite_crash_nothing(power: float, mixed: bool) -> None:
+    def model() -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        b = local("b", "g", G)
+        size = (b[MIXED] + mu).abs() ** power
+        pyro.factor("f", -(size.logsumexp(0) if mixed else size.sum()))
+
+    with objective(model) as at:
+        curvature = Curvature()
+        zero = {name: torch.zeros_like(p) for name, p in at.start().items()}
+        for params in (random_point(zero, 1), zero, random_point(zero, 2), zero):
+            operator = curvature.at(at.at(params), list(params))
+            assert torch.isfinite(operator.diagonal()).all() == (params is not zero)
+        check(curvature, at, random_point(zero, 3))
+        fresh = Curvature()
+        fresh.at(at.at(zero), list(zero))
+        check(fresh, at, random_point(zero, 1))
+        check(fresh, at, random_point(zero, 2))
+
+
+def test_an_index_that_changes_between_traces_is_read_anew() -> None:
+    index = {"torch": GROUP.clone(), "numpy": GROUP.numpy().copy(), "list": GROUP.tolist()}
+
+    def model() -> None:
+        b = local("b", "g", G)
+        gaussian((b[index["torch"]] + b[index["numpy"]] + b[index["list"]]).exp())
+
+    with objective(model) as at:
+        curvature = Curvature()
+        check(curvature, at, random_point(at.start(), 1))
+        assert curvature.lifts
+        index["torch"].copy_(MIXED)
+        check(curvature, at, random_point(at.start(), 2))
+        index["numpy"][-1] = 0
+        check(curvature, at, random_point(at.start(), 3))
+        index["list"][-2] = 1
+        check(curvature, at, random_point(at.start(), 4))
+        assert curvature.lifts
+
+
+def test_a_bare_loss_is_probed() -> None:
+    leaf = torch.linspace(-1.0, 1.0, 5).requires_grad_(True)
+    point = Point({"x": leaf.detach().clone()}, (leaf**3).sum() + leaf[0] * leaf[1], {"x": leaf})
+    operator = Curvature().at(point, ["x"])
+    assert torch.allclose(whole(operator).diagonal(), 6 * leaf.detach())
+
+
+def test_many_steps_of_a_loop_are_not_lifted_at_any_price() -> None:
+    y = torch.randn(300, generator=torch.Generator().manual_seed(1))
+
+    def model() -> None:
+        a, b, s = (pyro.sample(name, dist.Normal(0.0, 1.0)) for name in "abs")
+        states = []
+        state = torch.zeros(())
+        for t in range(300):
+            state = torch.tanh(a * state + b + 0.1 * y[t])
+            states.append(state)
+        pyro.sample("y", dist.Normal(torch.stack(states), s.exp()).to_event(1), obs=y)
+
+    with objective(model) as at:
+        check(Curvature(), at, random_point(at.start(), 1))
