@@ -75,6 +75,10 @@ class PointSource(Protocol):
     evaluations: Evaluations
     sites: Mapping[str, Site]
 
+    @property
+    def entries(self) -> int:
+        """How many terms the loss is a sum of."""
+
     def at(self, params: Params) -> Point: ...
 
     def retrace(self, point: Point) -> Tensor:

@@ -282,7 +282,7 @@ class Lift(TorchFunctionMode):
     def _opaque(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Any function: what it reads becomes leaves, operands of an elementwise one as large as the result."""
         if name in _ELEMENTWISE:
-            shape = torch.broadcast_shapes(*(a.shape for a in (*args, *kwargs.values()) if isinstance(a, Tensor)))
+            shape = broadcast_shape(*(a.shape for a in (*args, *kwargs.values()) if isinstance(a, Tensor)))
             if prod(shape) > TOGETHER:
                 args = tuple(self._at_shape(a, shape) for a in args)
                 kwargs = {key: self._at_shape(a, shape) for key, a in kwargs.items()}
@@ -322,7 +322,7 @@ class Lift(TorchFunctionMode):
         if not isinstance(result, Tensor) or (name not in _ELEMENTWISE and name not in _UNARY):
             return MIXED
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-        if result.shape != torch.broadcast_shapes(*(t.shape for t in tensors)):
+        if result.shape != broadcast_shape(*(t.shape for t in tensors)):
             return MIXED
         if kind == ENTRIES and all(a.numel() == result.numel() for a in inputs):
             return ENTRIES
@@ -405,7 +405,7 @@ def _iterate(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
 
 def _broadcast_tensors(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     tensors = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
-    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    shape = broadcast_shape(*(t.shape for t in tensors))
     return tuple(lift._at_shape(t, shape) if lift._tracked(t) else t.expand(shape) for t in tensors)
 
 
@@ -441,7 +441,7 @@ def _add(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         signs = (1.0, -float(alpha))
     elif name in ("rsub", "__rsub__"):
         signs = (-float(alpha), 1.0)
-    shape = torch.broadcast_shapes(*(t.shape for t in args if isinstance(t, Tensor)))
+    shape = broadcast_shape(*(t.shape for t in args if isinstance(t, Tensor)))
     for one in args:
         if lift._is_opaque(one) and one.shape == shape:
             return NotImplemented
@@ -468,7 +468,7 @@ def _multiply(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     tensor, other = (left, right) if lift._tracked(left) else (right, left)
     if divides and tensor is right:
         return NotImplemented
-    shape = torch.broadcast_shapes(tensor.shape, other.shape) if isinstance(other, Tensor) else tensor.shape
+    shape = broadcast_shape(tensor.shape, other.shape) if isinstance(other, Tensor) else tensor.shape
     if lift._is_opaque(tensor):
         if tensor.shape == shape:
             return NotImplemented
@@ -752,6 +752,18 @@ def _is_real(value: Any) -> bool:
 
 def _is_identity(index: Tensor, size: int) -> bool:
     return index.numel() == size and bool((index == torch.arange(size, device=index.device)).all())
+
+
+def broadcast_shape(*shapes: torch.Size) -> torch.Size:
+    """What the shapes broadcast to; torch's own function imports a second's worth of modules at its first call."""
+    sizes = [1] * max((len(shape) for shape in shapes), default=0)
+    for shape in shapes:
+        for d, size in enumerate(reversed(shape), start=1):
+            if sizes[-d] == 1:
+                sizes[-d] = size
+            elif size not in (1, sizes[-d]):
+                raise RuntimeError(f"shapes {', '.join(map(str, map(tuple, shapes)))} do not broadcast")
+    return torch.Size(sizes)
 
 
 def _fingerprint(value: Any) -> Any:

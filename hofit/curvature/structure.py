@@ -38,6 +38,10 @@ A product is exact to about 1e-13; a coupling smaller than this changes a Newton
 """
 
 
+FEW_UNKNOWNS, FEW_ENTRIES = 64, 20_000
+"""Up to so many unknowns, and terms of the loss, products are taken and nothing is lifted."""
+
+
 class StructureRefuted(Exception):
     """The Hessian does not have the structure that the config claims."""
 
@@ -85,6 +89,8 @@ class Curvature:
             self._names = list(names)
         if self._free:
             return self._matrix_free(point, names)
+        if self.lifts and self.layout is None and is_small(point, names):
+            self.lifts, self.why_not_lifted = False, "the model is small"
         if self.lifts and point.source is not None:
             try:
                 return self._lifted(point, names)
@@ -305,6 +311,12 @@ class Curvature:
             f"rows of {listed} interact: the Hessian is not `structure: {self.structure}`; "
             "take `auto`, which finds the finest structure that holds"
         )
+
+
+def is_small(point: Point, names: Sequence[str]) -> bool:
+    """Whether a few products cost less than to watch a trace: that takes some milliseconds, whatever the model."""
+    size = sum(point.params[name].numel() for name in names)
+    return size <= FEW_UNKNOWNS and (point.source is None or point.source.entries <= FEW_ENTRIES)
 
 
 def too_large(layout: Layout) -> bool:

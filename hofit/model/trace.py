@@ -80,6 +80,8 @@ class Program:
         self.order: list[str] = []
         self.subsampled: dict[str, tuple[int, int]] = {}
         self.has_factor = False
+        self.entries = 0
+        """Entries of all sites' log densities at the last evaluation: observations, and rows of latents."""
         self.sample_count: int | None = None
         """Sample sites of an evaluation, observed ones included; None until the first."""
         self._of_store: dict[str, Parameter] = {}
@@ -574,9 +576,13 @@ class _Evaluation(_SiteMessenger):
     def log_density(self) -> Tensor:
         self._check_complete()
         total: Tensor | None = None
+        entries = 0
         for message in self.samples:
-            log_prob = self.site_log_density(message)
+            log_prob = self.scaled_log_density(message)
+            entries += log_prob.numel()
+            log_prob = log_prob.sum() if log_prob.dim() else log_prob
             total = log_prob if total is None else total + log_prob
+        self.program.entries = entries
         if total is None:
             raise ModelError("the model has no sample site and no factor: there is no density to maximise")
         for log_det in self.log_jacobian:

@@ -40,6 +40,10 @@ class DensityObjective:
         """Whether the loss is an estimate: a plate is subsampled."""
         return bool(self.program.subsampled)
 
+    @property
+    def entries(self) -> int:
+        return self.program.entries
+
     def start(self) -> Params:
         """The start point: what the model's own starts and the config's make of each parameter."""
         return {name: leaf.detach().clone() for name, leaf in self._leaves.items()}

@@ -30,6 +30,10 @@ class InformationObjective:
         with objective.written(around):
             self._reference = objective.program.observed_distributions(full=self._full)
 
+    @property
+    def entries(self) -> int:
+        return self._objective.entries
+
     def at(self, params: Params) -> Point:
         nothing = next(iter(params.values())).new_zeros(())
         point = Point(params, nothing, self._objective.program.leaves, self, full=self._full)

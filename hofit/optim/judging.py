@@ -20,6 +20,9 @@ POOR, GOOD, CUT = 0.25, 0.75, 0.25
 ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
 
+CANCELLED = 16.0
+"""By how much more a loss may be rounded than its size says: its terms are larger than their sum."""
+
 FALL, RISE = 0.9, 0.5
 """What part of the gradient must be left where the loss falls, or rises, within rounding: so no fit goes in circles."""
 
@@ -48,7 +51,7 @@ class Judge:
         actual = point.value - candidate.value
         noise = ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
         own = abs(proposal.predicted_reduction or 0.0)
-        if (own <= noise or actual == 0.0) and abs(actual) <= noise + abs(others):
+        if (own <= noise or actual == 0.0) and abs(actual) <= CANCELLED * noise + abs(others):
             better = _flattens(point, candidate, list(proposal.params), FALL if actual > 0 else RISE)
             self._refusals = 0 if better else self._refusals + 1
             return 0.5 if better else 0.0

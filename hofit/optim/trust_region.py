@@ -153,7 +153,11 @@ class TrustRegion(Optimizer):
         return self.curvature.remarks()
 
     def state_dict(self) -> State:
-        state: State = {"curvature": self.curvature.state_dict(), "judge": self.judge.state_dict(), "shift": self._shift}
+        state: State = {
+            "curvature": self.curvature.state_dict(),
+            "judge": self.judge.state_dict(),
+            "shift": self._shift,
+        }
         if self._radius is not None:
             state["radius"] = self._radius
         if self._scale is not None:

@@ -1,0 +1,11 @@
+"""Fixtures of the curvature's tests."""
+
+import pytest
+
+from hofit.curvature import structure
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' models are small, and it is the lifted Hessian that they are about."""
+    monkeypatch.setattr(structure, "FEW_UNKNOWNS", 0)
