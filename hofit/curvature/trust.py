@@ -120,10 +120,9 @@ def _unit_step(operator: Operator, gradient: Tensor, guess: float) -> tuple[Tens
         newton = shift + (length * length / slope) * (length - 1.0) if slope > 0 else inf
         if upper - lower <= 4 * eps * upper:
             break
+        shift = newton if lower < newton < upper else _between(lower, upper)
         if newton <= 0.0 == lower:
-            shift = 0.0  # no shift at all may do
-        else:
-            shift = newton if lower < newton < upper else _between(lower, upper)
+            shift = 0.0  # none at all may do
     if best is None:  # rounding left no shift that works: straight downhill is always inside and never up
         curvature = float(gradient @ operator.matvec(gradient)) / max(size * size, 1e-300)
         along = 1.0 if curvature <= 0 else min(1.0, size / curvature)

@@ -93,7 +93,7 @@ class NewtonCG(Optimizer):
             gradient,
             float("inf") if self._radius is None else self._radius,
             (lambda v: v) if factor is None else factor.solve,
-            lambda norm: _forcing(norm, point),
+            lambda norm: forcing(norm, point),
             min(PRODUCTS, max(2 * gradient.numel(), 2)),
         )
         if self._radius is None and solution.length > 0:
@@ -157,7 +157,7 @@ class NewtonCG(Optimizer):
         self._factor = _factored(groups, blocks, point, names)
 
 
-def _forcing(norm: float, point: Point) -> float:
+def forcing(norm: float, point: Point) -> float:
     """How small a residual must be, relative to ‖g‖: tighter where rounding leaves few steps to be judged."""
     rounding = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
     return min(0.5 if norm * norm > rounding else 1e-2, sqrt(norm))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..curvature.dense import flatten, unflatten
+from ..curvature.matrix_free import MatrixFree
 from ..curvature.operator import Operator
+from ..curvature.steihaug import truncated_step
 from ..curvature.structure import Curvature
 from ..curvature.trust import TrustStep, trust_region_step
 from ..errors import OptionError
 from ..point import Params, PartReport, Point
 from .base import Optimizer, Proposal, State
 from .judging import CUT, GOOD, POOR, Judge, below_rounding
+from .newton_cg import PRODUCTS, forcing
 
 CORRECTION = 0.05
 """Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""
@@ -79,19 +82,26 @@ class TrustRegion(Optimizer):
         if self._at is not point:
             self._operator = self._hessian(point, names)
             self._at = point
-            diagonal = self._operator.diagonal().abs()
+            # The diagonal of a matrix known by its products alone would cost one for each unknown.
+            free = isinstance(self._operator, MatrixFree)
+            diagonal = torch.ones_like(gradient) if free else self._operator.diagonal().abs()
             if not bool(torch.isfinite(diagonal).all()):
                 return Proposal({name: torch.full_like(point.params[name], torch.nan) for name in names}, 0.0)
-            scale = _scale(self._operator, diagonal)
+            scale = diagonal if free else _scale(self._operator, diagonal)
             self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
             self._root = _positive(self._scale).sqrt()
         assert self._root is not None and self._operator is not None
-        scaled = self._operator.scaled(self._root.reciprocal())
         g = gradient / self._root
-        if self._radius is None:
-            self._radius = self._first_radius(scaled, g)
-        solution = trust_region_step(scaled, g, self._radius, self._shift)
-        self._shift = solution.shift
+        if isinstance(self._operator, MatrixFree):
+            scaled: Operator = self._operator
+            solution = _truncated(self._operator, g, inf if self._radius is None else self._radius, point)
+            self._radius = float(solution.step.norm()) if self._radius is None else self._radius
+        else:
+            scaled = self._operator.scaled(self._root.reciprocal())
+            if self._radius is None:
+                self._radius = self._first_radius(scaled, g)
+            solution = trust_region_step(scaled, g, self._radius, self._shift)
+            self._shift = solution.shift
         params = self._moved(point, names, solution.step)
         proposal = Proposal(params, solution.predicted, details=(point, solution))
         if point.source is not None and len(names) == len(point.params):
@@ -110,7 +120,9 @@ class TrustRegion(Optimizer):
         point, solution = proposal.details
         trial = proposal.point
         assert trial is not None and self._root is not None
-        if trial.failure is not None or not isfinite(trial.value) or below_rounding(point, solution.predicted):
+        if isinstance(scaled, MatrixFree) or trial.failure is not None or not isfinite(trial.value):
+            return
+        if below_rounding(point, solution.predicted):
             return
         if point.value - trial.value >= POOR * solution.predicted:
             return
@@ -180,6 +192,16 @@ class TrustRegion(Optimizer):
             if length > 0:
                 return length
         return INITIAL
+
+
+def _truncated(operator: MatrixFree, gradient: Tensor, radius: float, point: Point) -> TrustStep:
+    """Conjugate gradients in the place of factorisations, where only products can be had."""
+
+    def tolerance(norm: float) -> float:
+        return forcing(norm, point)
+
+    found = truncated_step(operator.matvec, gradient, radius, lambda v: v, tolerance, min(PRODUCTS, 2 * operator.size))
+    return TrustStep(found.step, found.predicted, 0.0, found.on_boundary)
 
 
 def _scale(operator: Operator, diagonal: Tensor) -> Tensor:
