@@ -123,7 +123,7 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
     layout, cache = maps.layout, lifted.cache
     like = lifted.nodes[0].leaf
     m = len(layout.border)
-    blocks = [_Sums(cache, like.new_zeros(one.index.shape[1] ** 2, len(one.index))) for one in layout.rows]
+    blocks = [like.new_zeros(one.index.shape[1] ** 2, len(one.index)) for one in layout.rows]
     couplings = [like.new_zeros(one.index.shape[1] * m, len(one.index)) for one in layout.rows]
     corner = like.new_zeros(m, m)
     sums = _Sums(cache)
@@ -143,7 +143,7 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
                     continue
                 raise Interaction([lifted.names[left.source], lifted.names[right.source]])
             length = layout.rows[a].index.shape[1]
-            _add_rows(maps, cache, sums, piece, left, right, mirrored, blocks[a].target, length)
+            _add_rows(maps, cache, sums, piece, left, right, mirrored, blocks[a], length)
         elif a >= 0 or b >= 0:
             if b >= 0:
                 left, right, a = right, left, b
@@ -153,7 +153,7 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
     matrices = []
     for one, block in zip(layout.rows, blocks, strict=True):
         length = one.index.shape[1]
-        matrices.append(block.target.view(length, length, -1).permute(2, 0, 1))
+        matrices.append(block.view(length, length, -1).permute(2, 0, 1))
     if not layout.rows:
         return Dense((corner + corner.T) / 2)
     if m == 0:
@@ -201,12 +201,10 @@ def _vanishes(piece: Piece, left: Term, right: Term) -> bool:
 class _Sums:
     """Sums of weights · coefficients over observations: one that is asked for again is not computed again."""
 
-    def __init__(self, cache: IndexCache, target: Tensor | None = None) -> None:
+    def __init__(self, cache: IndexCache) -> None:
         self._cache = cache
         self._values: dict[tuple[int, ...], Tensor] = {}
         self._by_row: dict[tuple[int, ...], Tensor] = {}
-        if target is not None:
-            self.target = target
 
     def value(self, piece: Piece, left: Entry, right: Entry) -> tuple[tuple[int, ...], Tensor]:
         """weights · coefficients (without the factors), with its key."""

@@ -218,6 +218,7 @@ class Lift(TorchFunctionMode):
             target.data = result.detach()  # another memory: what has read the old one goes on reading it
             del self._known[id(result)]
             self._known[id(target)] = (target, made)
+            self._expanded = {key: kept for key, kept in self._expanded.items() if key[0] != id(target)}
             return target
         cut = {tensor.untyped_storage().data_ptr() for tensor, _ in self._cuts.values()}
         if not isinstance(target, Tensor) or "out" in kwargs or target.untyped_storage().data_ptr() in cut:
@@ -267,7 +268,9 @@ class Lift(TorchFunctionMode):
         return self._cuts[id(tensor)][1]
 
     def _plain(self, value: Any) -> Any:
-        """What autograd may work with: known tensors become leaves."""
+        """What autograd may work with: known tensors become leaves, and so does what has been cut."""
+        if isinstance(value, Tensor) and id(value) in self._cuts:
+            value = self._cuts[id(value)][1]
         affine = self._affine(value)
         if affine is not None:
             if affine.node is None:
@@ -359,9 +362,9 @@ class Lift(TorchFunctionMode):
                     terms.append(Entry(term.source, index, coefficient, term.factor))
                 else:
                     places = self.cache.identity(affine.shape, tensor.device)
-                    rows = move(places).reshape(-1)
+                    rows = self.cache.moved(move, places, label, (*arguments, tuple(value.shape)))
                     flat = term.matrix.reshape(-1, term.matrix.shape[-1])
-                    moved = flat if _is_identity(rows, len(flat)) else flat[rows]
+                    moved = flat if len(flat) == rows.numel() and is_identity(self.cache, rows) else flat[rows]
                     terms.append(Matrix(term.source, term.places, moved.view(*value.shape, -1), term.factor))
         return self._made(value, terms)
 
@@ -452,7 +455,7 @@ def _add(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
             one = lift._cut(one)
         affine = lift._affine(one)
         if affine is not None:
-            terms += _at_shape(lift, affine, shape, sign)
+            terms += _terms_at(lift, affine, shape, sign)
         values.append(one.detach() if isinstance(one, Tensor) else one)
     with torch.no_grad():
         return lift._made(func(*values, **kwargs), terms)
@@ -481,11 +484,11 @@ def _multiply(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
             number = float(other)
             if divides and number == 0.0:
                 return NotImplemented
-            return lift._made(value, _at_shape(lift, affine, shape, 1.0 / number if divides else number))
+            return lift._made(value, _terms_at(lift, affine, shape, 1.0 / number if divides else number))
         other = other.to(value.dtype)
         scale = (other.reciprocal() if divides else other).expand(shape)
         terms: list[Term] = []
-        for term in _at_shape(lift, affine, shape, 1.0):
+        for term in _terms_at(lift, affine, shape, 1.0):
             if isinstance(term, Entry):
                 coefficient = scale if term.coefficient is None else term.coefficient * scale
                 terms.append(Entry(term.source, term.index, coefficient, term.factor))
@@ -498,7 +501,7 @@ def _negate(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     affine = lift._affine(args[0])
     if affine is None:
         return NotImplemented
-    return lift._made(func(args[0].detach()), _at_shape(lift, affine, affine.shape, -1.0))
+    return lift._made(func(args[0].detach()), _terms_at(lift, affine, affine.shape, -1.0))
 
 
 def _sum(lift: Lift, func: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -716,7 +719,7 @@ def _cat_entries(
     return Entry(first.source, index, torch.cat(coefficients, dim))
 
 
-def _at_shape(lift: Lift, affine: Affine, shape: torch.Size, factor: float) -> list[Term]:
+def _terms_at(lift: Lift, affine: Affine, shape: torch.Size, factor: float) -> list[Term]:
     """The terms broadcast to ``shape`` and times ``factor``."""
     terms: list[Term] = []
     for term in affine.terms:
@@ -750,8 +753,12 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, (bool, int, float, np.number)) and not isinstance(value, np.complexfloating)
 
 
-def _is_identity(index: Tensor, size: int) -> bool:
-    return index.numel() == size and bool((index == torch.arange(size, device=index.device)).all())
+def is_identity(cache: IndexCache, index: Tensor) -> bool:
+    """Whether an index map is 0, 1, 2, …"""
+    if index is cache.identity(index.shape, index.device):
+        return True
+    flat = cache.identity(torch.Size((index.numel(),)), index.device)
+    return bool(cache.of("identity", (index,), lambda: bool((index.reshape(-1) == flat).all())))
 
 
 def broadcast_shape(*shapes: torch.Size) -> torch.Size:

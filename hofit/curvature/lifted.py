@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..point import Params
-from .lift import SMALL, Entry, IndexCache, Lift, LiftFailed, Matrix, Term
+from .lift import SMALL, Entry, IndexCache, Lift, LiftFailed, Matrix, Term, is_identity
 
 WIDEST = 16
 """Columns of a node's rows, where entries of a row interact, that are probed at most."""
@@ -538,14 +538,6 @@ def accumulated(cache: IndexCache, target: Tensor, index: Tensor, value: Tensor)
     if value.numel() == 1:
         return target.index_add(0, index.reshape(-1), value.reshape(-1))
     return target.index_add(0, index.reshape(-1), value.expand(index.shape).reshape(-1))
-
-
-def is_identity(cache: IndexCache, index: Tensor) -> bool:
-    """Whether an index map is 0, 1, 2, …"""
-    if index is cache.identity(index.shape, index.device):
-        return True
-    flat = cache.identity(torch.Size((index.numel(),)), index.device)
-    return bool(cache.of("identity", (index,), lambda: bool((index.reshape(-1) == flat).all())))
 
 
 def _taken(tensor: Tensor, places: Tensor) -> Tensor:

@@ -974,6 +974,7 @@ ZERO_AT_FIRST = {
     "coupling_by_a_zero_coefficient",
     "square_of_a_sum_behind_a_zero",
     "cumsum_behind_a_zero",
+    "total_that_is_read_twice",
     "index_behind_a_zero",
     "sorted_at_first",
     "product_of_rows_behind_a_zero",
@@ -1002,6 +1003,17 @@ def square_of_a_sum_behind_a_zero() -> Model:
         b = local("b", "q", G)
         k = pyro.sample("k", dist.Normal(0.0, 1.0))
         pyro.factor("f", k**2 * b.exp().sum() ** 2)
+
+    return model
+
+
+@case(lifted=None)
+def total_that_is_read_twice() -> Model:
+    def model() -> None:
+        k = pyro.sample("k", dist.Normal(0.0, 1.0))
+        total = local("b", "q", G).exp().sum()
+        gaussian((total * X3[:, 0]).sin())
+        pyro.factor("f", k**2 * total**2)
 
     return model
 
