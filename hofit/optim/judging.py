@@ -53,6 +53,7 @@ class Judge:
         own = abs(proposal.predicted_reduction or 0.0)
         if (own <= noise or actual == 0.0) and abs(actual) <= CANCELLED * noise + abs(others):
             better = _flattens(point, candidate, list(proposal.params), FALL if actual > 0 else RISE)
+            better |= actual > 0 and others != 0.0  # who moves besides has changed the gradient too
             self._refusals = 0 if better else self._refusals + 1
             return 0.5 if better else 0.0
         ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -inf)
