@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench certify clean
+.PHONY: demo test lint bench bench-second-order certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -25,6 +25,11 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/overhead.py
+
+# Needs pytorch-minimize besides, for the methods of that library.
+bench-second-order: .venv/installed
+	$(BIN)/python tests/benchmarks/hessian_ratio.py --threads 1
+	$(BIN)/python tests/benchmarks/second_order.py --threads 1
 
 certify: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.certification.nist
