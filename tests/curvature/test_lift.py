@@ -1362,6 +1362,23 @@ def test_second_derivatives_that_are_not_finite_crash_nothing(power: float, mixe
         check(fresh, at, random_point(zero, 2))
 
 
+def test_what_is_not_finite_only_in_the_maps_is_probed() -> None:
+    def model() -> None:
+        a, b = local("a", "g", G), local("b", "g", G)
+        both = torch.cat([a, b])
+        pyro.factor("f", -torch.where(both[:G] != 0, both.abs()[:G] ** 1.5, both[G:] ** 2).sum() - (a**2).sum())
+
+    with objective(model) as at:
+        curvature, like = Curvature(), at.start()
+        check(curvature, at, random_point(like, 1))
+        for params in (random_point(like, 2), {"a": torch.zeros(G), "b": torch.ones(G)}):
+            point = at.at(params)
+            expected = true_hessian(at, params)
+            found = whole(curvature.at(point, list(params)))
+            finite = torch.isfinite(expected)
+            assert torch.allclose(found[finite], expected[finite]) or not finite.all()
+
+
 def test_an_index_that_changes_between_traces_is_read_anew() -> None:
     index = {"torch": GROUP.clone(), "numpy": GROUP.numpy().copy(), "list": GROUP.tolist()}
 
