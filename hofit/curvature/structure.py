@@ -181,12 +181,12 @@ class Curvature:
                 return self._matrix_free(point, names)
             operator = assemble(lifted, pieces, self._maps_of(lifted, point, names))
         self.products = 0
-        if not self._proved or not isfinite(
-            operator.largest()
-        ):  # 0 · ∞ in a map may be nan where autograd has a number
+        # 0 · ∞ in a map may be nan where autograd has a number; where that is not finite either nothing is proved.
+        finite = isfinite(operator.matvec(operator.like.new_ones(operator.size)).sum())
+        if not (self._proved and finite):
             if not self._agrees(operator, point, names):
                 raise LiftFailed("a random Hessian-vector product refutes what was lifted")
-            self._proved = True
+            self._proved = finite
         return operator
 
     def _traced(self, point: Point, names: Sequence[str]) -> Lifted:

@@ -1364,7 +1364,7 @@ def test_second_derivatives_that_are_not_finite_crash_nothing(power: float, mixe
 
 def test_what_is_not_finite_only_in_the_maps_is_probed() -> None:
     def model() -> None:
-        a, b = local("a", "g", G), local("b", "g", G)
+        a, b = local("a", "p", G), local("b", "q", G)
         both = torch.cat([a, b])
         pyro.factor("f", -torch.where(both[:G] != 0, both.abs()[:G] ** 1.5, both[G:] ** 2).sum() - (a**2).sum())
 
