@@ -129,7 +129,9 @@ class _Builder:
         return Program(self.model.model, self.arguments)
 
     def session(self, program: Program) -> Session:
-        config, began = self.config, time.perf_counter()
+        config, provenance = self.config, self._provenance()
+        began = time.perf_counter()
+        set_seed(config.seed)
         self._stage(lambda: program.discover(config.init.strategy, config.init.jitter))
         names = list(program.sites)
         if not names:
@@ -155,15 +157,16 @@ class _Builder:
             self.mistakes.append(self.source.mistake(("fixed",), "everything is fixed: there is nothing left to fit"))
         if self.mistakes:
             raise ConfigError(self.mistakes)
-        set_seed(config.seed)
-        self._stage(lambda: program.discover(config.init.strategy, config.init.jitter, starts))
+        if starts:  # with the others drawn given these
+            set_seed(config.seed)
+            self._stage(lambda: program.discover(config.init.strategy, config.init.jitter, starts))
         program.hold({name: config.fixed[pattern] for name, pattern in fixed.items()})
         optimizer = self._optimizer(ownership.owners)
         self._refuse_subsampling(program, optimizer)
         objective = DensityObjective(program, config.objective.type)
         torch.set_num_threads(_threads(config.threads, self.arguments, objective.start()))
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
-        return Session(config, program, objective, optimizer, labels, self._provenance(), objective.start(), began)
+        return Session(config, program, objective, optimizer, labels, provenance, objective.start(), began)
 
     # the model and its data -------------------------------------------------------------------------------------
 
