@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from .errors import ModelError
 
 Params = dict[str, Tensor]
 """Name → unconstrained value, in the order of the trace."""
@@ -193,7 +195,9 @@ class Point:
             )
 
         if probes == 1:
-            return dict(zip(names, (p[None] for p in products([vectors[n][0] for n in live], False)), strict=True))
+            with self._faults_of_the_model("second derivative"):
+                single = products([vectors[n][0] for n in live], False)
+            return dict(zip(names, (p[None] for p in single), strict=True))
         try:
             chunks = [
                 products(list(rows), True)
@@ -207,8 +211,19 @@ class Point:
                 for i, name in enumerate(names)
             }
         except RuntimeError:  # an operation in the model that cannot be batched over probes
-            rows = [products([vectors[name][k] for name in live], False) for k in range(probes)]
+            with self._faults_of_the_model("second derivative"):
+                rows = [products([vectors[name][k] for name in live], False) for k in range(probes)]
             return {name: torch.stack([row[i] for row in rows]) for i, name in enumerate(names)}
+
+    @contextmanager
+    def _faults_of_the_model(self, what: str) -> Iterator[None]:
+        """A derivative that raises is the model's fault: a backward of the user's own, or one that torch lacks."""
+        try:
+            yield
+        except Exception as error:
+            if self.source is None:
+                raise
+            raise ModelError(f"the model has no {what}: {str(error).strip().splitlines()[0]}") from error
 
     def _stale(self) -> bool:
         return self._spent or (self.source is not None and not self.source.is_current(self))
@@ -222,13 +237,14 @@ class Point:
         names = list(self.leaves)
         gradients: tuple[Tensor | None, ...]
         if self.loss.requires_grad:
-            gradients = torch.autograd.grad(
-                self.loss,
-                [self.leaves[name] for name in names],
-                create_graph=differentiable,
-                retain_graph=differentiable or self.source is None,
-                allow_unused=True,
-            )
+            with self._faults_of_the_model("gradient"):
+                gradients = torch.autograd.grad(
+                    self.loss,
+                    [self.leaves[name] for name in names],
+                    create_graph=differentiable,
+                    retain_graph=differentiable or self.source is None,
+                    allow_unused=True,
+                )
         else:
             gradients = (None,) * len(names)
         found = {

@@ -61,7 +61,12 @@ STATUSES: dict[str, Status] = {
             "(The joint mode of a hierarchical model with free scales does this.)",
         ),
         Status("saddle", False, 4, "The gradient is zero but the curvature is not positive: start elsewhere."),
-        Status("model_error", False, 4, "Mend the model: it must be the same function at every iteration."),
+        Status(
+            "model_error",
+            False,
+            4,
+            "Mend the model (it must be the same function at every iteration), or the claim that its Hessian refutes.",
+        ),
         Status("interrupted", False, 130, "Go on with `hofit resume RUN_DIR`."),
     )
 }

@@ -33,8 +33,8 @@ def _show(session: Session) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..curvature.structure import Curvature
-    from ..errors import StartError
+    from ..curvature.structure import Curvature, StructureRefuted
+    from ..errors import ModelError, StartError
     from ..fitting.loop import Clock, Loop
     from ..fitting.state import LoopState
     from ..report.console import FitConsole
@@ -60,7 +60,10 @@ def _show(session: Session) -> None:
         raise StartError("; ".join(end.remarks))
     point = session.objective.at(session.start)
     for _, part in session.optimizer.parts:
-        found = part.found(point)
+        try:
+            found = part.found(point)
+        except StructureRefuted as refused:
+            raise ModelError(str(refused)) from refused
         if found is not None:
             console.print(Text(f"{part.name}: {found}"))
     curvature = Curvature()

@@ -203,13 +203,15 @@ class _Sums:
 
     def __init__(self, cache: IndexCache) -> None:
         self._cache = cache
+        self._seen: dict[int, int] = {}
         self._values: dict[tuple[int, ...], Tensor] = {}
         self._by_row: dict[tuple[int, ...], Tensor] = {}
 
     def value(self, piece: Piece, left: Entry, right: Entry) -> tuple[tuple[int, ...], Tensor]:
         """weights · coefficients (without the factors), with its key."""
         factors = [c for c in (left.coefficient, right.coefficient) if c is not None]
-        factors.sort(key=id)
+        # In the order in which they were first seen: an order by address would round differently from run to run.
+        factors.sort(key=lambda c: self._seen.setdefault(id(c), len(self._seen)))
         key: tuple[int, ...] = (id(piece.weights),)
         value = piece.weights
         self._values.setdefault(key, value)

@@ -20,6 +20,7 @@ from ..curvature.dense import flatten, unflatten
 from ..curvature.matrix_free import MatrixFree
 from ..curvature.operator import Operator, inertia
 from ..curvature.structure import Curvature
+from ..errors import ModelError
 from ..objective.density import DensityObjective
 from ..point import Params, Point, max_norm
 
@@ -37,6 +38,9 @@ PROBES = 8
 
 CONFIRM_FACTOR = 100.0
 CONFIRM_STEP = 1e-8
+
+FAR = 1e-6
+"""A minimum is not further below than this part of max(1, |loss|), by the quadratic model."""
 
 QUADRATIC = 0.1
 """How far the loss after the confirming step may lie from the quadratic model's, relative to the decrement. Where the
@@ -131,7 +135,14 @@ def judge(
     if not small_gradient and not stalled and norm > HOPELESS * gradient_tolerance:
         verdict.checks.append(Check("curvature", None, None, "not checked: the gradient is far from small"))
         return verdict
-    hessian = curvature.at(point, list(point.params))
+    try:
+        hessian = curvature.at(point, list(point.params))
+    except ModelError as error:
+        verdict.checks.append(Check("curvature", None, None, f"not checked: {error}"))
+        if small_gradient and not at_edge:
+            verdict.status = "flat_direction" if unused else "converged"
+            verdict.remarks.append(f"curvature was not checked ({error}): the verdict rests on the gradient alone")
+        return verdict
     if isinstance(hessian, MatrixFree):
         _judge_by_products(verdict, objective, point, gradient_tolerance, stalled, rounding, final)
         if verdict.status == "converged" and unused:
@@ -194,6 +205,8 @@ def _judge_curvature(
     verdict.checks.append(Check("confirming step", confirmed, float(step.abs().max()), message))
     if not small_gradient and not (stalled and decrement_ok):
         return
+    if decrement > FAR * max(1.0, abs(point.value)):
+        return  # however small the gradient: the parameter's unit is
     if saddle:
         if stalled or final:  # before that, the optimizer may still leave it
             verdict.status = "saddle"
@@ -217,6 +230,10 @@ def _judge_curvature(
             verdict.status = "converged_on_boundary"
             verdict.remarks.append(_boundary(at_edge))
             return
+        slope = float((spectrum.zero / spectrum.zero.abs().amax(dim=0)).T.matmul(gradient).abs().max())
+        if not small_gradient and slope > decrement_tolerance**0.5:
+            verdict.checks.append(Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}"))
+            return
         way_down = _way_down(objective, point, names, spectrum.zero)
         if way_down is not None:
             verdict.checks.append(Check("flat", False, None, f"{way_down} along {directions}"))
@@ -224,8 +241,16 @@ def _judge_curvature(
                 verdict.status = "no_progress"
             return
         verdict.status = "flat_direction"
-        verdict.remarks.append(f"flat direction (singular): the loss does not change along {directions}")
+        verdict.remarks.append(f"flat direction (singular): the loss has no curvature along {directions}")
         return
+    faint = spectrum.faint(flatten(params, names), LOSS_ROUNDING * torch.finfo(gradient.dtype).eps, point.value)
+    if faint.shape[1]:
+        way_down = _way_down(objective, point, names, faint)
+        if way_down is not None:
+            verdict.checks.append(Check("flat", False, None, f"{way_down} along {label(faint)}"))
+            if stalled or final:
+                verdict.status = "no_progress"
+            return
     verdict.status = "converged"
     if not small_gradient:
         verdict.remarks.append(
@@ -263,6 +288,18 @@ class _Signs:
             above = "above" if signs.positive_definite else "at"
             self.message = f"lowest eigenvalue {above} {self.lowest:.3g} of the scaled Hessian ({hessian.structure})"
         self.negative, self.zero = self.scale[:, None] * negative, self.scale[:, None] * self._null
+
+    def faint(self, here: Tensor, rounding: float, loss: float) -> Tensor:
+        """Directions whose curvature could not be seen in the loss at the parameters' own distance; shape (d, k)."""
+        if self._spectrum is None:
+            nothing: Tensor = self.zero[:, :0]
+            return nothing
+        eigenvalues, basis = self._spectrum
+        directions = self.scale[:, None] * basis
+        length = (directions.abs() / torch.clamp(here.abs(), min=1.0)[:, None]).amax(dim=0)
+        unseen = 0.5 * eigenvalues / length.square() <= rounding * max(1.0, abs(loss))
+        chosen: Tensor = directions[:, unseen]
+        return chosen
 
     def newton_step(self, gradient: Tensor) -> Tensor:
         """−H⁺ g: along directions of no curvature the step is zero."""
@@ -356,13 +393,13 @@ def _way_down(objective: DensityObjective, point: Point, names: list[str], flat:
     the loss falls somewhere, or changes on one side only. Walks are along each direction and random mixtures of all.
     """
     here = flatten(point.params, names)
-    noise = 1e-11 * max(1.0, abs(point.value))
+    noise = 1e-13 * max(1.0, abs(point.value))
     generator = torch.Generator().manual_seed(1)
     mixtures = flat @ (2.0 * torch.randint(0, 2, (flat.shape[1], 8), generator=generator) - 1).to(flat)
     directions = torch.cat([flat[:, :8], mixtures], dim=1)
     for direction in (directions / directions.abs().amax(dim=0)).unbind(1):
         to_origin = float((here @ direction).abs() / direction.square().sum())
-        for distance in (0.1, 1.0, 10.0, to_origin, 2 * to_origin):
+        for distance in (0.003, 0.03, 0.1, 1.0, 10.0, to_origin, 2 * to_origin):
             changes = []
             for sign in (1.0, -1.0):
                 there = objective.at_full(

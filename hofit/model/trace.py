@@ -172,8 +172,8 @@ class Program:
             return trace.log_density()
 
     def observed_distributions(self, full: bool = False) -> dict[str, Any]:
-        """The distribution of each observed site at the leaves, as constants."""
-        with torch.no_grad(), full_plates() if full else nullcontext():
+        """The distribution of each observed site at the leaves; constants where no leaf takes part in gradients."""
+        with full_plates() if full else nullcontext():
             trace = _Evaluation(self, False)
             self._run(trace)
             return {message["name"]: message["fn"] for message in trace.samples if _has_density(message)}

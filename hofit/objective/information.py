@@ -27,7 +27,7 @@ class InformationObjective:
         self.evaluations: Evaluations = objective.evaluations
         self.sites: Mapping[str, Site] = objective.sites
         self._objective, self._full = objective, around.full
-        with objective.written(around):
+        with objective.written(around, ()):
             self._reference = objective.program.observed_distributions(full=self._full)
 
     @property

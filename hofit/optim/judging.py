@@ -46,6 +46,8 @@ class Judge:
     def ratio(self, point: Point, candidate: Point, proposal: Proposal, others: float) -> float:
         """Actual over predicted reduction; −inf where the candidate has no loss. ``others``: gᵀs of other parts."""
         predicted = (proposal.predicted_reduction or 0.0) - others
+        if candidate.failure is None and candidate.value == -inf:
+            return inf  # unbounded, as the loop will say
         if candidate.failure is not None or not isfinite(candidate.value):
             return -inf
         actual = point.value - candidate.value

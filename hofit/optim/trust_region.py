@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..curvature.dense import flatten, unflatten
+from ..curvature.diagonal import Diagonal
 from ..curvature.matrix_free import MatrixFree
 from ..curvature.operator import Operator
 from ..curvature.steihaug import truncated_step
@@ -85,8 +86,9 @@ class TrustRegion(Optimizer):
             # The diagonal of a matrix known by its products alone would cost one for each unknown.
             free = isinstance(self._operator, MatrixFree)
             diagonal = torch.ones_like(gradient) if free else self._operator.diagonal().abs()
-            if not bool(torch.isfinite(diagonal).all()):
-                return Proposal({name: torch.full_like(point.params[name], torch.nan) for name in names}, 0.0)
+            if not free and not isfinite(self._operator.largest()):
+                # No curvature to be had here: straight downhill, as far as the radius goes.
+                self._operator, diagonal = Diagonal(torch.zeros_like(gradient)), torch.zeros_like(gradient)
             scale = diagonal if free else _scale(self._operator, diagonal)
             self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
             self._root = _positive(self._scale).sqrt()
@@ -102,7 +104,10 @@ class TrustRegion(Optimizer):
                 self._radius = self._first_radius(scaled, g)
             solution = trust_region_step(scaled, g, self._radius, self._shift)
             self._shift = solution.shift
-        params = self._moved(point, names, solution.step)
+        # Where the loss has neither slope nor curvature a step may be of any length: it is none.
+        dead = (gradient == 0) & (self._scale == 0) if self._scale is not None else gradient != gradient
+        step = torch.where(dead, 0.0, solution.step)
+        params = self._moved(point, names, step)
         proposal = Proposal(params, solution.predicted, details=(point, solution))
         if point.source is not None and len(names) == len(point.params):
             # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
