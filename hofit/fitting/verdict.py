@@ -39,6 +39,12 @@ PROBES = 8
 CONFIRM_FACTOR = 100.0
 CONFIRM_STEP = 1e-8
 
+LINEAR_FALL = 0.3
+"""A linear fall loses half as much on an eighth of the way as on the quarter before; an exponential one, a tenth."""
+
+BEFORE_CLAMPS = 30.0
+"""Unconstrained distance before which no distribution clamps its arguments: eps of double precision is at 36."""
+
 FAR = 1e-6
 """A minimum is not further below than this part of max(1, |loss|), by the quadratic model."""
 
@@ -215,8 +221,7 @@ def _judge_curvature(
         return
     if at_edge and not confirmed:
         if stalled and decrement <= max(decrement_tolerance, 1e-10 * max(1.0, abs(point.value))):
-            verdict.status = "converged_on_boundary"
-            verdict.remarks.append(_boundary(at_edge))
+            _settle_on_boundary(verdict, objective, point, at_edge)
         return
     if not confirmed:
         return
@@ -227,8 +232,7 @@ def _judge_curvature(
         directions = label(spectrum.zero)
         if {direction.partition("[")[0] for direction in directions.split(", ")} <= {*at_edge, "…"}:
             # Saturated: the transform itself no longer moves with the parameter.
-            verdict.status = "converged_on_boundary"
-            verdict.remarks.append(_boundary(at_edge))
+            _settle_on_boundary(verdict, objective, point, at_edge)
             return
         slope = float((spectrum.zero / spectrum.zero.abs().amax(dim=0)).T.matmul(gradient).abs().max())
         if not small_gradient and slope > decrement_tolerance**0.5:
@@ -359,6 +363,29 @@ def _confirm(
     return confirmed, f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
 
 
+def _settle_on_boundary(verdict: Verdict, objective: DensityObjective, point: Point, names: list[str]) -> None:
+    """The status of values at the edge of their support: the loss levels off there, or falls for ever.
+
+    Towards a finite loss it falls as the value nears the edge, exponentially in the unconstrained u; towards −inf as
+    the logarithm of that, linearly in u, until a distribution's own clamp stops it.
+    """
+    losses = []
+    for part in (0.5, 0.75, 0.875):
+        moved = {name: part * point.params[name].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS) for name in names}
+        there = objective.at_full({**point.params, **moved})
+        losses.append(there.value if there.failure is None else float("nan"))
+    first, second = losses[0] - losses[1], losses[1] - losses[2]
+    if first > 1e-6 * max(1.0, abs(point.value)) and second > LINEAR_FALL * first:
+        verdict.status = "unbounded"
+        verdict.remarks.append(
+            f"unbounded (diverges): the loss falls without end as {', '.join(names)} "
+            f"{'nears' if len(names) == 1 else 'near'} the edge of the support"
+        )
+        return
+    verdict.status = "converged_on_boundary"
+    verdict.remarks.append(_boundary(names))
+
+
 def _boundary(names: list[str]) -> str:
     return f"boundary: {', '.join(names)} {'runs' if len(names) == 1 else 'run'} to the edge of the support"
 
@@ -431,8 +458,7 @@ def _judge_by_products(
     verdict.checks.append(Check("curvature", None, None, message))
     gone = _edge_names(objective, point.params, gradient, UNBOUNDED_EDGE)
     if small_gradient and gone and stalled:
-        verdict.status = "converged_on_boundary"
-        verdict.remarks.append(_boundary(gone))
+        _settle_on_boundary(verdict, objective, point, gone)
     elif small_gradient and not gone:
         refuted = _refuted_by_probes(point, gradient)
         verdict.checks.append(Check("probes", refuted is None, None, refuted or "no probe found a way down"))

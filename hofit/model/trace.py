@@ -172,7 +172,7 @@ class Program:
             return trace.log_density()
 
     def observed_distributions(self, full: bool = False) -> dict[str, Any]:
-        """The distribution of each observed site at the leaves; constants where no leaf takes part in gradients."""
+        """The distribution of each observed site at the leaves."""
         with full_plates() if full else nullcontext():
             trace = _Evaluation(self, False)
             self._run(trace)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -28,7 +29,8 @@ class InformationObjective:
         self.sites: Mapping[str, Site] = objective.sites
         self._objective, self._full = objective, around.full
         with objective.written(around, ()):
-            self._reference = objective.program.observed_distributions(full=self._full)
+            # Copied: what a model hands to a distribution as it is would be the leaf itself, and move with it.
+            self._reference = deepcopy(objective.program.observed_distributions(full=self._full))
 
     @property
     def entries(self) -> int:
