@@ -84,7 +84,7 @@ def alone(name: str) -> list[dict[str, Any]]:
     return [{"params": "*", **entry(name)}]
 
 
-JUDGING = ["lbfgs", "newton_cg", "trust_region"]
+JUDGING = ["gauss_newton", "lbfgs", "newton_cg", "trust_region"]
 NAMES = [*GRADIENT_OPTIMIZERS, "newton", *JUDGING, "mine", "theirs"]
 MIXES: dict[str, dict[str, Any]] = {
     **{name: {"optimizers": alone(name)} for name in NAMES},
