@@ -111,7 +111,7 @@ class Program:
         Raises: ModelError when the model raises, has a discrete latent, or nothing to fit.
         """
         finder = _Discovery(self, strategy, jitter, values or {})
-        with full_plates(), pyro.validation_enabled(True):
+        with full_plates() as asked, pyro.validation_enabled(True):
             self._run_at_start(finder)
         order = list(dict.fromkeys(finder.order))
         if self.order and set(order) != set(self.order):
@@ -121,7 +121,7 @@ class Program:
         self._of_store = {entry.store_name: entry for entry in self.parameters.values()}
         self.order = order
         self.has_factor = finder.has_factor
-        self.subsampled = self._find_subsampled()
+        self.subsampled = self._find_subsampled() if asked else {}
         self._check_leaves()
 
     def hold(self, fixed: Mapping[str, Any]) -> None:
@@ -303,18 +303,21 @@ class Program:
 
 
 @contextmanager
-def full_plates() -> Iterator[None]:
-    """Inside, plates ignore `subsample_size` and `subsample`: Pyro has no switch for it."""
+def full_plates() -> Iterator[set[str]]:
+    """Inside, plates ignore `subsample_size` and `subsample`: Pyro has no switch for it. Yields who asks for them."""
     original = SubsampleMessenger._subsample
+    asked: set[str] = set()
 
     def whole(
         name: str, size: Any = None, subsample_size: Any = None, subsample: Any = None, *more: Any, **named: Any
     ) -> Any:
+        if subsample_size is not None or subsample is not None:
+            asked.add(name)
         return original(name, size, None, None, *more, **named)
 
     SubsampleMessenger._subsample = staticmethod(whole)
     try:
-        yield
+        yield asked
     finally:
         SubsampleMessenger._subsample = staticmethod(original)
 
