@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 
 from ..point import Params
-from .arrowhead import Arrowhead
-from .block_diagonal import BlockDiagonal, Blocks
-from .dense import Dense
-from .diagonal import Diagonal
-from .layout import Candidate, Layout, arranged, offsets
+from .layout import Candidate, Layout, arranged, offsets, structured
 from .lift import Entry, IndexCache, Matrix, Term
 from .lifted import Lifted, Piece, accumulated, summed
 from .operator import MEMORY_BUDGET, Operator
@@ -150,25 +146,12 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
             _add_coupling(maps, cache, sums, piece, left, right, couplings[a], m)
         else:
             _add_corner(maps, cache, sums, piece, left, right, mirrored, corner)
-    matrices = []
-    for one, block in zip(layout.rows, blocks, strict=True):
-        length = one.index.shape[1]
-        matrices.append(block.view(length, length, -1).permute(2, 0, 1))
-    if not layout.rows:
-        return Dense((corner + corner.T) / 2)
-    if m == 0:
-        if all(one.index.shape[1] == 1 for one in layout.rows):
-            entries = like.new_empty(layout.size)
-            for one, matrix in zip(layout.rows, matrices, strict=True):
-                entries[one.index[:, 0]] = matrix[:, 0, 0]
-            return Diagonal(entries)
-        return BlockDiagonal([Blocks(one.index, matrix) for one, matrix in zip(layout.rows, matrices, strict=True)])
-    return Arrowhead(
-        [Blocks(one.index, matrix) for one, matrix in zip(layout.rows, matrices, strict=True)],
-        [c.view(one.index.shape[1], m, -1).permute(2, 0, 1) for c, one in zip(couplings, layout.rows, strict=True)],
-        layout.border,
-        (corner + corner.T) / 2,
-    )
+    matrices, borders = [], []
+    for one, block, coupling in zip(layout.rows, blocks, couplings, strict=True):
+        count, length = one.index.shape
+        matrices.append(block.view(length, length, count).permute(2, 0, 1))
+        borders.append(coupling.view(length, m, count).permute(2, 0, 1))
+    return structured(layout, matrices, borders, (corner + corner.T) / 2)
 
 
 def _products(pieces: Sequence[Piece], maps: Maps) -> Iterator[tuple[Piece, Term, Term, bool]]:

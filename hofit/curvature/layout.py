@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 from ..point import Params, Site
+from .arrowhead import Arrowhead
+from .block_diagonal import BlockDiagonal, Blocks
+from .dense import Dense
+from .diagonal import Diagonal
+from .operator import Operator
 from .rows import rows_from_plates
 
 PLATELESS = 32
@@ -65,3 +70,21 @@ def arranged(size: int, rows: Sequence[Candidate], border: Sequence[Candidate]) 
     flat = [one.index.reshape(-1) for one in border]
     outer = torch.cat(flat).sort().values if flat else torch.zeros(0, dtype=torch.long)
     return Layout(size, tuple(rows), outer, tuple(name for one in border for name in one.names))
+
+
+def structured(layout: Layout, matrices: Sequence[Tensor], couplings: Sequence[Tensor], corner: Tensor) -> Operator:
+    """The operator of a layout: dense, diagonal, rows or arrowhead.
+
+    Shapes: for each group of rows a matrix (R, L, L) and a coupling (R, L, m); corner (m, m).
+    """
+    if not layout.rows:
+        return Dense(corner)
+    groups = [Blocks(one.index, matrix) for one, matrix in zip(layout.rows, matrices, strict=True)]
+    if len(layout.border):
+        return Arrowhead(groups, couplings, layout.border, corner)
+    if all(one.index.shape[1] == 1 for one in layout.rows):
+        entries = corner.new_empty(layout.size)
+        for group in groups:
+            entries[group.index[:, 0]] = group.matrices[:, 0, 0]
+        return Diagonal(entries)
+    return BlockDiagonal(groups)

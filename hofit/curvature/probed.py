@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from ..point import Point
-from .arrowhead import Arrowhead
-from .block_diagonal import BlockDiagonal, Blocks
-from .dense import Dense, flatten_batched, unflatten
-from .diagonal import Diagonal
-from .layout import Layout
+from .dense import flatten_batched, unflatten
+from .layout import Layout, structured
 from .operator import Operator
 
 
@@ -35,24 +32,16 @@ def probed(point: Point, names: Sequence[str], layout: Layout) -> Operator:
         corner = columns[:, border]
         corner = (corner + corner.T) / 2
     if not layout.rows:
-        return Dense(corner)
+        return structured(layout, [], [], corner)
     longest = max(one.index.shape[1] for one in layout.rows)
     unit = like.new_zeros(longest, layout.size)
     for one in layout.rows:
         for c in range(one.index.shape[1]):
             unit[c, one.index[:, c]] = 1.0
     answers = product(point, names, unit)
-    groups = []
+    matrices = []
     for one in layout.rows:
-        length = one.index.shape[1]
-        block = answers[:length, one.index].permute(1, 2, 0)
-        groups.append(Blocks(one.index, (block + block.transpose(-1, -2)) / 2))
-    if m:
-        couplings = [columns[:, one.index].permute(1, 2, 0) for one in layout.rows]
-        return Arrowhead(groups, couplings, border, corner)
-    if longest == 1:
-        entries = like.new_empty(layout.size)
-        for group in groups:
-            entries[group.index[:, 0]] = group.matrices[:, 0, 0]
-        return Diagonal(entries)
-    return BlockDiagonal(groups)
+        block = answers[: one.index.shape[1], one.index].permute(1, 2, 0)
+        matrices.append((block + block.transpose(-1, -2)) / 2)
+    couplings = [columns[:, one.index].permute(1, 2, 0) for one in layout.rows]
+    return structured(layout, matrices, couplings, corner)

@@ -165,9 +165,8 @@ class Curvature:
         pieces = lifted.take_apart(prove=not self._proved)
         if not self._proved:
             self._check_gradient(lifted, point)
-        given = candidates(point.params, names, point.sites, self.structure)
         if self.layout is None:
-            self._choose(lifted, pieces, point, names, given)
+            self._choose(lifted, pieces, point, names)
         if self._free:
             return self._matrix_free(point, names)
         try:
@@ -176,7 +175,7 @@ class Curvature:
             if self.structure in ("diagonal", "rows"):
                 raise self._refuted(surprise.names) from surprise
             self._proved = False
-            self._choose(lifted, pieces, point, names, given)
+            self._choose(lifted, pieces, point, names)
             if self._free:
                 return self._matrix_free(point, names)
             operator = assemble(lifted, pieces, self._maps_of(lifted, point, names))
@@ -208,11 +207,10 @@ class Curvature:
             if not float((found - expected).abs().max()) <= _tolerance(point) * scale:
                 raise LiftFailed(f"the gradient of {name!r} is another when it is watched")
 
-    def _choose(
-        self, lifted: Lifted, pieces: Sequence[Piece], point: Point, names: Sequence[str], given: list[Candidate]
-    ) -> None:
+    def _choose(self, lifted: Lifted, pieces: Sequence[Piece], point: Point, names: Sequence[str]) -> None:
         """The layout: what is claimed or was kept, else the finest that holds for these pieces."""
         size = sum(point.params[name].numel() for name in names)
+        given = candidates(point.params, names, point.sites, self.structure)
         self._maps = None
         self.layout = self._claimed(given, size)
         if self.layout is not None:

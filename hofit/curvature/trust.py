@@ -42,7 +42,8 @@ def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift
 
     Negative curvature is used: where the Hessian is not positive definite the step ends on the boundary, and in the
     hard case (a gradient without a part along the lowest eigenvector) it goes along that vector. ``predicted`` is never
-    negative. Shapes: gradient (d,), finite. ``radius`` is positive and finite.
+    negative. ``shift`` is a guess of λ, as from the step before. Shapes: gradient (d,), finite. ``radius`` is positive
+    and finite.
     """
     largest_gradient = float(gradient.abs().max()) if gradient.numel() else 0.0
     largest_entry = operator.largest()

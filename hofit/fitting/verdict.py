@@ -19,6 +19,7 @@ from torch import Tensor
 from ..curvature.dense import flatten, unflatten
 from ..curvature.matrix_free import MatrixFree
 from ..curvature.operator import Operator, inertia
+from ..curvature.probed import product as products
 from ..curvature.structure import Curvature
 from ..errors import ModelError
 from ..objective.density import DensityObjective
@@ -482,8 +483,7 @@ def _refuted_by_probes(point: Point, gradient: Params) -> str | None:
     names = list(gradient)
 
     def product(vector: Tensor) -> Tensor:
-        column = point.hvp({n: v[None] for n, v in unflatten(vector, point.params, names).items()})
-        return torch.cat([column[name].reshape(-1) for name in names])
+        return products(point, names, vector[None])[0]
 
     g = flatten(gradient, names)
     eps = torch.finfo(g.dtype).eps

@@ -92,7 +92,7 @@ class TrustRegion(Optimizer):
             scale = diagonal if free else _scale(self._operator, diagonal)
             self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
             self._root = _positive(self._scale).sqrt()
-        assert self._root is not None and self._operator is not None
+        assert self._root is not None and self._scale is not None and self._operator is not None
         g = gradient / self._root
         if isinstance(self._operator, MatrixFree):
             scaled: Operator = self._operator
@@ -105,8 +105,7 @@ class TrustRegion(Optimizer):
             solution = trust_region_step(scaled, g, self._radius, self._shift)
             self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
-        dead = (gradient == 0) & (self._scale == 0) if self._scale is not None else gradient != gradient
-        step = torch.where(dead, 0.0, solution.step)
+        step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
         params = self._moved(point, names, step)
         proposal = Proposal(params, solution.predicted, details=(point, solution))
         if point.source is not None and len(names) == len(point.params):
