@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ..patterns import invalid
 
@@ -81,7 +91,48 @@ class Data(_Strict):
 
 
 class Objective(_Strict):
-    type: Literal["map", "map_unconstrained"] = "map"
+    """What is minimised. ``integrate`` says by pattern how latents are integrated out; None stands for the default."""
+
+    type: Literal["map", "map_unconstrained", "marginal", "elbo"] = "map"
+    integrate: Annotated[dict[str, Literal["laplace", "aghq", "enumerate"]], AfterValidator(_pattern_keys)] = {}
+    nodes: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=100)] | None = None
+    """Of adaptive Gauss-Hermite quadrature, a dimension; None: 9."""
+    jacobian: bool | None = None
+    uncertainty: Literal["conditional", "full"] | None = None
+    autoguide: Literal["normal", "multivariate_normal", "low_rank"] | None = None
+    particles: Count | None = None
+    """None: 1."""
+    fixed_draws: bool | None = None
+
+    @model_validator(mode="after")
+    def _keys_of_the_type(self) -> Objective:
+        given = [key for key in type(self).model_fields if key != "type" and getattr(self, key) not in (None, {})]
+        wrong = [key for key in given if self.type not in _OBJECTIVES_OF[key]]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: no key of the objective {self.type!r}")
+        methods = set(self.integrate.values())
+        if self.type == "marginal" and not methods:
+            raise ValueError('a marginal objective needs integrate: {"pattern": laplace | aghq | enumerate}')
+        if self.type != "marginal" and methods - {"enumerate"}:
+            raise ValueError(f"{self.type!r} takes `enumerate` only; laplace and aghq need type: marginal")
+        if self.nodes is not None and "aghq" not in methods:
+            raise ValueError("nodes: nothing is integrated by aghq")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_was_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if value not in (None, {})}
+
+
+_OBJECTIVES_OF = {
+    "integrate": ("map", "map_unconstrained", "marginal"),
+    "nodes": ("marginal",),
+    "jacobian": ("marginal",),
+    "uncertainty": ("marginal",),
+    "autoguide": ("elbo",),
+    "particles": ("elbo",),
+    "fixed_draws": ("elbo",),
+}
 
 
 def _objective_shorthand(value: Any) -> Any:

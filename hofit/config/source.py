@@ -145,6 +145,7 @@ FREE_MAPS: tuple[KeyPath, ...] = (
     ("init", "values"),
     ("data", "arguments"),
     ("data", "columns"),
+    ("objective", "integrate"),
 )
 """Mappings whose keys are the user's own names, which may hold dots: what follows them is one key."""
 
