@@ -33,7 +33,7 @@ class Site:
     """
 
     name: str
-    role: str  # parameter | latent | fixed
+    role: str  # parameter | latent | integrated | fixed
     shape: torch.Size
     value_shape: torch.Size
     constraint: str

@@ -112,7 +112,12 @@ def find_layout(
 
 
 def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
-    """The Hessian in the layout's structure.
+    """The Hessian in the layout's structure. Raises: Interaction where the pieces do not fit the layout."""
+    return structured(maps.layout, *assembled(lifted, pieces, maps))
+
+
+def assembled(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """The parts of the Hessian: matrices and couplings of each group of rows, and the corner; see ``structured``.
 
     Raises: Interaction where the pieces do not fit the layout.
     """
@@ -151,7 +156,7 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
         count, length = one.index.shape
         matrices.append(block.view(length, length, count).permute(2, 0, 1))
         borders.append(coupling.view(length, m, count).permute(2, 0, 1))
-    return structured(layout, matrices, borders, (corner + corner.T) / 2)
+    return matrices, borders, (corner + corner.T) / 2
 
 
 def _products(pieces: Sequence[Piece], maps: Maps) -> Iterator[tuple[Piece, Term, Term, bool]]:

@@ -8,15 +8,17 @@ with the loss's slope there. W falls apart by entries, so a few probes give it w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..point import Params
 from .lift import SMALL, Entry, IndexCache, Lift, LiftFailed, Matrix, Term, is_identity
+from .tape import Tape
 
 WIDEST = 16
 """Columns of a node's rows, where entries of a row interact, that are probed at most."""
@@ -67,13 +69,22 @@ class Lifted:
     for traces like this one, ``take_apart`` needs no proof. ``events`` says how many of a node's last dimensions
     interact, for the nodes where any do, and how many of a function's last dimensions, for pairs of nodes;
     ``take_apart`` finds and fills it.
+
+    ``wanted`` are the names whose Hessian the pieces are of; all where None. ``differentiable``: gradient and pieces
+    are functions of all leaves, and ``tape`` differentiates what is made of them.
     Raises: LiftFailed where the computation cannot be followed.
     """
 
     def __init__(
-        self, leaves: Params, evaluate: Callable[[Lift], Tensor], cache: IndexCache, events: dict[tuple[int, ...], int]
+        self,
+        leaves: Params,
+        evaluate: Callable[[Lift], Tensor],
+        cache: IndexCache,
+        events: dict[tuple[int, ...], int],
+        wanted: Collection[str] | None = None,
+        differentiable: bool = False,
     ) -> None:
-        self.cache, self.events = cache, events
+        self.cache, self.events, self._differentiable = cache, events, differentiable
         lift = Lift(leaves, cache)
         try:
             self._total = lift.finish(evaluate(lift))
@@ -86,10 +97,22 @@ class Lifted:
         self.separable = lift.separable
         self.names = {k: node.name for k, node in enumerate(self.nodes) if node.name is not None}
         self.gradient: Params = {}
-        """Of the parameters; only after ``take_apart`` with ``prove``."""
+        """Of the parameters; only after ``take_apart`` with ``prove``, or where ``differentiable``."""
+        self.tape = Tape(leaves)
         self._leaves = [node.leaf for node in self.nodes]
         self._graphs: list[list[Tensor]] = [[] for _ in self.nodes]
+        self._reads = [node.name in wanted if wanted is not None else True for node in self.nodes]
+        """Which nodes depend on a wanted parameter."""
         self.signature = _digest(lift)
+        if differentiable:
+            for k, node in enumerate(self.nodes):
+                if node.name is None:
+                    self.tape.replace(node.leaf, self._pull_of(k))
+
+    @property
+    def total(self) -> Tensor:
+        """The loss as a function of the leaves; shape ()."""
+        return self._total
 
     def take_apart(self, prove: bool) -> list[Piece]:
         """All of H, in pieces. ``prove``: find the gradient too, hold W against a random probe, and widen rows until
@@ -99,13 +122,14 @@ class Lifted:
         Raises: LiftFailed where the pieces cannot be made to agree.
         """
         try:
-            self._differentiate(everything=prove)
+            self._differentiate(everything=prove or self._differentiable)
             seconds = self._agreeing(prove or not self.separable)
             maps = self._maps()
             pieces = [self._piece(second, maps) for second in seconds if second.weights.numel()]
         except RuntimeError as error:  # a function that cannot be differentiated twice, dtypes that do not fit
             raise LiftFailed(str(error)) from error
-        self._graphs, self._leaves = [], []
+        if not self._differentiable:
+            self._graphs, self._leaves = [], []
         return pieces
 
     # first derivatives -------------------------------------------------------------------------------------------
@@ -120,14 +144,17 @@ class Lifted:
         for k, node in enumerate(self.nodes):
             needed[k] |= node.definition is not None or any(needed[term.source] for term in node.terms)
         adjoints = [leaf.new_zeros(leaf.numel()) if n else None for leaf, n in zip(self._leaves, needed, strict=True)]
+        sources: dict[int, list[int]] = {}
 
         def add(output: Tensor, k: int, seed: Tensor | None) -> None:
             gradients = torch.autograd.grad(output, self._leaves[:k], seed, create_graph=True, allow_unused=True)
+            sources[k] = [j for j, gradient in enumerate(gradients) if gradient is not None]
             for j, gradient in enumerate(gradients):
                 if gradient is not None:
                     before = adjoints[j]
                     if before is not None:
-                        adjoints[j] = before + gradient.detach().reshape(-1)
+                        own = gradient if self._differentiable else gradient.detach()
+                        adjoints[j] = before + own.reshape(-1)
                     if gradient.requires_grad:
                         self._graphs[j].append(gradient)
 
@@ -138,7 +165,8 @@ class Lifted:
                 continue
             adjoint = flat.view(node.leaf.shape)
             if node.definition is not None:
-                add(node.definition, k, adjoint)
+                # A multiplier is held where W is differentiated: W is the Hessian of loss + multiplier · function.
+                add(node.definition, k, self.tape.cut(adjoint) if self._differentiable else adjoint)
             for term in node.terms:
                 target = adjoints[term.source]
                 if target is not None:
@@ -148,6 +176,28 @@ class Lifted:
                 total = adjoints[k]
                 assert total is not None
                 self.gradient[name] = total.view(self._leaves[k].shape)
+        for k, node in enumerate(self.nodes):
+            read = sources.get(k, []) if node.definition is not None else [term.source for term in node.terms]
+            self._reads[k] |= any(self._reads[j] for j in read)
+
+    def _pull_of(self, k: int) -> Callable[[Tensor, bool], list[tuple[Tensor, Tensor]]]:
+        """What an adjoint of node k adds to those of the leaves that it was made from."""
+        node, leaves = self.nodes[k], [node.leaf for node in self.nodes[:k]]
+
+        def through_function(adjoint: Tensor, create_graph: bool) -> list[tuple[Tensor, Tensor]]:
+            assert node.definition is not None
+            found = torch.autograd.grad(
+                node.definition, leaves, adjoint, create_graph=create_graph, retain_graph=True, allow_unused=True
+            )
+            return [(leaf, gradient) for leaf, gradient in zip(leaves, found, strict=True) if gradient is not None]
+
+        def through_terms(adjoint: Tensor, create_graph: bool) -> list[tuple[Tensor, Tensor]]:
+            zero = {term.source: leaves[term.source].new_zeros(leaves[term.source].numel()) for term in node.terms}
+            for term in node.terms:
+                zero[term.source] = self._through(term, adjoint, zero[term.source])
+            return [(leaves[source], total.view(leaves[source].shape)) for source, total in zero.items()]
+
+        return through_terms if node.definition is None else through_function
 
     def _through(self, term: Term, adjoint: Tensor, target: Tensor) -> Tensor:
         """target + termᵀ adjoint. Shape of target: (n,), that of the term's source, flat."""
@@ -213,13 +263,29 @@ class Lifted:
             raise LiftFailed(f"tensors of shapes {shapes} interact")
         self.events[small,] = self._leaves[small].dim()
 
-    def _products(self, u: int, seed: Tensor) -> tuple[Tensor | None, ...]:
+    def _products(self, u: int, seed: Tensor) -> list[Tensor | None]:
+        """W · seed, a tensor for each node that depends on a wanted parameter."""
         seeds = [seed.view(graph.shape) for graph in self._graphs[u]]
-        return torch.autograd.grad(self._graphs[u], self._leaves, seeds, retain_graph=True, allow_unused=True)
+        asked = [leaf for leaf, reads in zip(self._leaves, self._reads, strict=True) if reads]
+        found = iter(self._grad(self._graphs[u], asked, seeds))
+        return [next(found) if reads else None for reads in self._reads]
+
+    def _grad(self, outputs: Any, inputs: Any, seeds: Any = None, materialize: bool = False) -> tuple[Any, ...]:
+        """torch.autograd.grad, differentiable where the pieces are to be."""
+        found: tuple[Any, ...] = torch.autograd.grad(
+            outputs,
+            inputs,
+            seeds,
+            retain_graph=True,
+            create_graph=self._differentiable,
+            allow_unused=True,
+            materialize_grads=materialize,
+        )
+        return found
 
     def _seconds(self) -> list[Second]:
         found: list[Second] = []
-        live = [u for u, graphs in enumerate(self._graphs) if graphs]
+        live = [u for u, graphs in enumerate(self._graphs) if graphs and self._reads[u]]
         probes = sum(self._leaves[u].numel() if self._is_full(u) else self._rows_and_columns(u)[1] for u in live)
         if probes > PROBES:
             raise LiftFailed(f"{probes} probes would be needed")
@@ -303,8 +369,9 @@ class Lifted:
     def _refuted(self, seconds: list[Second]) -> list[int]:
         """Nodes whose part of W · (random signs) is not what the pieces say."""
         signs = [_signs(leaf, seed=k).view(-1) for k, leaf in enumerate(self._leaves)]
-        outputs = [graph for graphs in self._graphs for graph in graphs]
-        seeds = [signs[k].view(graph.shape) for k, graphs in enumerate(self._graphs) for graph in graphs]
+        live = [k for k, graphs in enumerate(self._graphs) if graphs and self._reads[k]]
+        outputs = [graph for k in live for graph in self._graphs[k]]
+        seeds = [signs[k].view(graph.shape) for k in live for graph in self._graphs[k]]
         if not outputs:
             return []
         true = torch.autograd.grad(outputs, self._leaves, seeds, retain_graph=True, allow_unused=True)
@@ -318,7 +385,7 @@ class Lifted:
         wrong = []
         for k, found in enumerate(true):
             expected = torch.zeros_like(claimed[k]) if found is None else found.reshape(-1)
-            if not self._is_full(k) and not _close(claimed[k], expected):
+            if self._reads[k] and not self._is_full(k) and not _close(claimed[k], expected):
                 wrong.append(k)
         return wrong
 
@@ -328,6 +395,9 @@ class Lifted:
         """Every node as a linear map of the parameters: its derivative."""
         maps: list[list[Term]] = []
         for k, node in enumerate(self.nodes):
+            if not self._reads[k]:
+                maps.append([])
+                continue
             if node.name is not None:
                 maps.append([Entry(k, self.cache.identity(node.leaf.shape, node.leaf.device))])
                 continue
@@ -347,7 +417,7 @@ class Lifted:
         )
         terms: list[Term] = []
         for j, total in enumerate(totals):
-            if total is None or not total.numel():
+            if total is None or not total.numel() or not self._reads[j]:
                 continue
             terms += self._slope(k, j, definition, probe, total.detach())
         return terms
@@ -376,10 +446,7 @@ class Lifted:
         (linear,) = torch.autograd.grad(definition, leaf, multiplier, create_graph=True, retain_graph=True)
         if not linear.requires_grad:
             return []
-        columns_ = [
-            torch.autograd.grad(entry, multiplier, retain_graph=True, materialize_grads=True)[0]
-            for entry in linear.reshape(-1).unbind()
-        ]
+        columns_ = [self._grad(entry, multiplier, materialize=True)[0] for entry in linear.reshape(-1).unbind()]
         places = self._reshaped(leaf, torch.Size((leaf.numel(),)))
         return [Matrix(j, places, torch.stack(columns_, -1))]
 
@@ -387,12 +454,13 @@ class Lifted:
         """d definition / d leaf j where row i of the one depends on row i of the other only."""
         leaf = self._leaves[j]
         inner = leaf.numel() // rows
-        slopes = leaf.new_empty(rows, columns, inner)
+        found = []
         for c in range(columns):
             seed = definition.new_zeros(rows, columns)
             seed[:, c] = 1.0
-            (slope,) = torch.autograd.grad(definition, leaf, seed.view(definition.shape), retain_graph=True)
-            slopes[:, c] = slope.reshape(rows, inner)
+            (slope,) = self._grad(definition, leaf, seed.view(definition.shape), materialize=True)
+            found.append(slope.reshape(rows, inner))
+        slopes = torch.stack(found, 1)
         whole = self.cache.identity(leaf.shape, leaf.device)
         terms: list[Term] = []
         for d in range(inner):
@@ -409,14 +477,11 @@ class Lifted:
 
     def _slopes_of_small(self, definition: Tensor, inputs: list[Tensor]) -> list[Term]:
         """Entry by entry. A derivative that is diagonal, now, is one entry of the source an entry."""
-        rows = [
-            torch.autograd.grad(entry, inputs, retain_graph=True, allow_unused=True)
-            for entry in definition.reshape(-1).unbind()
-        ]
+        rows = [self._grad(entry, inputs) for entry in definition.reshape(-1).unbind()]
         terms: list[Term] = []
         for j, leaf in enumerate(inputs):
             parts = [row[j] for row in rows]
-            if all(part is None for part in parts) or not leaf.numel():
+            if all(part is None for part in parts) or not leaf.numel() or not self._reads[j]:
                 continue
             if leaf.numel() > LARGEST_INPUT:
                 raise LiftFailed(f"a tensor of shape {tuple(definition.shape)} depends on {leaf.numel()} numbers")

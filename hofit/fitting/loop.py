@@ -16,7 +16,7 @@ from ..curvature.structure import Curvature, StructureRefuted
 from ..errors import ModelError
 from ..model.faults import user_fault
 from ..model.randomness import capture_random_state
-from ..objective.density import DensityObjective
+from ..objective.base import Objective
 from ..optim.base import Optimizer
 from ..optim.foreign import ForeignFault
 from ..optim.newton import RowsInteract
@@ -101,7 +101,7 @@ class Loop:
 
     def __init__(
         self,
-        objective: DensityObjective,
+        objective: Objective,
         optimizer: Optimizer,
         stop: StopRules,
         observers: list[Observer],

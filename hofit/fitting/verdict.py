@@ -22,7 +22,7 @@ from ..curvature.operator import Operator, inertia
 from ..curvature.probed import product as products
 from ..curvature.structure import Curvature
 from ..errors import ModelError
-from ..objective.density import DensityObjective
+from ..objective.base import Objective
 from ..point import Params, Point, max_norm
 
 DENSE_LIMIT = 500
@@ -97,7 +97,7 @@ class Verdict:
 
 
 def judge(
-    objective: DensityObjective,
+    objective: Objective,
     params: Params,
     curvature: Curvature,
     gradient_tolerance: float,
@@ -162,7 +162,7 @@ def judge(
     return verdict
 
 
-def unbounded_parameters(objective: DensityObjective, params: Params, gradient_tolerance: float) -> list[str]:
+def unbounded_parameters(objective: Objective, params: Params, gradient_tolerance: float) -> list[str]:
     """Names whose value has come to the edge of its support while the loss still falls towards it."""
     point = objective.at_full(params)
     if point.failure is not None or not isfinite(point.value):
@@ -182,7 +182,7 @@ def unbounded_parameters(objective: DensityObjective, params: Params, gradient_t
 
 def _judge_curvature(
     verdict: Verdict,
-    objective: DensityObjective,
+    objective: Objective,
     point: Point,
     hessian: Operator,
     curvature: Curvature,
@@ -326,7 +326,7 @@ class _Signs:
 
 
 def _confirm(
-    objective: DensityObjective,
+    objective: Objective,
     point: Point,
     here_hessian: Operator,
     curvature: Curvature,
@@ -364,7 +364,7 @@ def _confirm(
     return confirmed, f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
 
 
-def _settle_on_boundary(verdict: Verdict, objective: DensityObjective, point: Point, names: list[str]) -> None:
+def _settle_on_boundary(verdict: Verdict, objective: Objective, point: Point, names: list[str]) -> None:
     """The status of values at the edge of their support: the loss levels off there, or falls for ever.
 
     Towards a finite loss it falls as the value nears the edge, exponentially in the unconstrained u; towards −inf as
@@ -391,7 +391,7 @@ def _boundary(names: list[str]) -> str:
     return f"boundary: {', '.join(names)} {'runs' if len(names) == 1 else 'run'} to the edge of the support"
 
 
-def _edge_names(objective: DensityObjective, params: Params, gradient: Params, edge: float = EDGE) -> list[str]:
+def _edge_names(objective: Objective, params: Params, gradient: Params, edge: float = EDGE) -> list[str]:
     """Names that have an entry near the edge of its support, with the loss not rising towards it."""
     names = []
     for name, sensitivity in _sensitivities(objective, params).items():
@@ -402,7 +402,7 @@ def _edge_names(objective: DensityObjective, params: Params, gradient: Params, e
     return names
 
 
-def _sensitivities(objective: DensityObjective, params: Params) -> Params:
+def _sensitivities(objective: Objective, params: Params) -> Params:
     """|d value / d unconstrained| / max(1, |value|) for sites whose transform is elementwise and bounded."""
     result: Params = {}
     for name, site in objective.sites.items():
@@ -414,7 +414,7 @@ def _sensitivities(objective: DensityObjective, params: Params) -> Params:
     return result
 
 
-def _way_down(objective: DensityObjective, point: Point, names: list[str], flat: Tensor) -> str | None:
+def _way_down(objective: Objective, point: Point, names: list[str], flat: Tensor) -> str | None:
     """What a walk along directions of no curvature found that a flat minimum does not have; None if nothing.
 
     No curvature may also be a plateau, an inflection, a maximum of fourth order, or the far end of an escape: there
@@ -444,7 +444,7 @@ def _way_down(objective: DensityObjective, point: Point, names: list[str], flat:
 
 def _judge_by_products(
     verdict: Verdict,
-    objective: DensityObjective,
+    objective: Objective,
     point: Point,
     gradient_tolerance: float,
     stalled: bool,
@@ -536,7 +536,7 @@ def _lanczos(product: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float,
     return float(ritz[0]), float(ritz.abs().max())
 
 
-def _matters(objective: DensityObjective, point: Point, name: str) -> bool:
+def _matters(objective: Objective, point: Point, name: str) -> bool:
     """Whether moving one parameter changes the loss at all: from here, to its origin, and with all others moved too."""
     generator = torch.Generator().manual_seed(3)
     others = {n: p + 0.5 + torch.rand(p.shape, generator=generator).to(p) for n, p in point.params.items()}

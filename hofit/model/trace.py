@@ -8,7 +8,7 @@ replaced: a `pyro.module`'s weights are the module's own tensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,6 +80,8 @@ class Program:
         self.order: list[str] = []
         self.subsampled: dict[str, tuple[int, int]] = {}
         self.has_factor = False
+        self.observed: frozenset[str] = frozenset()
+        """Names of the sample sites that are no latents."""
         self.entries = 0
         """Entries of all sites' log densities at the last evaluation: observations, and rows of latents."""
         self.sample_count: int | None = None
@@ -121,8 +123,14 @@ class Program:
         self._of_store = {entry.store_name: entry for entry in self.parameters.values()}
         self.order = order
         self.has_factor = finder.has_factor
+        self.observed = frozenset(finder.seen) - {*order}
         self.subsampled = self._find_subsampled() if asked else {}
         self._check_leaves()
+
+    def integrate(self, names: Collection[str]) -> None:
+        """Say which latents are integrated out: their role in every output."""
+        for name in names:
+            self.latents[name].site = replace(self.latents[name].site, role="integrated")
 
     def hold(self, fixed: Mapping[str, Any]) -> None:
         """Fix sites at constrained values; None means: where it starts."""
@@ -160,10 +168,10 @@ class Program:
             raise ValueError(f"{value!r} is not inside its support, {describe(constraint)}")
         return tensor
 
-    def log_density(self, jacobian: bool = False, full: bool = False, validate: bool = False) -> Tensor:
+    def log_density(self, jacobian: Collection[str] = (), full: bool = False, validate: bool = False) -> Tensor:
         """log p(data, latents; parameters) at the leaves, every constant included; shape ().
 
-        ``jacobian`` adds log|det| of the latents' transforms. ``full`` overrides subsampling of plates.
+        ``jacobian`` names the latents whose transforms add their log|det|. ``full`` overrides subsampling of plates.
         Raises: InfeasibleError, TraceChanged, ModelError.
         """
         with full_plates() if full else nullcontext(), pyro.validation_enabled(True) if validate else nullcontext():
@@ -174,11 +182,13 @@ class Program:
     def observed_distributions(self, full: bool = False) -> dict[str, Any]:
         """The distribution of each observed site at the leaves."""
         with full_plates() if full else nullcontext():
-            trace = _Evaluation(self, False)
+            trace = _Evaluation(self)
             self._run(trace)
             return {message["name"]: message["fn"] for message in trace.samples if _has_density(message)}
 
-    def expected_log_density(self, reference: Mapping[str, Any], jacobian: bool = False, full: bool = False) -> Tensor:
+    def expected_log_density(
+        self, reference: Mapping[str, Any], jacobian: Collection[str] = (), full: bool = False
+    ) -> Tensor:
         """``log_density`` with each observed site's part replaced by its expectation under ``reference``; shape ().
 
         Up to a constant that is −KL(reference ‖ distribution), whose Hessian where the two are equal is minus the
@@ -189,7 +199,9 @@ class Program:
             self._run(trace)
             return trace.log_density()
 
-    def log_densities_by_row(self, plates: Sequence[str], jacobian: bool = False, full: bool = False) -> Tensor | None:
+    def log_densities_by_row(
+        self, plates: Sequence[str], jacobian: Collection[str] = (), full: bool = False
+    ) -> Tensor | None:
         """What the sites inside these plates add to the log density, a row of them each.
 
         Shape (size of the first plate, of the second, …); None where no site stands in all of them.
@@ -202,7 +214,7 @@ class Program:
     def site_log_densities(self, full: bool = False) -> dict[str, float]:
         """The log density of each sample site at the leaves, for a diagnosis."""
         with torch.no_grad(), full_plates() if full else nullcontext():
-            trace = _Evaluation(self, False)
+            trace = _Evaluation(self)
             self._run(trace)
             sums = ((message["name"], trace.site_log_density(message)) for message in trace.samples)
             return {name: float(total) for name, total in sums}
@@ -214,7 +226,7 @@ class Program:
         """
         found: Params = {}
         with torch.no_grad(), full_plates(), suppress(InfeasibleError, ModelError):
-            trace = _Evaluation(self, False)
+            trace = _Evaluation(self)
             self._run(trace)
             found = {message["name"]: message["value"] for message in trace.samples}
         values: Params = {}
@@ -462,7 +474,7 @@ class _Discovery(_SiteMessenger):
 class _Evaluation(_SiteMessenger):
     """Runs the model with every latent at its leaf, and gathers the sample sites."""
 
-    def __init__(self, program: Program, jacobian: bool) -> None:
+    def __init__(self, program: Program, jacobian: Collection[str] = ()) -> None:
         super().__init__(program)
         self.jacobian = jacobian
         self.samples: list[Any] = []
@@ -505,10 +517,11 @@ class _Evaluation(_SiteMessenger):
             support = fn.support
             transform = latent.transform if _same(support, latent.support) else _transform_to(support, msg["name"])
             value = leaf if transform is identity_transform else transform(leaf)
-            if self.jacobian:
+            if msg["name"] in self.jacobian:
                 if not transform.bijective:
                     raise ModelError(
-                        f"map_unconstrained: the transform of {msg['name']!r} ({describe(support)}) is no bijection"
+                        f"no density on the unconstrained scale: the transform of {msg['name']!r} ({describe(support)}) "
+                        "is no bijection"
                     )
                 log_det = transform.log_abs_det_jacobian(leaf, value)
                 self.jacobian_of[msg["name"]] = log_det
@@ -637,7 +650,7 @@ class _Evaluation(_SiteMessenger):
 class _Expected(_Evaluation):
     """An evaluation in which observed sites give minus their divergence from a reference."""
 
-    def __init__(self, program: Program, jacobian: bool, reference: Mapping[str, Any]) -> None:
+    def __init__(self, program: Program, jacobian: Collection[str], reference: Mapping[str, Any]) -> None:
         super().__init__(program, jacobian)
         self.reference = reference
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -13,8 +13,6 @@ from ..model.randomness import capture_random_state, random_state_kept, restore_
 from ..model.trace import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site
 from .information import InformationObjective
-
-TYPES = ("map", "map_unconstrained")
 
 
 class DensityObjective:
@@ -27,12 +25,23 @@ class DensityObjective:
     its own.
     """
 
-    def __init__(self, program: Program, type: str = "map") -> None:
+    def __init__(
+        self,
+        program: Program,
+        type: str = "map",
+        names: Collection[str] | None = None,
+        jacobian: Collection[str] | None = None,
+    ) -> None:
+        """``names`` are the parameters, all that are free if None; ``jacobian`` the latents whose transforms count."""
         self.program = program
         self.type = type
+        if jacobian is None:
+            jacobian = program.latents if type == "map_unconstrained" else ()
+        self.jacobian = frozenset(jacobian)
         self.evaluations = Evaluations()
         self.sites: Mapping[str, Site] = program.sites
-        self._leaves = program.leaves
+        leaves = program.leaves
+        self._leaves = leaves if names is None else {name: leaf for name, leaf in leaves.items() if name in names}
         self._current: Point | None = None
 
     @property
@@ -78,7 +87,7 @@ class DensityObjective:
         self._write(params)
         self._current = None
         try:
-            found = self.program.log_densities_by_row(plates, self.type == "map_unconstrained")
+            found = self.program.log_densities_by_row(plates, self.jacobian)
         except InfeasibleError:
             return torch.full((), float("inf"))
         return None if found is None else -found
@@ -145,7 +154,7 @@ class DensityObjective:
         return point
 
     def _loss(self, full: bool = False, validate: bool = False) -> Tensor:
-        return -self.program.log_density(self.type == "map_unconstrained", full, validate)
+        return -self.program.log_density(self.jacobian, full, validate)
 
     def _write(self, params: Params) -> None:
         with torch.no_grad():

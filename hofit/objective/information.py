@@ -66,5 +66,4 @@ class InformationObjective:
 
     def _loss(self) -> Tensor:
         self.evaluations.loss += 1
-        jacobian = self._objective.type == "map_unconstrained"
-        return -self._objective.program.expected_log_density(self._reference, jacobian, self._full)
+        return -self._objective.program.expected_log_density(self._reference, self._objective.jacobian, self._full)

@@ -73,6 +73,11 @@ class TrustRegion(Optimizer):
         self._accepted: bool | None = None
 
     @property
+    def operator(self) -> Operator | None:
+        """The Hessian at the last point that a step was proposed from."""
+        return self._operator
+
+    @property
     def second_order(self) -> bool:  # type: ignore[override]
         """Whether Hessian-vector products are needed; not where the linear maps could be lifted."""
         return self.curvature.needs_products

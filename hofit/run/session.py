@@ -26,7 +26,9 @@ from ..model.module import ModelSource, load_model, sha256_of_file, split_refere
 from ..model.randomness import random_state_kept, set_seed
 from ..model.table import read_table
 from ..model.trace import Program
+from ..objective.base import Objective
 from ..objective.density import DensityObjective
+from ..objective.marginal import MarginalObjective
 from ..optim.base import OptimizerSpec
 from ..optim.mixed import MixedMultiOptimizer
 from ..optim.newton import unmatched_radii
@@ -44,7 +46,7 @@ class Session:
 
     config: Config
     program: Program
-    objective: DensityObjective
+    objective: Objective
     optimizer: MixedMultiOptimizer
     owners: dict[str, str]
     provenance: Provenance
@@ -150,11 +152,13 @@ class _Builder:
                     program.constrained_like(name, config.fixed[pattern])
                 except ValueError as error:
                     self._mistake(("fixed", pattern), f"{name!r}: {error}")
-        free = [name for name in names if name not in fixed]
+        integrated = self._integrated(program, names, fixed)
+        free = [name for name in names if name not in fixed and name not in integrated]
         ownership = assign([entry.patterns for entry in config.optimizers], free)
         self._check_ownership(program, free, names, ownership.owners, ownership.orphans)
         if not free and not self.mistakes:
-            self.mistakes.append(self.source.mistake(("fixed",), "everything is fixed: there is nothing left to fit"))
+            what = "fixed or integrated" if integrated else "fixed"
+            self.mistakes.append(self.source.mistake(("fixed",), f"everything is {what}: there is nothing left to fit"))
         if self.mistakes:
             raise ConfigError(self.mistakes)
         if starts:  # with the others drawn given these
@@ -163,7 +167,7 @@ class _Builder:
         program.hold({name: config.fixed[pattern] for name, pattern in fixed.items()})
         optimizer = self._optimizer(ownership.owners)
         self._refuse_subsampling(program, optimizer)
-        objective = DensityObjective(program, config.objective.type)
+        objective = self._objective(program, integrated)
         torch.set_num_threads(_threads(config.threads, self.arguments, objective.start()))
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
         return Session(config, program, objective, optimizer, labels, provenance, objective.start(), began)
@@ -213,6 +217,14 @@ class _Builder:
         except DataError as error:
             raise DataError(str(error), ("data", "path")) from error
 
+    def _objective(self, program: Program, integrated: Mapping[str, str]) -> Objective:
+        asked = self.config.objective
+        if not integrated:
+            jacobian = program.latents if asked.jacobian else None
+            return DensityObjective(program, asked.type, jacobian=jacobian)
+        program.integrate(integrated)
+        return MarginalObjective(program, list(integrated), bool(asked.jacobian))
+
     # the config against the model -------------------------------------------------------------------------------
 
     def _optimizer_specs(self, known: Mapping[str, OptimizerSpec]) -> list[OptimizerSpec | None]:
@@ -243,6 +255,29 @@ class _Builder:
                 self._mistake((*key.split("."), pattern), text)
         found = {name: speaking_pattern(values, name) for name in names}
         return {name: pattern for name, pattern in found.items() if pattern is not None}
+
+    def _integrated(self, program: Program, names: list[str], fixed: Mapping[str, str]) -> dict[str, str]:
+        """Latent → the method that integrates it."""
+        asked = {p: how for p, how in self.config.objective.integrate.items() if how != "enumerate"}
+        found: dict[str, str] = {}
+        for pattern in asked:
+            key = ("objective", "integrate", pattern)
+            matched = [name for name in names if matches(pattern, name)]
+            parameters = [name for name in matched if name in program.parameters]
+            if parameters:
+                self._mistake(key, f"{parameters[0]!r} is a parameter: only latents (sample sites) can be integrated")
+            elif not matched:
+                observed = [name for name in program.observed if matches(pattern, name)]
+                what = f"{observed[0]!r} is observed" if observed else f"no latent matches {pattern!r}"
+                self._mistake(key, f"{what}{near_misses(pattern, list(program.latents)) if not observed else ''}")
+            for name in matched:
+                if name in fixed:
+                    self._mistake(key, f"{name!r} is both fixed and integrated")
+        for name in program.latents:
+            speaking = speaking_pattern(asked, name)
+            if speaking is not None:
+                found[name] = asked[speaking]
+        return found
 
     def _check_ownership(
         self, program: Program, free: list[str], names: list[str], owners: list[list[str]], orphans: list[str]

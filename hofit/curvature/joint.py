@@ -1,0 +1,180 @@
+"""A loss and its Hessian over some of the parameters, all as functions that can be differentiated again.
+
+What a Laplace approximation is made of: the loss at the mode, the gradient there, and the parts of the Hessian over the
+integrated parameters, each of them with derivatives in every parameter, integrated or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..point import Params, Point
+from .assembly import Interaction, Maps, assembled
+from .dense import flatten
+from .layout import Layout, structured
+from .lift import IndexCache, LiftFailed
+from .lifted import Lifted
+from .operator import Operator
+from .small import BlockCholesky
+from .tape import Tape
+
+
+@dataclass(eq=False)
+class Joint:
+    """At one point. ``gradient`` of whatever is made of the others is a total derivative, over all parameters.
+
+    Shapes: loss (); slope[name] that of the parameter, the gradient of the loss; for each group of the layout's rows a
+    matrix (R, L, L) and a coupling (R, L, m); corner (m, m).
+    """
+
+    names: list[str]
+    loss: Tensor
+    slope: Params
+    layout: Layout
+    matrices: list[Tensor]
+    couplings: list[Tensor]
+    corner: Tensor
+    tape: Tape
+
+    def gradient(self, output: Tensor, create_graph: bool = False) -> Params:
+        """d output / d parameters; shape of output ()."""
+        return self.tape.gradient(output, create_graph)
+
+    def operator(self) -> Operator:
+        """The Hessian over ``names``, as numbers."""
+        matrices, couplings = ([part.detach() for part in parts] for parts in (self.matrices, self.couplings))
+        return structured(self.layout, matrices, couplings, self.corner.detach())
+
+    def log_determinant(self) -> Tensor:
+        """log det of the Hessian over ``names``; shape (). nan where it is not positive definite.
+
+        With rows A, border C and couplings B it is log det A + log det (C − Bᵀ A⁻¹ B).
+        """
+        total, schur = self.corner.new_zeros(()), self.corner
+        for matrices, coupling in zip(self.matrices, self.couplings, strict=True):
+            factor = BlockCholesky(matrices)
+            if not bool(factor.positive.all()):
+                return total * torch.nan
+            total = total + factor.log_determinant()
+            if schur.numel():
+                schur = schur - coupling.flatten(0, 1).T @ factor.solve(coupling).flatten(0, 1)
+        if schur.numel():
+            lower, info = torch.linalg.cholesky_ex((schur + schur.T) / 2)
+            if int(info):
+                return total * torch.nan
+            total = total + 2.0 * lower.diagonal().log().sum()
+        return total
+
+
+class Joints:
+    """Makes joints at point after point; what one has learned of the model's maps serves the next."""
+
+    def __init__(self) -> None:
+        self._cache = IndexCache()
+        self._events: dict[tuple[int, ...], int] = {}
+        self._signature: str | None = None
+        self._proved = False
+        self._maps: Maps | None = None
+        self.lifts = True
+
+    def at(self, point: Point, names: Sequence[str], layout: Layout, lifts: bool) -> Joint:
+        """The loss at ``point``, with its Hessian over ``names`` in a layout that holds there.
+
+        ``lifts``: the model's linear maps can be lifted; else, or where that fails, products take their place.
+        """
+        if lifts and self.lifts:
+            try:
+                return self._lifted(point, list(names), layout)
+            except (LiftFailed, Interaction):
+                self.lifts = False
+        return _by_products(point, list(names), layout)
+
+    def _lifted(self, point: Point, names: list[str], layout: Layout) -> Joint:
+        source = point.source
+        assert source is not None
+        everything = list(point.params)
+        lifted = Lifted(
+            point.leaves,
+            lambda lift: source.evaluate(point, everything, lift),
+            self._cache,
+            self._events,
+            names,
+            differentiable=True,
+        )
+        if lifted.signature != self._signature or (self._maps is not None and self._maps.layout is not layout):
+            self._signature, self._proved, self._maps = lifted.signature, False, None
+        pieces = lifted.take_apart(prove=not self._proved)
+        if self._maps is None:
+            self._maps = Maps(layout, lifted, point.params, names)
+        parts = assembled(lifted, pieces, self._maps)
+        joint = Joint(names, lifted.total, lifted.gradient, layout, *parts, lifted.tape)
+        if not self._proved:
+            self._check(joint, point)
+            self._proved = True
+        return joint
+
+    def _check(self, joint: Joint, point: Point) -> None:
+        """Hold gradient and Hessian against autograd's own."""
+        probe = torch.randint(0, 2, (joint.layout.size,), generator=torch.Generator().manual_seed(11))
+        signs = (2.0 * probe - 1).to(joint.loss)
+        ours = joint.operator().matvec(signs)
+        plain = _by_products(point, joint.names, None)
+        pairs = [(joint.slope[name].detach(), plain.slope[name].detach()) for name in plain.slope]
+        pairs.append((ours, _product(plain, signs).detach()))
+        tolerance = 1e9 * torch.finfo(signs.dtype).eps
+        for found, expected in pairs:
+            scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+            if expected.numel() and not float((found - expected).abs().max()) <= tolerance * scale:
+                raise LiftFailed("derivatives are others when the model is watched")
+
+
+def _by_products(point: Point, names: list[str], layout: Layout | None) -> Joint:
+    """Every column of the structure by a product that can be differentiated again; no Hessian without a layout."""
+    source = point.source
+    assert source is not None
+    leaves = point.leaves
+    loss = source.evaluate(point, list(leaves), nullcontext())
+    found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
+    slope = dict(zip(leaves, found, strict=True))
+    like = loss.new_empty(0)
+    nothing = layout or Layout(sum(leaves[name].numel() for name in names), (), torch.zeros(0, dtype=torch.long), ())
+    joint = Joint(names, loss, slope, nothing, [], [], like.new_zeros(0, 0), Tape(leaves))
+    if layout is None:
+        return joint
+    m = len(layout.border)
+    columns = []
+    for place in layout.border.tolist():
+        unit = like.new_zeros(layout.size)
+        unit[place] = 1.0
+        columns.append(_product(joint, unit))
+    border = torch.stack(columns) if m else like.new_zeros(0, layout.size)  # (m, d)
+    corner = border[:, layout.border]
+    joint.corner = (corner + corner.T) / 2
+    longest = max((one.index.shape[1] for one in layout.rows), default=0)
+    answers = []
+    for c in range(longest):
+        unit = like.new_zeros(layout.size)
+        for one in layout.rows:
+            if c < one.index.shape[1]:
+                unit[one.index[:, c]] = 1.0
+        answers.append(_product(joint, unit))
+    for one in layout.rows:
+        block = torch.stack([answer[one.index] for answer in answers[: one.index.shape[1]]], -1)  # (R, L, L)
+        joint.matrices.append((block + block.transpose(-1, -2)) / 2)
+        joint.couplings.append(border[:, one.index].permute(1, 2, 0))
+    return joint
+
+
+def _product(joint: Joint, vector: Tensor) -> Tensor:
+    """H v over the joint's names, differentiable; shape (d,)."""
+    slope = flatten(joint.slope, joint.names)
+    if not slope.requires_grad:
+        return torch.zeros_like(vector)
+    leaves = [joint.tape.leaf(name) for name in joint.names]
+    found = torch.autograd.grad(slope, leaves, vector, create_graph=True, materialize_grads=True)
+    return torch.cat([gradient.reshape(-1) for gradient in found])

@@ -1,0 +1,300 @@
+"""The objective `marginal`: minus the log evidence of the parameters, some latents integrated out.
+
+With f(u, θ) = −log p(data, u, …; θ), u the integrated latents in unconstrained space and û(θ) their mode, an
+approximation Φ(u, θ) of −log ∫ exp(−f) du is taken at û. Its derivatives are exact, through the mode: where
+w = H⁻¹ ∂Φ/∂u is held, the function Ψ = Φ − wᵀ ∂f/∂u has at û no slope in u, so that dΦ/dθ = ∂Ψ/∂θ; and with
+û' = −H⁻¹ ∂²f/∂u∂θ the Hessian is that of Ψ along (û', 1). Value and gradient err by the square of what û is off.
+
+Source: Kristensen et al. (2016), "TMB: automatic differentiation and Laplace approximation", J. Stat. Softw. 70(5);
+Skaug & Fournier (2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from math import isfinite, log, pi
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..curvature.dense import flatten, unflatten
+from ..curvature.joint import Joint, Joints
+from ..curvature.lift import LiftFailed
+from ..curvature.operator import Factor
+from ..curvature.structure import Curvature
+from ..errors import ModelError
+from ..model.trace import InfeasibleError, Program
+from ..point import Evaluations, Params, Point, Site
+from .density import DensityObjective
+from .mode import NO_MODE, ModeFinder, NoMode, place_of
+
+Approximation = Callable[[Joint], Tensor]
+"""Φ at a joint: minus the log of the integral; shape ()."""
+
+REFINEMENTS = 5
+"""Newton steps more, at most, where the mode is not within √eps."""
+
+
+def laplace(joint: Joint) -> Tensor:
+    """f + ½ log det H − (d/2) log 2π. nan where H is not positive definite."""
+    return joint.loss + 0.5 * joint.log_determinant() - 0.5 * joint.layout.size * log(2 * pi)
+
+
+@dataclass(eq=False)
+class MarginalPoint(Point):
+    """A point of the marginal: ``mode`` is û there.
+
+    ``sensitivity`` is dû/dθ, a row for each unconstrained number of θ (p, d), once a Hessian was asked for.
+    """
+
+    mode: Params = field(default_factory=dict)
+    sensitivity: Tensor | None = None
+
+    @property
+    def marginal(self) -> MarginalObjective:
+        assert isinstance(self.source, MarginalObjective)
+        return self.source
+
+    def at(self, params: Params) -> Point:
+        return self.marginal.near(self, params)
+
+    def gradient(self, differentiable: bool = False) -> Params:
+        if self._gradient is None:  # of a point that could not be evaluated
+            self._gradient = {name: torch.full_like(value, torch.nan) for name, value in self.params.items()}
+        return self._gradient
+
+    def gradient_graph(self) -> Params:
+        raise ModelError("the gradient of a marginal has no graph of its own: this optimizer needs type map")
+
+    def loss_graph(self) -> Tensor:
+        raise ModelError("the loss of a marginal has no graph of its own: this optimizer needs type map")
+
+    def hvp(self, vectors: Params) -> Params:
+        return self.marginal.products(self, vectors)
+
+
+@dataclass
+class _Held:
+    """What can still be differentiated: the joint at the last point that was evaluated."""
+
+    point: MarginalPoint
+    joint: Joint
+    factor: Factor
+    approximation: Tensor
+    correction: Tensor
+    """w, shape (d,)."""
+    slopes: Params | None = None
+    """∇Ψ over all parameters, differentiable."""
+
+
+class MarginalObjective:
+    """−log ∫ p(data, latents; θ) d(integrated latents). Use inside ``program.scope()``.
+
+    Args:
+        integrated: names of the latents that are integrated, each on its unconstrained scale, with the Jacobian.
+        jacobian: whether the latents that are not integrated are taken as densities of the unconstrained scale.
+        approximation: Φ, Laplace's or another.
+    """
+
+    type: str = "marginal"
+    stochastic: bool = False
+    entries: int = 1
+
+    def __init__(
+        self,
+        program: Program,
+        integrated: Collection[str],
+        jacobian: bool = False,
+        approximation: Approximation = laplace,
+    ) -> None:
+        self.program = program
+        self.evaluations = Evaluations()
+        self.integrated = [name for name in program.leaves if name in integrated]
+        self.outer = [name for name in program.leaves if name not in integrated]
+        self.jacobian = frozenset(program.latents if jacobian else self.integrated)
+        self.sites: Mapping[str, Site] = program.sites
+        self.curvature = Curvature()
+        self._approximation = approximation
+        self._inner = DensityObjective(program, "marginal", self.integrated, self.jacobian)
+        self._inner.evaluations = self.evaluations
+        self._whole = DensityObjective(program, "marginal", None, self.jacobian)
+        self._finder = ModeFinder(self._inner, self.curvature)
+        self._joints = Joints()
+        self._held: _Held | None = None
+        self._anchor: tuple[Params, Params] = ({}, self._inner.start())
+
+    def start(self) -> Params:
+        return {name: leaf.detach().clone() for name, leaf in self.program.leaves.items() if name in self.outer}
+
+    def resume_from(self, params: Params, mode: Params) -> None:
+        """The mode that belongs to ``params``: where the search at them begins."""
+        self._anchor = (params, mode)
+
+    # points ------------------------------------------------------------------------------------------------------
+
+    def at(self, params: Params) -> Point:
+        return self._evaluate(params, self._anchor[1])
+
+    def at_full(self, params: Params) -> Point:
+        return self._evaluate(params, self._anchor[1], validate=True)
+
+    def near(self, point: MarginalPoint, params: Params) -> Point:
+        """The point at ``params``, the mode sought from that of ``point``: where dû/dθ is known, from its forecast."""
+        self._anchor = (point.params, point.mode)
+        mode = point.mode
+        if point.sensitivity is not None:
+            move = flatten(params, self.outer) - flatten(point.params, self.outer)
+            forecast = unflatten(move @ point.sensitivity, mode, self.integrated)
+            mode = {name: mode[name] + forecast[name] for name in mode}
+        return self._evaluate(params, mode)
+
+    def _evaluate(self, params: Params, start: Params, validate: bool = False) -> MarginalPoint:
+        self._held = None
+        self.evaluations.loss += 1
+        infinite = torch.tensor(float("inf"))
+        point = MarginalPoint(params, infinite, self.program.leaves, self, full=True, mode=start)
+        known, mode = self._anchor
+        if start is not mode and all(torch.equal(known[name], params[name]) for name in known) and known:
+            start = mode
+        try:
+            with self._outer_held(params):
+                if validate:
+                    self._inner.at_full(start)
+                point.mode = self._finder.find(start)
+            self._settle(point)
+        except (NoMode, InfeasibleError) as failure:
+            point.failure = f"the integral over {', '.join(map(repr, self.integrated))}: {failure}"
+        return point
+
+    def _settle(self, point: MarginalPoint) -> None:
+        """Value and gradient at the mode. Raises: NoMode."""
+        for _ in range(REFINEMENTS):
+            held = self._hold(point)
+            slope = flatten(held.joint.slope, self.integrated).detach()
+            step = held.factor.solve(slope)
+            scale = held.joint.operator().diagonal().abs().sqrt()
+            size = float((step * scale).abs().max()) if step.numel() else 0.0
+            if size <= 0.25 * torch.finfo(slope.dtype).eps ** 0.5:
+                break
+            moved = unflatten(step, point.mode, self.integrated)
+            point.mode = {name: point.mode[name] - moved[name] for name in point.mode}
+        else:
+            if not isfinite(size):
+                raise NoMode("the density at the mode is not finite")
+        self.evaluations.gradient += 1
+        joint = held.joint
+        whole = joint.gradient(held.approximation)
+        held.correction = held.factor.solve(flatten(whole, self.integrated))
+        lag = (flatten(joint.slope, self.integrated) * held.correction).sum()
+        back = joint.gradient(lag)
+        point.loss = (held.approximation - lag).detach()
+        point._gradient = {name: (whole[name] - back[name]).detach() for name in self.outer}
+        self._held = held
+
+    def _hold(self, point: MarginalPoint) -> _Held:
+        everything = {**point.params, **point.mode}
+        at = Point(everything, torch.zeros(()), self._whole.program.leaves, self._whole)
+        self._whole.invalidate()
+        layout = self.curvature.layout
+        assert layout is not None
+        joint = self._joints.at(at, self.integrated, layout, self.curvature.lifts)
+        operator = joint.operator()
+        factor = operator.factor()
+        if not factor.positive:
+            where = ""
+            if factor.direction is not None:
+                names = self.integrated
+                where = f" along {place_of(factor.direction, point.mode, names, self._inner)}"
+            raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
+        return _Held(point, joint, factor, self._approximation(joint), joint.loss.new_zeros(0))
+
+    # second derivatives ------------------------------------------------------------------------------------------
+
+    def products(self, point: MarginalPoint, vectors: Params) -> Params:
+        """Products of the exact Hessian with ``vectors`` (probes, *shape), over the names they have."""
+        names = list(vectors)
+        probes = vectors[names[0]].shape[0]
+        self.evaluations.hvp += probes
+        if self._held is None or self._held.point is not point:
+            held = self._hold(point)
+            whole = held.joint.gradient(held.approximation)
+            held.correction = held.factor.solve(flatten(whole, self.integrated))
+            self._held = held
+        held = self._held
+        if held.slopes is None:
+            lag = (flatten(held.joint.slope, self.integrated) * held.correction).sum()
+            held.slopes = held.joint.gradient(held.approximation - lag, create_graph=True)
+        moves, rows = [], []
+        for k in range(probes):
+            found, move = self._product(held, {name: vectors[name][k] for name in names})
+            moves.append(move)
+            rows.append(found)
+        if names == self.outer and probes == sum(p.numel() for p in point.params.values()):
+            whole_basis = torch.cat([vectors[name].reshape(probes, -1) for name in names], 1)
+            if torch.equal(whole_basis, torch.eye(probes).to(whole_basis)):
+                point.sensitivity = torch.stack(moves)
+        return {name: torch.stack([row[name] for row in rows]) for name in names}
+
+    def _product(self, held: _Held, vector: Params) -> tuple[Params, Tensor]:
+        joint, factor = held.joint, held.factor
+        assert held.slopes is not None
+        slopes = held.slopes
+        along = torch.stack([(joint.slope[name] * v).sum() for name, v in vector.items()]).sum()
+        move = -factor.solve(flatten(joint.gradient(along), self.integrated))
+        moved = unflatten(move, held.point.mode, self.integrated)
+        parts = [(slopes[name] * v).sum() for name, v in (*vector.items(), *moved.items())]
+        second = joint.gradient(torch.stack(parts).sum())
+        back = factor.solve(flatten(second, self.integrated))
+        rest = joint.gradient((flatten(joint.slope, self.integrated) * back).sum())
+        return {name: (second[name] - rest[name]).detach() for name in vector}, move
+
+    # what else is asked of an objective --------------------------------------------------------------------------
+
+    def retrace(self, point: Point) -> Tensor:
+        raise ModelError("a marginal is not traced again")
+
+    def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
+        raise LiftFailed("the loss is an integral")
+
+    def information(self, point: Point) -> Point:
+        raise ModelError("the expected information of a marginal is not known: take trust_region")
+
+    def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
+        return None
+
+    def is_current(self, point: Point) -> bool:
+        return True
+
+    def invalidate(self) -> None:
+        self._held = None
+
+    def values(self, params: Params) -> Params:
+        """The constrained value of every site: integrated latents at their mode."""
+        self._held = None
+        return self._whole.values({**params, **self._mode_of(params)})
+
+    def explain_non_finite(self, params: Params) -> str:
+        self._held = None
+        return self._whole.explain_non_finite({**params, **self._mode_of(params)})
+
+    def _mode_of(self, params: Params) -> Params:
+        return self._anchor[1]
+
+    @contextmanager
+    def _outer_held(self, params: Params) -> Iterator[None]:
+        """Inside, the outer parameters' leaves hold ``params`` and are constants."""
+        leaves = self.program.leaves
+        with torch.no_grad():
+            for name in self.outer:
+                leaves[name].copy_(params[name])
+        for name in self.outer:
+            leaves[name].requires_grad_(False)
+        self._inner.invalidate()
+        try:
+            yield
+        finally:
+            for name in self.outer:
+                leaves[name].requires_grad_(True)

@@ -1,0 +1,95 @@
+"""The inner problem of a marginal: the mode of the integrated latents, the others held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite, prod
+
+import torch
+from torch import Tensor
+
+from ..curvature.dense import flatten, unflatten
+from ..curvature.matrix_free import MatrixFree
+from ..curvature.operator import Operator
+from ..curvature.structure import Curvature
+from ..errors import ModelError
+from ..optim.trust_region import TrustRegion
+from ..point import Params, Point
+from .density import DensityObjective
+
+MAX_ITERATIONS = 200
+
+NO_MODE = "no proper mode"
+
+
+class NoMode(Exception):
+    """The integrated latents have no proper mode here; the message names the site and the row."""
+
+
+@dataclass
+class ModeFinder:
+    """Newton's method in a trust region, from a warm start; what it learned of the structure serves the next mode."""
+
+    objective: DensityObjective
+    curvature: Curvature
+
+    def find(self, start: Params) -> Params:
+        """The mode, from ``start``: within about eps of it where the last steps converge quadratically.
+
+        A start that is within √eps of the mode, in units of the curvature, comes back as it is.
+        Raises: NoMode; ModelError where no structure makes the determinant affordable.
+        """
+        names = list(start)
+        part = TrustRegion()
+        part.curvature = self.curvature
+        part.bind(names)
+        point = self.objective.at(start)
+        if point.failure is not None or not isfinite(point.value):
+            raise NoMode(point.failure or self.objective.explain_non_finite(start) or "the density is not finite")
+        eps = torch.finfo(point.loss.dtype).eps
+        for iteration in range(MAX_ITERATIONS):
+            self.objective.evaluations.inner += 1
+            proposal = part.propose(point)
+            operator = part.operator
+            if isinstance(operator, MatrixFree):
+                raise ModelError(
+                    f"the curvature of {', '.join(names)} has no structure whose determinant is affordable: "
+                    "integrate fewer sites"
+                )
+            solution = proposal.details[1]
+            size = float(solution.step.abs().max()) if solution.step.numel() else 0.0
+            if solution.shift == 0 and not solution.on_boundary:
+                if iteration == 0 and size <= eps**0.5:
+                    return point.params
+                if size <= eps ** (1 / 3):
+                    return proposal.params
+            candidate = proposal.point
+            assert candidate is not None
+            if part.accept(proposal, candidate):
+                point = candidate
+            elif part.exhausted():
+                break
+        assert operator is not None
+        raise NoMode(self._why(point, operator))
+
+    def _why(self, point: Point, operator: Operator) -> str:
+        names = list(point.params)
+        factor = operator.factor()
+        if not factor.positive and factor.direction is not None:
+            where = place_of(factor.direction, point.params, names, self.objective)
+            return f"{NO_MODE}: the curvature is not positive along {where}"
+        where = place_of(flatten(point.gradient(), names), point.params, names, self.objective)
+        return f"the mode was not reached in {MAX_ITERATIONS} Newton steps; the slope is largest in {where}"
+
+
+def place_of(direction: Tensor, params: Params, names: list[str], objective: DensityObjective) -> str:
+    """The site, and its row, that a flat vector (d,) is largest in."""
+    parts = unflatten(direction, params, names)
+    name = max(names, key=lambda one: float(parts[one].abs().max()) if parts[one].numel() else -1.0)
+    site = objective.sites[name]
+    flat = parts[name].abs().reshape(-1)
+    index = [int(i) for i in torch.unravel_index(flat.argmax(), parts[name].shape)]
+    if not site.plates:
+        return f"{name!r}" + (f" [{', '.join(map(str, index))}]" if index else "")
+    row = [index[plate.dim] for plate in site.plates if prod(site.shape)]
+    return f"{name!r}, row {', '.join(map(str, row))}"
