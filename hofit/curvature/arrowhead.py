@@ -16,12 +16,14 @@ from torch import Tensor
 from .block_diagonal import BlockDiagonalFactor, Blocks
 from .dense import Dense
 from .operator import MEMORY_BUDGET, Factor, Operator
+from .small import WRITTEN_OUT, BlockCholesky
 
 
 class Arrowhead(Operator):
     """Shapes: for each group of ``rows`` (R, L) a coupling (R, L, m); border (m,), flat places; corner (m, m).
 
-    ``rows`` number the places of the flat vector like ``border`` does, so together they cover 0 … d − 1.
+    ``rows`` number the places of the flat vector like ``border`` does, so together they cover 0 … d − 1. Couplings are
+    fastest where the rows are last in memory, as ``assemble`` makes them.
     """
 
     structure = "arrowhead"
@@ -32,17 +34,16 @@ class Arrowhead(Operator):
         self.like = corner.new_empty(0)
 
     def matvec(self, vectors: Tensor) -> Tensor:
-        result = torch.empty_like(vectors)
-        outer = vectors[..., self.border]
+        flat = vectors.reshape(-1, self.size)
+        result = torch.empty_like(flat)
+        outer = flat[:, self.border]
         total = outer @ self.corner
         for group, coupling in zip(self.rows, self.couplings, strict=True):
-            rows = vectors[..., group.index]
-            flat = coupling.flatten(0, 1)
-            mixed = (outer @ flat.T).reshape(rows.shape)
-            result[..., group.index] = (group.matrices @ rows[..., None])[..., 0] + mixed
-            total = total + rows.flatten(-2) @ flat
-        result[..., self.border] = total
-        return result
+            rows = flat[:, group.index].permute(1, 2, 0)  # (R, L, k)
+            result[:, group.index] = (group.matrices @ rows + _outward(coupling, outer)).permute(2, 0, 1)
+            total = total + _inward(coupling, rows)
+        result[:, self.border] = total
+        return result.reshape(vectors.shape)
 
     def diagonal(self) -> Tensor:
         result = self.corner.new_empty(self.size)
@@ -61,7 +62,9 @@ class Arrowhead(Operator):
         return Arrowhead(rows, couplings, self.border, self.corner * outer[:, None] * outer)
 
     def largest(self) -> float:
-        parts = [group.matrices for group in self.rows] + self.couplings + [self.corner]
+        # As they lie in memory: a maximum across it takes three times as long.
+        couplings = [coupling.permute(1, 2, 0) for coupling in self.couplings]
+        parts = [*(group.matrices for group in self.rows), *couplings, self.corner]
         sizes = [part.abs().max() for part in parts if part.numel()]
         return float(torch.stack(sizes).max()) if sizes else 0.0
 
@@ -92,9 +95,10 @@ class _ArrowheadFactor(Factor):
         schur = operator.corner.clone()
         schur.diagonal().add_(shift)
         for number, coupling in enumerate(operator.couplings):
-            for part, solved in self._eliminated(number, coupling):
-                schur -= part.flatten(0, 1).T @ solved.flatten(0, 1)
-        self._schur = Dense((schur + schur.T) / 2).factor()
+            for part, factor in self._parts(number, coupling):
+                for tall in _tall(factor.half_solve(part)):
+                    _subtract_square(schur, tall)
+        self._schur = Dense(schur.tril() + schur.tril(-1).T).factor()
         self.positive = self._schur.positive
         if self._schur.direction is not None:
             self.direction = self._extended(self._schur.direction)
@@ -108,11 +112,11 @@ class _ArrowheadFactor(Factor):
         for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
             rows = self._inner.solve_rows(number, flat[:, group.index].permute(1, 2, 0))  # (R, L, k)
             inner.append(rows)
-            right = right - rows.flatten(0, 1).T @ coupling.flatten(0, 1)
+            right = right - _inward(coupling, rows)
         outer = self._schur.solve(right)
         result[:, operator.border] = outer
         for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
-            back = self._inner.solve_rows(number, coupling @ outer.T)
+            back = self._inner.solve_rows(number, _outward(coupling, outer))
             result[:, group.index] = (inner[number] - back).permute(2, 0, 1)
         return result.reshape(vectors.shape)
 
@@ -126,22 +130,19 @@ class _ArrowheadFactor(Factor):
         result[operator.border] = self._schur.inverse_diagonal()
         for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
             start = 0
-            for _, solved in self._eliminated(number, coupling):
+            for part, factor in self._parts(number, coupling):
+                solved = factor.solve(part)
                 spread = (self._schur.solve(solved) * solved).sum(-1)
                 index = group.index[start : start + len(spread)]
                 result[index] += spread
                 start += len(spread)
         return result
 
-    def _eliminated(self, number: int, coupling: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """(B, A⁻¹ B) of one group, in chunks of rows that keep to the memory budget."""
+    def _parts(self, number: int, coupling: Tensor) -> Iterator[tuple[Tensor, BlockCholesky]]:
+        """B and the factors of A, of one group, in chunks of rows that keep to the memory budget."""
         each = max(1, MEMORY_BUDGET // max(1, 4 * coupling[0].numel() * coupling.element_size()))
-        if each >= len(coupling):
-            yield coupling, self._inner.solve_rows(number, coupling)
-            return
         for start in range(0, len(coupling), each):
-            part = coupling[start : start + each]
-            yield part, self._inner.part(number, start, start + each).solve(part)
+            yield coupling[start : start + each], self._inner.part(number, start, start + each)
 
     def _extended(self, outer: Tensor) -> Tensor:
         """(−A⁻¹ B s, s) of length one: its curvature is that of s under the Schur complement."""
@@ -149,6 +150,33 @@ class _ArrowheadFactor(Factor):
         direction = outer.new_zeros(operator.size)
         direction[operator.border] = outer
         for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
-            direction[group.index] = -self._inner.solve_rows(number, (coupling @ outer)[..., None])[..., 0]
+            direction[group.index] = -self._inner.solve_rows(number, _outward(coupling, outer[None]))[..., 0]
         extended: Tensor = direction / direction.norm()
         return extended
+
+
+def _tall(rows: Tensor) -> Sequence[Tensor]:
+    """The entries of all rows, without a copy where rows are short and many. Shapes: (R, L, k) → (R, k) L times, or
+    (RL, k) once.
+    """
+    return rows.unbind(1) if rows.shape[1] <= WRITTEN_OUT else [rows.flatten(0, 1)]
+
+
+def _inward(coupling: Tensor, rows: Tensor) -> Tensor:
+    """rowsᵀ B. Shapes: (R, L, m), (R, L, k) → (k, m)."""
+    products = [row.T @ part for row, part in zip(_tall(rows), _tall(coupling), strict=True)]
+    return torch.stack(products).sum(0)
+
+
+def _outward(coupling: Tensor, outer: Tensor) -> Tensor:
+    """B outerᵀ. Shapes: (R, L, m), (k, m) → (R, L, k)."""
+    if coupling.shape[1] > WRITTEN_OUT:
+        return coupling @ outer.T
+    return torch.stack([part @ outer.T for part in coupling.unbind(1)], dim=1)
+
+
+def _subtract_square(target: Tensor, factor: Tensor) -> None:
+    """target −= factorᵀ factor, but for the upper right quarter: its mirror image has it. Shapes: (m, m), (R, m)."""
+    half = len(target) // 2
+    target[:half, :half].addmm_(factor[:, :half].T, factor[:, :half], alpha=-1)
+    target[half:].addmm_(factor[:, half:].T, factor, alpha=-1)

@@ -35,16 +35,27 @@ class BlockCholesky:
         if self._columns is None:
             return torch.cholesky_solve(right, self._factor)
         lower, n = self._columns, self.length
-        x = list(right.unbind(1))
-        for i in range(n):
-            for k in range(i):
-                x[i] = x[i] - lower[i][k][:, None] * x[k]
-            x[i] = x[i] / lower[i][i][:, None]
+        x = self._forward(lower, right)
         for i in reversed(range(n)):
             for k in range(i + 1, n):
                 x[i] = x[i] - lower[k][i][:, None] * x[k]
             x[i] = x[i] / lower[i][i][:, None]
-        return torch.stack(x, dim=1)
+        return _joined(x)
+
+    def half_solve(self, right: Tensor) -> Tensor:
+        """lower⁻¹ right, with blocks = lower lowerᵀ. Shapes: (R, L, k) → (R, L, k)."""
+        if self._columns is None:
+            half: Tensor = torch.linalg.solve_triangular(self._factor, right, upper=False)
+            return half
+        return _joined(self._forward(self._columns, right))
+
+    def _forward(self, lower: list[list[Tensor]], right: Tensor) -> list[Tensor]:
+        x = list(right.unbind(1))
+        for i in range(self.length):
+            for k in range(i):
+                x[i] = x[i] - lower[i][k][:, None] * x[k]
+            x[i] = x[i] / lower[i][i][:, None]
+        return x
 
     def log_determinant(self) -> Tensor:
         """The sum over rows; shape ()."""
@@ -90,3 +101,8 @@ class BlockCholesky:
                 else:
                     lower[i].append(value / lower[j][j])
         self._columns, self.positive = lower, positive
+
+
+def _joined(x: list[Tensor]) -> Tensor:
+    """(R, k) for each place of a row → (R, L, k), with the rows last in memory: that is how they are worked on."""
+    return x[0][:, None] if len(x) == 1 else torch.stack([one.T for one in x]).permute(2, 0, 1)

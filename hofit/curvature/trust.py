@@ -56,11 +56,11 @@ def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift
     )
     g = _times(gradient, log(radius) - log_size)
     root = log(radius) - log_size / 2
+    # e^root may overflow: then as congruences, each by a part of it.
+    parts = 1 + int(abs(root) / 300)
     unit = operator
-    if abs(root) > 0:
-        # Two congruences, each by half: e^root itself may overflow.
-        half = gradient.new_full(gradient.shape, exp(max(min(root / 2, 600.0), -600.0)))
-        unit = operator.scaled(half).scaled(half)
+    for _ in range(parts):
+        unit = unit.scaled(gradient.new_full(gradient.shape, exp(root / parts)))
     to_unit = exp(max(min(2 * log(radius) - log_size, 700.0), -700.0))
     q, shift, on_boundary = _unit_step(unit, g, shift * to_unit)
     fall = -float(g @ q) - 0.5 * float(q @ unit.matvec(q))
