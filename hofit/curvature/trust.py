@@ -10,7 +10,7 @@ section 7.3 (algorithm 7.3.4 and the bounds of 7.3.8).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from math import exp, inf, isfinite, log, sqrt
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift
     g = _times(gradient, log(radius) - log_size)
     root = log(radius) - log_size / 2
     # e^root may overflow: then as congruences, each by a part of it.
-    parts = 1 + int(abs(root) / 300)
+    parts = 1 + int(abs(root) / 300) if isfinite(root) else 0
     unit = operator
     for _ in range(parts):
         unit = unit.scaled(gradient.new_full(gradient.shape, exp(root / parts)))
@@ -74,7 +74,9 @@ def _unit_step(operator: Operator, gradient: Tensor, guess: float) -> tuple[Tens
     eps = torch.finfo(gradient.dtype).eps
     size = float(gradient.norm())
     norm = operator.norm_bound()
-    lower = max(0.0, -float(operator.diagonal().min()), size - norm)
+    # A bound by Jensen's inequality, next to the answer where λ is large: ‖p(λ)‖ is at least ‖g‖ / (λ + gᵀHg / gᵀg).
+    steepest = gradient / max(size, 1e-300)
+    lower = max(0.0, -float(operator.diagonal().min()), size - float(steepest @ operator.matvec(steepest)))
     upper = size + norm
     shift = 0.0 if lower == 0.0 else min(max(lower, 1e-3 * upper), upper)
     if lower < guess < upper:
