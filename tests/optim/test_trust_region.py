@@ -178,11 +178,14 @@ PROBLEMS = {
 
 
 NOT_SOLVED = {
-    # The valley b → 1, a → −∞, where f falls to 0.4520 and never rises; scipy's least_squares ends there too.
+    # The valley b → 1, a → −∞, where f falls to 0.4520 and never rises. MINPACK's lmder, scaled as here, is there after
+    # 2000 evaluations; scipy's trust-exact, trust-ncg and BFGS, not scaled, go the other way and solve it.
     ("beale", 10.0): 0.4520092,
-    # Two of the three exponentials merge and their weights grow without end; with initial_radius 0.1 it is solved.
+    # Two of the three exponentials merge and their weights grow without end; with initial_radius 0.1 it is solved. So
+    # it is by scipy's trust-exact and trust-ncg and by lmder; BFGS ends at 5.7e-3.
     ("biggs", 1.0): 0.24267,
-    # A hyperbola x₁x₂ = 1e-4, 1e5 times as long as it is wide, is followed too slowly.
+    # A hyperbola x₁x₂ = 1e-4, 1e5 times as long as it is wide, is followed too slowly. So lmder does: 1.0e-8 after 2000
+    # evaluations; trust-ncg stops at 4.2e-9 on its gradient; trust-exact gets to 1.9e-23 in 490 steps, BFGS to 1e-28.
     ("powell_badly_scaled", 10.0): 1e-8,
 }
 """Runs that find no minimum, and the loss that they stay above: all they must do is say so."""
