@@ -36,6 +36,9 @@ FLATTER = 0.9
 class LBFGS(Optimizer):
     """Limited-memory BFGS with a strong-Wolfe line search: ``torch.optim.LBFGS``, its own tolerances off.
 
+    The first step tried is −g / max(1, ‖g‖₂), as in L-BFGS-B; torch's own, with ‖g‖₁, is shorter the more unknowns
+    there are, and costs a trial or two.
+
     One iteration is one direction and its line search, which evaluates trial points with their gradients. A trial
     whose loss or gradient is not finite is handed to torch as the parabola that has its minimum a quarter of the way
     there, so the search turns back; −inf ends the fit as unbounded. Where losses differ by rounding, torch is handed
@@ -170,8 +173,9 @@ class _LineSearch:
         self.flat = torch.nn.Parameter(self._start.clone())
 
     def first_length(self) -> float:
-        """The ``lr`` that makes torch's first step, −g / max(1, ‖g‖₁), what it is without SCALE."""
-        return min(1.0, float(self._gradient.abs().sum()))
+        """The ``lr`` that makes torch's first step, −g / ‖g‖₁ under SCALE, −g / max(1, ‖g‖₂)."""
+        norm = float(self._gradient.double().norm())
+        return float(self._gradient.abs().sum()) / max(1.0, norm) if isfinite(norm) else 1.0
 
     def closure(self) -> float:
         """The loss at the leaf, and its gradient in ``flat.grad``."""

