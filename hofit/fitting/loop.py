@@ -119,12 +119,12 @@ class Loop:
         ``fresh`` is False when a checkpoint was loaded: its point has been checked and shown already.
         Raises: ModelError when the loss is random, or the model is not the same when it is traced again.
         """
-        point = self.objective.at(params)
-        if fresh:
-            end = self._check_start(point)
+        validated = self.objective.at_full(params) if fresh else None
+        point = self._last = self.objective.at(params)  # the last to write the leaves: its gradient needs no new trace
+        if validated is not None:
+            end = self._check_start(point, validated)
             if end is not None:
                 return end
-        self._last = point
         self._norm = max_norm(point.gradient(self.optimizer.second_order))
         self._fresh = fresh
         return None if isfinite(self._norm) else self._non_finite(point, point, "at the start")
@@ -199,11 +199,8 @@ class Loop:
             return self._end_final(point, "time")
         return None
 
-    def _check_start(self, point: Point) -> LoopEnd | None:
+    def _check_start(self, point: Point, validated: Point) -> LoopEnd | None:
         """The start point must be finite, in every support, and the same when it is traced again."""
-        params = point.params
-        self._last = point
-        validated = self.objective.at_full(params)
         for one in (validated, point):
             if one.failure is not None or not isfinite(one.value):
                 return self._non_finite(point, one, "at the start")
