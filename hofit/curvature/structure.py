@@ -83,6 +83,11 @@ class Curvature:
         """Whether a Hessian takes Hessian-vector products: points must keep the gradient's graph."""
         return not self.lifts
 
+    def look(self, point: Point, names: Sequence[str]) -> None:
+        """Settle what ``needs_products`` says before a gradient is taken at ``point``: its graph may be wanted."""
+        if self.lifts and self.layout is None and is_small(point, names):
+            self.lifts, self.why_not_lifted = False, "the model is small"
+
     def at(self, point: Point, names: Sequence[str]) -> Operator:
         """The Hessian over ``names``, flat in their order. Raises: StructureRefuted."""
         if self._names != list(names):
@@ -90,8 +95,7 @@ class Curvature:
             self._names = list(names)
         if self._free:
             return self._matrix_free(point, names)
-        if self.lifts and self.layout is None and is_small(point, names):
-            self.lifts, self.why_not_lifted = False, "the model is small"
+        self.look(point, names)
         if self.lifts and point.source is not None:
             try:
                 return self._lifted(point, names)

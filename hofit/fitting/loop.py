@@ -125,6 +125,7 @@ class Loop:
             end = self._check_start(point, validated)
             if end is not None:
                 return end
+        self.optimizer.look(point)
         self._norm = max_norm(point.gradient(self.optimizer.second_order))
         self._fresh = fresh
         return None if isfinite(self._norm) else self._non_finite(point, point, "at the start")

@@ -44,6 +44,9 @@ class Optimizer(MultiOptimizer):
         """Take the parameters that are this part's own; called once, before the first step."""
         self.names = list(names)
 
+    def look(self, point: Point) -> None:
+        """See the first point before its gradient is taken: ``second_order`` may depend on how large the model is."""
+
     def propose(self, point: Point) -> Proposal:
         """New values for the part's parameters; neither the point nor anything that another part reads is written."""
         raise NotImplementedError

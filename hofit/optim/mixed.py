@@ -64,6 +64,11 @@ class MixedMultiOptimizer(Optimizer):
         for (_, part), owned in zip(self.parts, self._assign(names), strict=True):
             part.bind(owned)
 
+    def look(self, point: Point) -> None:
+        self._require_binding(point)
+        for _, part in self.parts:
+            part.look(point)
+
     def propose(self, point: Point) -> Proposal:
         """The simultaneous move of all parts."""
         self._require_binding(point)

@@ -82,6 +82,9 @@ class TrustRegion(Optimizer):
         """Whether Hessian-vector products are needed; not where the linear maps could be lifted."""
         return self.curvature.needs_products
 
+    def look(self, point: Point) -> None:
+        self.curvature.look(point, self.__dict__.get("names") or list(point.params))
+
     def propose(self, point: Point) -> Proposal:
         names = self.__dict__.get("names") or list(point.params)
         gradient = flatten(point.gradient(), names)
