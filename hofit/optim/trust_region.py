@@ -109,8 +109,9 @@ class TrustRegion(Optimizer):
         else:
             scaled = self._operator.scaled(self._root.reciprocal())
             if self._radius is None:
-                self._radius = self._first_radius(scaled, g)
-            solution = trust_region_step(scaled, g, self._radius, self._shift)
+                solution, self._radius = _first_step(scaled, g)
+            else:
+                solution = trust_region_step(scaled, g, self._radius, self._shift)
             self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
@@ -197,13 +198,17 @@ class TrustRegion(Optimizer):
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator:
         return self.curvature.at(point, names)
 
-    def _first_radius(self, operator: Operator, gradient: Tensor) -> float:
-        factor = operator.factor()
-        if factor.positive:
-            length = float(factor.solve(gradient).norm())
-            if length > 0:
-                return length
-        return INITIAL
+
+def _first_step(operator: Operator, gradient: Tensor) -> tuple[TrustStep, float]:
+    """The full Newton step and its length, where the Hessian is positive definite; else a step within INITIAL."""
+    factor = operator.factor()
+    if factor.positive:
+        step = -factor.solve(gradient)
+        fall = -float(gradient @ step) - 0.5 * float(step @ operator.matvec(step))
+        length = float(step.norm())
+        if 0 < fall < inf and 0 < length < inf:
+            return TrustStep(step, fall, 0.0, False), length
+    return trust_region_step(operator, gradient, INITIAL), INITIAL
 
 
 def _truncated(operator: MatrixFree, gradient: Tensor, radius: float, point: Point) -> TrustStep:
