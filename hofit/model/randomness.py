@@ -40,7 +40,12 @@ def restore_random_state(state: RandomState) -> None:
 
 def set_seed(seed: int) -> None:
     """Seed torch, numpy and Python, as Pyro does."""
-    pyro.set_rng_seed(seed)
+    if torch.accelerator.is_available():
+        pyro.set_rng_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack for each device there might be
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 @contextmanager

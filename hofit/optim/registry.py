@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def registry(of_model: Mapping[str, Any] | None = None) -> dict[str, OptimizerSp
 
     Raises: OptionError for one of the model's that is no ``MultiOptimizer``, or takes the name of another.
     """
-    specs = {name: _gradient_spec(name, kind) for name, kind in GRADIENT_OPTIMIZERS.items()}
+    specs = dict(_gradient_specs())
     specs["newton"] = OptimizerSpec(
         "newton",
         "Newton steps on independent rows, inside a fixed trust radius, or each row in one of its own",
@@ -176,6 +177,11 @@ def _build(spec: OptimizerSpec, options: Mapping[str, Any], schedule: Mapping[st
 
 def schedule_options(name: str) -> tuple[OptionSpec, ...]:
     return _signature_options(SCHEDULES[name])
+
+
+@cache  # the signatures of sixteen classes take as long to read as a small model does to be traced twice
+def _gradient_specs() -> Mapping[str, OptimizerSpec]:
+    return {name: _gradient_spec(name, kind) for name, kind in GRADIENT_OPTIMIZERS.items()}
 
 
 def _gradient_spec(name: str, kind: type[torch.optim.Optimizer]) -> OptimizerSpec:
