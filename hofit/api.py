@@ -114,6 +114,8 @@ def run_fit(request: Request, options: FitOptions) -> FitResult:
         config, mistakes = parse(request)
         interruption = stack.enter_context(interruption_noted())
         session = stack.enter_context(prepared(request, config, mistakes))
+        if options.run_dir is not None or options.default_stem is not None:
+            _ = session.provenance  # now, as a resume does: a model may write to its arguments
         clock = Clock(session.began)
         loop = _loop(session, options.watch(session), interruption, clock, LoopState())
         end = loop.begin(session.start, fresh=True)

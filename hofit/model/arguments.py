@@ -145,15 +145,7 @@ def _update(digest: Any, value: Any) -> None:
         digest.update(f"tensor {value.dtype} {tuple(value.shape)} {value.layout}".encode())
         value = value.to_dense() if value.layout is not torch.strided else value
         digest.update(
-            value.detach()
-            .resolve_conj()
-            .resolve_neg()
-            .cpu()
-            .contiguous()
-            .reshape(-1)
-            .view(torch.uint8)
-            .numpy()
-            .tobytes()
+            value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         )
     elif isinstance(value, np.ndarray) and value.dtype != object:
         digest.update(f"array {value.dtype} {value.shape}".encode())

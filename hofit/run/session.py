@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,15 @@ class Session:
     objective: Objective
     optimizer: MixedMultiOptimizer
     owners: dict[str, str]
-    provenance: Provenance
     start: Params
     began: float
     """When the model was first traced, by ``time.perf_counter``."""
+    find_provenance: Callable[[], Provenance]
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """What a checkpoint belongs to; digests of large data take as long as some iterations, so only when asked."""
+        return self.find_provenance()
 
 
 @dataclass
@@ -131,7 +137,7 @@ class _Builder:
         return Program(self.model.model, self.arguments)
 
     def session(self, program: Program) -> Session:
-        config, provenance = self.config, self._provenance()
+        config, threads = self.config, torch.get_num_threads()
         began = time.perf_counter()
         set_seed(config.seed)
         self._stage(lambda: program.discover(config.init.strategy, config.init.jitter))
@@ -170,7 +176,8 @@ class _Builder:
         objective = self._objective(program, integrated)
         torch.set_num_threads(_threads(config.threads, self.arguments, objective.start()))
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
-        return Session(config, program, objective, optimizer, labels, provenance, objective.start(), began)
+        found = partial(self._provenance, threads)
+        return Session(config, program, objective, optimizer, labels, objective.start(), began, found)
 
     # the model and its data -------------------------------------------------------------------------------------
 
@@ -325,7 +332,7 @@ class _Builder:
                 "plate (leave subsample_size out), or every part a first-order one"
             )
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, threads: int) -> Provenance:
         model = self.request.model if self.request.model is not None else self.config.model
         source = self.model
         files = source.files or {f"<{source.name}>": digest_callable(source.model)}
@@ -340,7 +347,7 @@ class _Builder:
             digest_arguments(self.arguments),
             sorted(self.request.arguments),
             not isinstance(model, str),
-            torch.get_num_threads(),
+            threads,
             versions(),
         )
 
