@@ -4,8 +4,9 @@ Every run is a process of its own, so that its peak of memory is its own; method
 repeat. All minimise minus the log density of the constrained values (hofit's `map`, AutoDelta's loss) in float64 from
 zero on the unconstrained scale (a `pyro.param` from its own start), with distribution validation off. The clock starts
 when the data are in memory, the method has fitted six numbers (for what libraries import at first use), and the loss
-and its gradient have been evaluated once; the time that recording takes is left out. `second_order_torch.py` has the
-runs, `second_order_numpyro.py` those under NumPyro, where compiling comes before the clock too.
+and its gradient have been evaluated once; the time that recording takes is left out. So everybody pays for the trace
+that finds the parameters, hofit for its config and its checks of the start as well. `second_order_torch.py` has the
+runs, `second_order_numpyro.py` those under NumPyro, where that trace and compiling come before the clock.
 
     python tests/benchmarks/second_order.py --problems hierarchical-nested --groups 1000 10000
     python tests/benchmarks/second_order.py --methods hofit:trust_region hofit:adam,lr=0.1 scipy:L-BFGS-B

@@ -469,6 +469,8 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     start_loss, _ = objective.loss_and_gradient(objective.start)
     start_mb = peak_mb()
     recorder, cpu_before = Recorder(job.limit), time.process_time()
+    if job.kind != "hofit":  # which traces the model to find its parameters too
+        objective = Objective(job.model, job.arguments, job.fixed)
     try:
         ended = run(job, objective, recorder)
     except Skipped as skipped:
