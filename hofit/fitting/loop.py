@@ -119,10 +119,11 @@ class Loop:
         ``fresh`` is False when a checkpoint was loaded: its point has been checked and shown already.
         Raises: ModelError when the loss is random, or the model is not the same when it is traced again.
         """
-        validated = self.objective.at_full(params) if fresh else None
+        known = self.objective.take_start_loss() if fresh else None
+        validated = self.objective.at_full(params) if fresh and known is None else None
         point = self._last = self.objective.at(params)  # the last to write the leaves: its gradient needs no new trace
-        if validated is not None:
-            end = self._check_start(point, validated)
+        if fresh and (known is None or not _same_loss(point, known)):
+            end = self._check_start(point, validated or self.objective.at_full(params))
             if end is not None:
                 return end
         self.optimizer.look(point)

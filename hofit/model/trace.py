@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import pyro
@@ -86,6 +87,7 @@ class Program:
         """Entries of all sites' log densities at the last evaluation: observations, and rows of latents."""
         self.sample_count: int | None = None
         """Sample sites of an evaluation, observed ones included; None until the first."""
+        self._at_start: _Discovery | None = None
         self._of_store: dict[str, Parameter] = {}
 
     @contextmanager
@@ -118,6 +120,7 @@ class Program:
         order = list(dict.fromkeys(finder.order))
         if self.order and set(order) != set(self.order):
             raise TraceChanged(_what_changed(self.order, order))
+        self._at_start = finder
         self.latents = finder.latents
         self.parameters = {normalize_param_name(name): entry for name, entry in finder.parameters.items()}
         self._of_store = {entry.store_name: entry for entry in self.parameters.values()}
@@ -147,6 +150,8 @@ class Program:
             else:
                 with torch.no_grad():
                     entry.leaf.copy_(entry.transform.inv(held))
+            if value is not None:
+                self._at_start = None
 
     def constrained_like(self, name: str, value: Any) -> Tensor:
         """``value`` (a number, a nested list, a tensor) as a constrained value of the site: broadcast and checked.
@@ -167,6 +172,12 @@ class Program:
         if not bool(torch.isfinite(tensor).all()) or not bool(constraint.check(tensor).all()):
             raise ValueError(f"{value!r} is not inside its support, {describe(constraint)}")
         return tensor
+
+    def take_start_density(self) -> float | None:
+        """log p at the start, on full plates and validated, if the trace that found the sites can tell; once."""
+        finder, self._at_start = self._at_start, None
+        with pyro.validation_enabled(True):
+            return None if finder is None else finder.log_density()
 
     def log_density(self, jacobian: Collection[str] = (), full: bool = False, validate: bool = False) -> Tensor:
         """log p(data, latents; parameters) at the leaves, every constant included; shape ().
@@ -405,6 +416,7 @@ class _Discovery(_SiteMessenger):
         self.seen: set[str] = set()
         self.has_factor = False
         self.known = program.parameters
+        self.samples: list[Any] = []
 
     def _pyro_sample(self, msg: Any) -> None:
         self.current = name = msg["name"]
@@ -429,6 +441,18 @@ class _Discovery(_SiteMessenger):
         self.latents[name] = Latent(site, start.requires_grad_(True), support, transform, event_dim)
         self.order.append(name)
         msg["value"] = value.detach()
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not isinstance(msg["fn"], _Subsample):
+            self.samples.append(msg)
+
+    def log_density(self) -> float | None:
+        """The log density of what was traced; None where it has none: an evaluation will say why."""
+        with suppress(Exception), torch.no_grad():
+            parts = ((m["fn"].log_prob(m["value"], *m["args"], **m["kwargs"]), m) for m in self.samples)
+            total = sum(float(scale_and_mask(part, m["scale"], m["mask"]).sum()) for part, m in parts)
+            return total if isfinite(total) else None
+        return None
 
     def _start(self, msg: Any, transform: Transform) -> Tensor:
         start = initial_unconstrained(msg, transform, self.strategy)
