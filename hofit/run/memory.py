@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from contextlib import suppress
+from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE, _NEVER = 1 << 30, -1
 
 
+@cache
 def keep_large_temporaries() -> None:
     """Let glibc keep freed memory up to a gigabyte a piece instead of handing every large tensor back to the system.
 

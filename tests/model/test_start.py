@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from scipy import stats
 
 import hofit
 from hofit import FitResult
+from hofit.api import FitOptions, Request, run_fit
+from hofit.config.load import load_source
 from hofit.errors import ConfigError
 
 ADAM = [{"params": "*", "optimizer": "adam"}]
@@ -54,6 +57,41 @@ def test_uniform_draws_inside_two_units() -> None:
     drawn = torch.cat([start(init={"strategy": "uniform"}, seed=seed).params["weights"] for seed in range(5)])
     assert bool((drawn.abs() <= 2).all())
     assert len(drawn.unique()) == 10
+
+
+@pytest.mark.parametrize(("fixed", "expected"), [({}, 2), ({"tau": 2.0}, 3)])
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs", "trust_region"])
+def test_the_first_gradient_comes_from_the_last_of_few_traces(
+    optimizer: str, fixed: dict[str, float], expected: int
+) -> None:
+    calls: list[int] = []
+
+    def counted() -> None:
+        calls.append(1)
+        model()
+
+    class Watcher:
+        def on_iteration(self, record: Any, snapshot: Any) -> None:
+            seen.append(len(calls))
+
+        def on_pause(self, snapshot: Any) -> None:
+            pass
+
+    seen: list[int] = []
+    config = {"optimizers": [{"params": "*", "optimizer": optimizer}], "stop": {"max_iterations": 1}, "fixed": fixed}
+    run_fit(Request(load_source(config), counted), FitOptions(watch=lambda session: [Watcher()]))
+    assert seen[0] == expected
+
+
+def test_a_loss_that_settles_after_the_first_trace_is_not_random() -> None:
+    calls: list[int] = []
+
+    def settling() -> None:
+        calls.append(1)
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        pyro.factor("first", x * 0.0 + float(len(calls) == 1))
+
+    assert start(settling, init={"strategy": "zero"}).loss == pytest.approx(0.5 * math.log(2 * math.pi), rel=1e-12)
 
 
 def test_the_seed_decides_a_random_start() -> None:
