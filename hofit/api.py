@@ -154,6 +154,8 @@ def run_resume(request: ResumeRequest) -> FitResult:
         session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
         session.objective.evaluations = state.evaluations
         restore_random_state(checkpoint.snapshot.random_before_trace or checkpoint.snapshot.random_now)
+        if checkpoint.snapshot.inner:
+            session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
         counted = asdict(state.evaluations)
         end = loop.begin(checkpoint.snapshot.params, fresh=False)
         for name, count in counted.items():  # the point was counted when it was first traced

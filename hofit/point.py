@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -124,6 +124,8 @@ class Point:
     """State of the random generators before the trace, where the trace draws from them."""
     full: bool = False
     """Whether subsampled plates were traced whole."""
+    inner: Params = field(default_factory=dict)
+    """What the objective has found inside the point: the mode of integrated latents, unconstrained."""
 
     _value: float | None = None
     _gradient: Params | None = None

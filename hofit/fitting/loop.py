@@ -314,6 +314,7 @@ class Loop:
             self.state,
             capture_random_state(),
             before if isinstance(before, dict) else None,
+            point.inner,
         )
 
 

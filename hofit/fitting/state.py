@@ -43,3 +43,5 @@ class Snapshot:
     loop: LoopState
     random_now: dict[str, Any]
     random_before_trace: dict[str, Any] | None = None
+    inner: Params = field(default_factory=dict)
+    """See ``Point.inner``."""

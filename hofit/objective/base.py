@@ -21,6 +21,12 @@ class Objective(PointSource, Protocol):
     def start(self) -> Params:
         """The start point: what the model's own starts and the config's make of each parameter."""
 
+    def resume_from(self, params: Params, inner: Params) -> None:
+        """Hear what was found inside the point at ``params``, before the process ended: see ``Point.inner``."""
+
+    def take_start_loss(self) -> float | None:
+        """The loss at the start as ``at_full`` has it, where it is known already; asked once."""
+
     def at_full(self, params: Params) -> Point:
         """The loss on the full plates, with distributions validated: what a verdict is taken on."""
 

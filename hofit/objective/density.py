@@ -57,6 +57,9 @@ class DensityObjective:
         """The start point: what the model's own starts and the config's make of each parameter."""
         return {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
 
+    def resume_from(self, params: Params, inner: Params) -> None:
+        return None
+
     def take_start_loss(self) -> float | None:
         """The loss at the start as ``at_full`` has it, if the trace that found the sites can tell; asked once."""
         density = self.program.take_start_density()

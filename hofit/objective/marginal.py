@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite, log, pi
 from typing import Any
 
@@ -45,12 +45,11 @@ def laplace(joint: Joint) -> Tensor:
 
 @dataclass(eq=False)
 class MarginalPoint(Point):
-    """A point of the marginal: ``mode`` is û there.
+    """A point of the marginal: ``inner`` is û there.
 
     ``sensitivity`` is dû/dθ, a row for each unconstrained number of θ (p, d), once a Hessian was asked for.
     """
 
-    mode: Params = field(default_factory=dict)
     sensitivity: Tensor | None = None
 
     @property
@@ -125,26 +124,30 @@ class MarginalObjective:
         self._joints = Joints()
         self._held: _Held | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
+        """The point that the search goes out from, and the mode there."""
+        self._last = self._anchor
 
     def start(self) -> Params:
         return {name: leaf.detach().clone() for name, leaf in self.program.leaves.items() if name in self.outer}
 
-    def resume_from(self, params: Params, mode: Params) -> None:
-        """The mode that belongs to ``params``: where the search at them begins."""
-        self._anchor = (params, mode)
+    def resume_from(self, params: Params, inner: Params) -> None:
+        self._anchor = self._last = (params, inner)
+
+    def take_start_loss(self) -> float | None:
+        return None
 
     # points ------------------------------------------------------------------------------------------------------
 
     def at(self, params: Params) -> Point:
-        return self._evaluate(params, self._anchor[1])
+        return self._evaluate(params, self._mode_near(params))
 
     def at_full(self, params: Params) -> Point:
-        return self._evaluate(params, self._anchor[1], validate=True)
+        return self._evaluate(params, self._mode_near(params), validate=True)
 
     def near(self, point: MarginalPoint, params: Params) -> Point:
         """The point at ``params``, the mode sought from that of ``point``: where dû/dθ is known, from its forecast."""
-        self._anchor = (point.params, point.mode)
-        mode = point.mode
+        self._anchor = (point.params, point.inner)
+        mode = point.inner
         if point.sensitivity is not None:
             move = flatten(params, self.outer) - flatten(point.params, self.outer)
             forecast = unflatten(move @ point.sensitivity, mode, self.integrated)
@@ -155,16 +158,14 @@ class MarginalObjective:
         self._held = None
         self.evaluations.loss += 1
         infinite = torch.tensor(float("inf"))
-        point = MarginalPoint(params, infinite, self.program.leaves, self, full=True, mode=start)
-        known, mode = self._anchor
-        if start is not mode and all(torch.equal(known[name], params[name]) for name in known) and known:
-            start = mode
+        point = MarginalPoint(params, infinite, self.program.leaves, self, full=True, inner=start)
         try:
             with self._outer_held(params):
                 if validate:
                     self._inner.at_full(start)
-                point.mode = self._finder.find(start)
+                point.inner = self._finder.find(start)
             self._settle(point)
+            self._last = (params, point.inner)
         except (NoMode, InfeasibleError) as failure:
             point.failure = f"the integral over {', '.join(map(repr, self.integrated))}: {failure}"
         return point
@@ -179,8 +180,8 @@ class MarginalObjective:
             size = float((step * scale).abs().max()) if step.numel() else 0.0
             if size <= 0.25 * torch.finfo(slope.dtype).eps ** 0.5:
                 break
-            moved = unflatten(step, point.mode, self.integrated)
-            point.mode = {name: point.mode[name] - moved[name] for name in point.mode}
+            moved = unflatten(step, point.inner, self.integrated)
+            point.inner = {name: point.inner[name] - moved[name] for name in point.inner}
         else:
             if not isfinite(size):
                 raise NoMode("the density at the mode is not finite")
@@ -195,7 +196,7 @@ class MarginalObjective:
         self._held = held
 
     def _hold(self, point: MarginalPoint) -> _Held:
-        everything = {**point.params, **point.mode}
+        everything = {**point.params, **point.inner}
         at = Point(everything, torch.zeros(()), self._whole.program.leaves, self._whole)
         self._whole.invalidate()
         layout = self.curvature.layout
@@ -207,7 +208,7 @@ class MarginalObjective:
             where = ""
             if factor.direction is not None:
                 names = self.integrated
-                where = f" along {place_of(factor.direction, point.mode, names, self._inner)}"
+                where = f" along {place_of(factor.direction, point.inner, names, self._inner)}"
             raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
         return _Held(point, joint, factor, self._approximation(joint), joint.loss.new_zeros(0))
 
@@ -244,7 +245,7 @@ class MarginalObjective:
         slopes = held.slopes
         along = torch.stack([(joint.slope[name] * v).sum() for name, v in vector.items()]).sum()
         move = -factor.solve(flatten(joint.gradient(along), self.integrated))
-        moved = unflatten(move, held.point.mode, self.integrated)
+        moved = unflatten(move, held.point.inner, self.integrated)
         parts = [(slopes[name] * v).sum() for name, v in (*vector.items(), *moved.items())]
         second = joint.gradient(torch.stack(parts).sum())
         back = factor.solve(flatten(second, self.integrated))
@@ -274,14 +275,21 @@ class MarginalObjective:
     def values(self, params: Params) -> Params:
         """The constrained value of every site: integrated latents at their mode."""
         self._held = None
-        return self._whole.values({**params, **self._mode_of(params)})
+        return self._whole.values({**params, **self.mode(params)})
 
     def explain_non_finite(self, params: Params) -> str:
         self._held = None
-        return self._whole.explain_non_finite({**params, **self._mode_of(params)})
+        return self._whole.explain_non_finite({**params, **self._mode_near(params)})
 
-    def _mode_of(self, params: Params) -> Params:
-        return self._anchor[1]
+    def mode(self, params: Params) -> Params:
+        """û at ``params``; the nearest that is known where there is none."""
+        if not any(_same(params, known) for known, _ in (self._last, self._anchor)):
+            self.at(params)
+        return self._mode_near(params)
+
+    def _mode_near(self, params: Params) -> Params:
+        known, mode = self._last
+        return mode if _same(params, known) else self._anchor[1]
 
     @contextmanager
     def _outer_held(self, params: Params) -> Iterator[None]:
@@ -298,3 +306,7 @@ class MarginalObjective:
         finally:
             for name in self.outer:
                 leaves[name].requires_grad_(True)
+
+
+def _same(params: Params, known: Params) -> bool:
+    return bool(known) and all(torch.equal(params[name], value) for name, value in known.items())

@@ -71,6 +71,7 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
             "optimizer": snapshot.optimizer,
             "random_now": snapshot.random_now,
             "random_before_trace": snapshot.random_before_trace,
+            "inner": snapshot.inner,
         },
         tensors,
     )
@@ -125,6 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         LoopState.from_plain(body["loop"]),
         body["random_now"],
         body["random_before_trace"],
+        body.get("inner", {}),
     )
     return Checkpoint(path, Provenance(**body["provenance"]), snapshot)
 
