@@ -7,11 +7,13 @@ maps alone; it is worked out once and kept with the maps, so an iteration only m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..point import Params
+from .crossed import Crossing, Pattern
 from .layout import Candidate, Layout, arranged, offsets, structured
 from .lift import Entry, IndexCache, Matrix, Term
 from .lifted import Lifted, Piece, accumulated, summed
@@ -19,6 +21,13 @@ from .operator import MEMORY_BUDGET, Operator
 
 CACHED_ROWS = 4096
 """Rows of a constant matrix to one product: they stay in the processor's cache."""
+
+
+WIDE_BORDER = 64
+"""Numbers on the border from which on it is looked at whether rows touch few of them."""
+
+SPARSE = 0.25
+"""Part of a row's places on the border that it may touch, for the coupling to be kept by those it touches."""
 
 
 class Interaction(Exception):
@@ -116,7 +125,9 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
     return structured(maps.layout, *assembled(lifted, pieces, maps))
 
 
-def assembled(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def assembled(
+    lifted: Lifted, pieces: Sequence[Piece], maps: Maps
+) -> tuple[list[Tensor], list[Tensor | Crossing], Tensor]:
     """The parts of the Hessian: matrices and couplings of each group of rows, and the corner; see ``structured``.
 
     Raises: Interaction where the pieces do not fit the layout.
@@ -125,7 +136,12 @@ def assembled(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> tuple[list
     like = lifted.nodes[0].leaf
     m = len(layout.border)
     blocks = [like.new_zeros(one.index.shape[1] ** 2, len(one.index)) for one in layout.rows]
-    couplings = [like.new_zeros(one.index.shape[1] * m, len(one.index)) for one in layout.rows]
+    slots = _find_slots(cache, pieces, maps)
+    couplings = []
+    for number, one in enumerate(layout.rows):
+        count, length = one.index.shape
+        shape = (length * m, count) if slots is None else (length, len(slots[number].codes))
+        couplings.append(like.new_zeros(*shape))
     corner = like.new_zeros(m, m)
     sums = _Sums(cache)
     for piece, left, right, mirrored in _products(pieces, maps):
@@ -148,15 +164,62 @@ def assembled(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> tuple[list
         elif a >= 0 or b >= 0:
             if b >= 0:
                 left, right, a = right, left, b
-            _add_coupling(maps, cache, sums, piece, left, right, couplings[a], m)
+            own = None if slots is None else slots[a]
+            _add_coupling(maps, cache, sums, piece, left, right, couplings[a], m, own)
         else:
             _add_corner(maps, cache, sums, piece, left, right, mirrored, corner)
-    matrices, borders = [], []
-    for one, block, coupling in zip(layout.rows, blocks, couplings, strict=True):
+    matrices: list[Tensor] = []
+    borders: list[Tensor | Crossing] = []
+    for number, (one, block, coupling) in enumerate(zip(layout.rows, blocks, couplings, strict=True)):
         count, length = one.index.shape
         matrices.append(block.view(length, length, count).permute(2, 0, 1))
-        borders.append(coupling.view(length, m, count).permute(2, 0, 1))
+        if slots is None:
+            borders.append(coupling.view(length, m, count).permute(2, 0, 1))
+        else:
+            borders.append(Crossing(slots[number].pattern, coupling.T))
     return matrices, borders, (corner + corner.T) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Slots:
+    """The places of the border that each row of a group touches. Shape of codes: (n,), row · m + place, sorted."""
+
+    codes: Tensor
+    pattern: Pattern
+
+    def of(self, rows: Tensor, place: Tensor) -> Tensor:
+        """Which of the n a row and a place are; shape that of ``rows``."""
+        return torch.searchsorted(self.codes, rows * self.pattern.m + place)
+
+
+def _find_slots(cache: IndexCache, pieces: Sequence[Piece], maps: Maps) -> list[_Slots] | None:
+    """For a wide border of which rows touch little; None where couplings had better be dense."""
+    m = len(maps.layout.border)
+    if m < WIDE_BORDER or not maps.layout.rows:
+        return None
+    pairs: list[tuple[int, Tensor, Tensor]] = []
+    for _, left, right, _ in _products(pieces, maps):
+        a, b = maps.group[left.source], maps.group[right.source]
+        if (a >= 0) == (b >= 0):
+            continue
+        inner, outer = (left, right) if a >= 0 else (right, left)
+        if isinstance(inner, Matrix) or isinstance(outer, Matrix):
+            return None
+        pairs.append((max(a, b), maps.rows(cache, inner), maps.place(cache, outer)))
+    found: list[_Slots] | None = cache.of("slots", tuple(pairs), lambda: _slots(pairs, maps.layout))
+    return found
+
+
+def _slots(pairs: Sequence[tuple[int, Tensor, Tensor]], layout: Layout) -> list[_Slots] | None:
+    m, found = len(layout.border), []
+    for number, one in enumerate(layout.rows):
+        count = len(one.index)
+        own = [(rows * m + place).reshape(-1).unique() for group, rows, place in pairs if group == number]
+        codes = torch.cat([*own, layout.border.new_zeros(0)]).unique()
+        if len(codes) > SPARSE * m * count:
+            return None
+        found.append(_Slots(codes, Pattern(codes // m, codes % m, count, m)))
+    return found
 
 
 def _products(pieces: Sequence[Piece], maps: Maps) -> Iterator[tuple[Piece, Term, Term, bool]]:
@@ -255,10 +318,24 @@ def _add_rows(
 
 
 def _add_coupling(
-    maps: Maps, cache: IndexCache, sums: _Sums, piece: Piece, left: Entry, right: Entry, target: Tensor, m: int
+    maps: Maps,
+    cache: IndexCache,
+    sums: _Sums,
+    piece: Piece,
+    left: Entry,
+    right: Entry,
+    target: Tensor,
+    m: int,
+    slots: _Slots | None,
 ) -> None:
-    """Between a group's rows (left) and the border (right). Shape of target: (L · m, R)."""
+    """Between a group's rows (left) and the border (right). Shape of target: (L · m, R), or (L, n) if it is sparse."""
     rows, column, place = maps.rows(cache, left), maps.column(cache, left), maps.place(cache, right)
+    if slots is not None:
+        _, value = sums.value(piece, left, right)
+        slot = cache.of("slot", (rows, place, slots.codes), lambda: slots.of(rows, place))
+        factor, n = left.factor * right.factor, target.shape[1]
+        _scatter(cache, target, value, factor, column, slot, None, (n, 1, 0))
+        return
     key, value = sums.value(piece, left, right)
     factor = left.factor * right.factor
     c, g = _single(cache, column), _single(cache, place)

@@ -112,6 +112,10 @@ class BlockDiagonalFactor(Factor):
         """One group's blocks⁻¹ right. Shapes: (R, L, k) → (R, L, k)."""
         return self._factors[number].solve(right)
 
+    def rows_factor(self, number: int) -> BlockCholesky:
+        """The factors of a group's rows."""
+        return self._factors[number]
+
     def part(self, number: int, start: int, stop: int) -> BlockCholesky:
         """The factors of some rows of a group."""
         return self._factors[number].part(start, stop)

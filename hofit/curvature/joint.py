@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ..point import Params, Point
 from .assembly import Interaction, Maps, assembled
+from .crossed import Crossing, log_determinant
 from .dense import flatten
 from .layout import Layout, structured
 from .lift import IndexCache, LiftFailed
 from .lifted import Lifted
 from .operator import Operator
-from .small import BlockCholesky
 from .tape import Tape
 
 
@@ -37,7 +37,7 @@ class Joint:
     slope: Params
     layout: Layout
     matrices: list[Tensor]
-    couplings: list[Tensor]
+    couplings: list[Tensor | Crossing]
     corner: Tensor
     tape: Tape
 
@@ -47,28 +47,15 @@ class Joint:
 
     def operator(self) -> Operator:
         """The Hessian over ``names``, as numbers."""
-        matrices, couplings = ([part.detach() for part in parts] for parts in (self.matrices, self.couplings))
-        return structured(self.layout, matrices, couplings, self.corner.detach())
+        couplings = [
+            Crossing(one.pattern, one.values.detach()) if isinstance(one, Crossing) else one.detach()
+            for one in self.couplings
+        ]
+        return structured(self.layout, [one.detach() for one in self.matrices], couplings, self.corner.detach())
 
     def log_determinant(self) -> Tensor:
-        """log det of the Hessian over ``names``; shape (). nan where it is not positive definite.
-
-        With rows A, border C and couplings B it is log det A + log det (C − Bᵀ A⁻¹ B).
-        """
-        total, schur = self.corner.new_zeros(()), self.corner
-        for matrices, coupling in zip(self.matrices, self.couplings, strict=True):
-            factor = BlockCholesky(matrices)
-            if not bool(factor.positive.all()):
-                return total * torch.nan
-            total = total + factor.log_determinant()
-            if schur.numel():
-                schur = schur - coupling.flatten(0, 1).T @ factor.solve(coupling).flatten(0, 1)
-        if schur.numel():
-            lower, info = torch.linalg.cholesky_ex((schur + schur.T) / 2)
-            if int(info):
-                return total * torch.nan
-            total = total + 2.0 * lower.diagonal().log().sum()
-        return total
+        """log det of the Hessian over ``names``; shape (). nan where it is not positive definite."""
+        return log_determinant(self.matrices, self.couplings, self.corner)
 
 
 class Joints:

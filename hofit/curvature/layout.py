@@ -11,6 +11,7 @@ from torch import Tensor
 from ..point import Params, Site
 from .arrowhead import Arrowhead
 from .block_diagonal import BlockDiagonal, Blocks
+from .crossed import Crossed, Crossing
 from .dense import Dense
 from .diagonal import Diagonal
 from .operator import Operator
@@ -72,16 +73,21 @@ def arranged(size: int, rows: Sequence[Candidate], border: Sequence[Candidate]) 
     return Layout(size, tuple(rows), outer, tuple(name for one in border for name in one.names))
 
 
-def structured(layout: Layout, matrices: Sequence[Tensor], couplings: Sequence[Tensor], corner: Tensor) -> Operator:
+def structured(
+    layout: Layout, matrices: Sequence[Tensor], couplings: Sequence[Tensor | Crossing], corner: Tensor
+) -> Operator:
     """The operator of a layout: dense, diagonal, rows or arrowhead.
 
-    Shapes: for each group of rows a matrix (R, L, L) and a coupling (R, L, m); corner (m, m).
+    Shapes: for each group of rows a matrix (R, L, L) and a coupling (R, L, m), or all couplings sparse; corner (m, m).
     """
     if not layout.rows:
         return Dense(corner)
     groups = [Blocks(one.index, matrix) for one, matrix in zip(layout.rows, matrices, strict=True)]
     if len(layout.border):
-        return Arrowhead(groups, couplings, layout.border, corner)
+        sparse = [one for one in couplings if isinstance(one, Crossing)]
+        if sparse:
+            return Crossed(groups, sparse, layout.border, corner)
+        return Arrowhead(groups, [one for one in couplings if isinstance(one, Tensor)], layout.border, corner)
     if all(one.index.shape[1] == 1 for one in layout.rows):
         entries = corner.new_empty(layout.size)
         for group in groups:

@@ -72,13 +72,17 @@ class BlockCholesky:
         return self.solve(unit).diagonal(dim1=-2, dim2=-1)
 
     def part(self, start: int, stop: int) -> BlockCholesky:
+        """The factors of the rows from ``start`` to ``stop``."""
+        return self.picked(slice(start, stop))
+
+    def picked(self, rows: slice | Tensor) -> BlockCholesky:
         """The factors of some rows."""
         part = BlockCholesky.__new__(BlockCholesky)
-        part.length, part.positive, part._columns = self.length, self.positive[start:stop], None
+        part.length, part.positive, part._columns = self.length, self.positive[rows], None
         if self._columns is None:
-            part._factor = self._factor[start:stop]
+            part._factor = self._factor[rows]
         else:
-            part._columns = [[entry[start:stop] for entry in row] for row in self._columns]
+            part._columns = [[entry[rows] for entry in row] for row in self._columns]
         return part
 
     @property

@@ -544,8 +544,8 @@ class _Evaluation(_SiteMessenger):
             if msg["name"] in self.jacobian:
                 if not transform.bijective:
                     raise ModelError(
-                        f"no density on the unconstrained scale: the transform of {msg['name']!r} ({describe(support)}) "
-                        "is no bijection"
+                        f"no density on the unconstrained scale: the transform of {msg['name']!r} "
+                        f"({describe(support)}) is no bijection"
                     )
                 log_det = transform.log_abs_det_jacobian(leaf, value)
                 self.jacobian_of[msg["name"]] = log_det

@@ -18,6 +18,7 @@ from hofit.curvature import arrowhead as arrowhead_module
 from hofit.curvature import operator as operator_module
 from hofit.curvature.arrowhead import Arrowhead
 from hofit.curvature.block_diagonal import BlockDiagonal, Blocks
+from hofit.curvature.crossed import Crossed, Crossing, Pattern
 from hofit.curvature.dense import Dense
 from hofit.curvature.diagonal import Diagonal
 from hofit.curvature.matrix_free import MatrixFree, NotAffordable
@@ -62,6 +63,17 @@ def as_arrowhead(
     return Arrowhead(blocks_of(matrix, rows, dtype), couplings, torch.tensor(border), corner)
 
 
+def as_crossed(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype) -> Operator:
+    crossings = []
+    for index in rows:
+        block = matrix[index[:, :, None], border]  # (R, L, m)
+        row, place = np.nonzero((block != 0).any(1))
+        pattern = Pattern(torch.tensor(row), torch.tensor(place), len(index), len(border))
+        crossings.append(Crossing(pattern, torch.tensor(block[row, :, place], dtype=dtype)))
+    corner = torch.tensor(matrix[np.ix_(border, border)], dtype=dtype)
+    return Crossed(blocks_of(matrix, rows, dtype), crossings, torch.tensor(border), corner)
+
+
 def as_dense(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype) -> Operator:
     return Dense(torch.tensor(matrix, dtype=dtype))
 
@@ -90,6 +102,9 @@ LAYOUTS = {
     "rows of 1": Layout(((8, 1),), 0, as_rows),
     "arrowhead": Layout(MANY, 4, as_arrowhead),
     "arrowhead, border of 0": Layout(((5, 1), (4, 2)), 0, as_arrowhead),
+    "crossed": Layout(MANY, 4, as_crossed),
+    "crossed of 400": Layout(((120, 3),), 40, as_crossed),
+    "crossed, rows of 1": Layout(((9, 1),), 3, as_crossed),
     "arrowhead, rows of 1": Layout(((9, 1),), 3, as_arrowhead),
     "arrowhead, only a border": Layout((), 5, as_arrowhead),
     "dense": Layout(None, 9, as_dense),
