@@ -57,6 +57,18 @@ class BlockCholesky:
             x[i] = x[i] / lower[i][i][:, None]
         return x
 
+    def back_solve(self, right: Tensor) -> Tensor:
+        """lower⁻ᵀ right. Shapes: (R, L, k) → (R, L, k)."""
+        if self._columns is None:
+            back: Tensor = torch.linalg.solve_triangular(self._factor.mT, right, upper=True)
+            return back
+        x = list(right.unbind(1))
+        for i in reversed(range(self.length)):
+            for k in range(i + 1, self.length):
+                x[i] = x[i] - self._columns[k][i][:, None] * x[k]
+            x[i] = x[i] / self._columns[i][i][:, None]
+        return torch.stack(x, dim=1)
+
     def log_determinant(self) -> Tensor:
         """The sum over rows; shape ()."""
         if self._columns is None:

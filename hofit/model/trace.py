@@ -190,6 +190,24 @@ class Program:
             self._run(trace)
             return trace.log_density()
 
+    def log_density_entries(self, jacobian: Collection[str] = ()) -> Tensor:
+        """The entries that ``log_density`` is the sum of, at the leaves: observations, and rows of latents; (n,)."""
+        trace = _Evaluation(self, jacobian)
+        self._run(trace)
+        return trace.entries()
+
+    @contextmanager
+    def substituted(self, values: Params) -> Iterator[None]:
+        """Inside, unconstrained ``values`` stand in the place of latents' leaves; they may have a graph."""
+        leaves = {name: self.latents[name].leaf for name in values}
+        for name, value in values.items():
+            self.latents[name].leaf = value
+        try:
+            yield
+        finally:
+            for name, leaf in leaves.items():
+                self.latents[name].leaf = leaf
+
     def observed_distributions(self, full: bool = False) -> dict[str, Any]:
         """The distribution of each observed site at the leaves."""
         with full_plates() if full else nullcontext():
@@ -628,6 +646,12 @@ class _Evaluation(_SiteMessenger):
         for log_det in self.log_jacobian:
             total = total + log_det
         return total
+
+    def entries(self) -> Tensor:
+        """What ``log_density`` sums; shape (n,)."""
+        self._check_complete()
+        parts = [self.scaled_log_density(message).reshape(-1) for message in self.samples]
+        return torch.cat([*parts, *(log_det.reshape(-1) for log_det in self.jacobian_of.values())])
 
     def site_log_density(self, message: Any) -> Tensor:
         log_prob = self.scaled_log_density(message)

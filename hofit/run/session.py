@@ -29,7 +29,8 @@ from ..model.table import read_table
 from ..model.trace import Program
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
-from ..objective.marginal import MarginalObjective
+from ..objective.marginal import Approximation, MarginalObjective, laplace
+from ..objective.quadrature import DEFAULT_NODES, WIDEST, Quadrature
 from ..optim.base import OptimizerSpec
 from ..optim.mixed import MixedMultiOptimizer
 from ..optim.newton import unmatched_radii
@@ -230,7 +231,11 @@ class _Builder:
             jacobian = program.latents if asked.jacobian else None
             return DensityObjective(program, asked.type, jacobian=jacobian)
         program.integrate(integrated)
-        return MarginalObjective(program, list(integrated), bool(asked.jacobian))
+        approximation: Approximation = laplace
+        if "aghq" in integrated.values():
+            names = program.latents if asked.jacobian else integrated
+            approximation = Quadrature(program, integrated, asked.nodes or DEFAULT_NODES, names)
+        return MarginalObjective(program, list(integrated), bool(asked.jacobian), approximation)
 
     # the config against the model -------------------------------------------------------------------------------
 
@@ -280,6 +285,9 @@ class _Builder:
             for name in matched:
                 if name in fixed:
                     self._mistake(key, f"{name!r} is both fixed and integrated")
+                width = program.sites[name].row_length
+                if asked[pattern] == "aghq" and width > WIDEST:
+                    self._mistake(key, f"aghq: a row of {name!r} has {width} numbers, and {WIDEST} are the most")
         for name in program.latents:
             speaking = speaking_pattern(asked, name)
             if speaking is not None:

@@ -1,0 +1,160 @@
+"""Adaptive Gauss-Hermite quadrature over rows of a few numbers, in the place of Laplace's approximation.
+
+Of a row r with mode û and curvature H = L Lᵀ, the integral ∫ exp(−f_r(u)) du is 2^(l/2) |H|^(−1/2) times the sum over
+nodes z of w exp(|z|² − f_r(û + √2 L⁻ᵀ z)). One node is Laplace's approximation.
+
+Source: Liu & Pierce (1994), "A note on Gauss-Hermite quadrature", Biometrika 81(3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from math import log, pi
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..curvature.dense import flatten, unflatten
+from ..curvature.joint import Joint
+from ..curvature.operator import MEMORY_BUDGET
+from ..curvature.small import BlockCholesky
+from ..errors import ModelError
+from ..model.trace import Program
+from ..point import Params
+
+WIDEST = 3
+"""Numbers of a row at most: the nodes are as many as ``nodes`` to this power."""
+
+DEFAULT_NODES = 9
+
+WHOLE = 1e-6
+"""How far a row's number may lie from a whole one, relative to it, when it is read off two derivatives."""
+
+ATTEMPTS = 3
+
+
+class Quadrature:
+    """Φ for the sites that ``methods`` integrates by aghq, Laplace's for the others.
+
+    Args:
+        methods: name → method.
+        nodes: a dimension.
+        jacobian: the latents whose transforms count.
+    Raises: ModelError where the rows of a site are not independent, too wide, or shared with another method.
+    """
+
+    def __init__(self, program: Program, methods: Mapping[str, str], nodes: int, jacobian: Collection[str]) -> None:
+        self._program, self._methods, self._nodes, self._jacobian = program, methods, nodes, jacobian
+        self._rows: dict[int, Tensor] = {}
+        self._terms = 0
+        self._batched = True
+
+    def __call__(self, joint: Joint) -> Tensor:
+        total = joint.loss + 0.5 * joint.log_determinant()
+        here = {name: joint.tape.leaf(name) for name in joint.names}
+        base = self._densities(here)
+        if len(base) != self._terms:
+            self._rows, self._terms = {}, len(base)
+        laplace = joint.layout.size
+        for number, group in enumerate(joint.layout.rows):
+            methods = {self._methods[name] for name in group.names}
+            if methods == {"laplace"}:
+                continue
+            if len(methods) > 1:
+                raise ModelError(f"{' and '.join(group.names)} form one row: integrate them by one method")
+            count, length = group.index.shape
+            if length > WIDEST:
+                raise ModelError(
+                    f"aghq: a row of {' and '.join(group.names)} has {length} numbers, and {WIDEST} are the most: "
+                    "use laplace"
+                )
+            laplace -= count * length
+            total = total - 0.5 * count * length * log(2.0) - self._group(joint, number, base)
+        apart = [name for name in joint.layout.border_names if self._methods[name] == "aghq"]
+        if apart or (len(joint.layout.border) and laplace < joint.layout.size):
+            names = apart or [name for name, method in self._methods.items() if method == "aghq"]
+            raise ModelError(f"aghq: the rows of {' and '.join(names)} are not independent of the others: use laplace")
+        return total - 0.5 * laplace * log(2 * pi)
+
+    def _group(self, joint: Joint, number: int, base: Tensor) -> Tensor:
+        """Σ over the rows of a group of log Σ w exp(|z|² + f(û) − f(u)); shape ()."""
+        group = joint.layout.rows[number]
+        count, length = group.index.shape
+        mode = flatten({name: joint.tape.leaf(name) for name in joint.names}, joint.names)
+        if number not in self._rows:
+            self._rows[number] = self._row_of_each(joint, number, base)
+        rows = self._rows[number]
+        touched = rows >= 0
+        factor = BlockCholesky(joint.matrices[number])
+        nodes, weights = _nodes(self._nodes, length, mode)
+        away = 2.0**0.5 * factor.back_solve(nodes.T.expand(count, -1, -1)).permute(2, 0, 1)  # (nodes, R, L)
+        moved = joint.tape.cut(mode.expand(len(nodes), -1).index_add(1, group.index.reshape(-1), away.flatten(1)))
+        change = self._densities_at(moved, joint) - base
+        if bool((change.detach()[:, ~touched] != 0).any()):
+            raise ModelError(f"aghq: it cannot be told which observations the rows of {group.names[0]!r} reach")
+        each = mode.new_zeros(len(nodes), count).index_add(1, rows[touched], change[:, touched])
+        return torch.logsumexp(each + (weights + nodes.square().sum(1))[:, None], 0).sum()
+
+    def _densities_at(self, places: Tensor, joint: Joint) -> Tensor:
+        """The entries at flat places (k, d) of the integrated latents; shape (k, n)."""
+
+        def at(place: Tensor) -> Tensor:
+            return self._densities(unflatten(place, joint.slope, joint.names))
+
+        if self._batched:
+            try:
+                chunk = max(1, MEMORY_BUDGET // (8 * max(1, self._terms)))
+                found: Tensor = torch.vmap(at, chunk_size=chunk)(places)
+                return found
+            except (RuntimeError, ModelError):  # the model computes in a way that cannot be batched
+                self._batched = False
+        return torch.stack([at(place) for place in places.unbind()])
+
+    def _densities(self, values: Params) -> Tensor:
+        """The entries of the log density, the integrated latents at unconstrained ``values``; shape (n,)."""
+        with self._program.substituted(values):
+            return self._program.log_density_entries(self._jacobian)
+
+    def _row_of_each(self, joint: Joint, number: int, base: Tensor) -> Tensor:
+        """Which row of a group each entry of the log density depends on; −1 where on none. Shape (n,).
+
+        Along random signs, once as they are and once times the row's number, an entry's two derivatives have the number
+        as their ratio.
+        """
+        group = joint.layout.rows[number]
+        count = group.index.shape[0]
+        generator = torch.Generator().manual_seed(13)
+        mode = flatten({name: joint.tape.leaf(name) for name in joint.names}, joint.names).detach()
+        rows = torch.full((len(base),), -1)
+        for attempt in range(ATTEMPTS):
+            noise = torch.randn(mode.shape, generator=generator, dtype=torch.float64).to(mode)
+            start = (mode + 0.3 * attempt * noise).requires_grad_()
+            found = self._densities(unflatten(start, joint.slope, joint.names))
+            dual = torch.zeros_like(found).requires_grad_()
+            (back,) = torch.autograd.grad(found, start, dual, create_graph=True, materialize_grads=True)
+            direction = torch.zeros_like(mode)
+            size = 0.5 + torch.rand(group.index.shape, generator=generator, dtype=torch.float64)
+            direction[group.index] = size.to(mode)
+            numbered = torch.zeros_like(mode)
+            numbered[group.index] = size.to(mode) * torch.arange(1, count + 1).to(mode)[:, None]
+            if not back.requires_grad:
+                continue
+            plain, times = (
+                torch.autograd.grad(back, dual, v, retain_graph=True, materialize_grads=True)[0]
+                for v in (direction, numbered)
+            )
+            seen = plain != 0
+            ratio = times[seen] / plain[seen]
+            if bool(((ratio - ratio.round()).abs() > WHOLE * ratio.abs()).any()):
+                raise ModelError(f"aghq: an observation depends on several rows of {group.names[0]!r}: use laplace")
+            rows[seen] = ratio.round().long() - 1
+        return rows
+
+
+def _nodes(count: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The nodes of the product rule (k, length), and the logarithms of their weights (k,)."""
+    places, weights = np.polynomial.hermite.hermgauss(count)
+    grid = torch.cartesian_prod(*[torch.tensor(places)] * length).reshape(-1, length)
+    logs = torch.cartesian_prod(*[torch.tensor(np.log(weights))] * length).reshape(-1, length).sum(1)
+    return grid.to(like), logs.to(like)
