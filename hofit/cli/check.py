@@ -54,6 +54,10 @@ def _show(session: Session) -> None:
         )
     console = FitConsole()
     console.print(table)
+    summed = list(session.program.discrete)
+    if summed:
+        listed = ", ".join(summed[:6]) + (f", … ({len(summed)} sites)" if len(summed) > 6 else "")
+        console.print(Text(f"summed out: {listed}"))
     loop = Loop(session.objective, session.optimizer, session.config.stop, [], lambda: False, Clock(0.0), LoopState())
     end = loop.begin(session.start, fresh=True)
     if end is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -28,8 +28,24 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..errors import ModelError, StartError
 from ..point import Params, Plate, Site
+from .enumeration import (
+    BROADCAST,
+    MEMORY_LIMIT,
+    Discrete,
+    Enumeration,
+    EnumerationError,
+    MemoryGuard,
+    TooLarge,
+    discrete,
+    is_discrete,
+    no_leaf,
+)
 from .faults import raised_inside_distribution, user_fault, user_place
 from .initial import initial_unconstrained
+from .randomness import random_state_kept
+
+CONFIGURATIONS = 2
+"""Draws of the discrete latents at which the sum is held against its terms."""
 
 
 class TraceChanged(ModelError):
@@ -70,19 +86,23 @@ class Parameter:
 class Program:
     """A Pyro model with its data. Use inside ``scope()``.
 
-    ``discover`` finds the sites and gives every one a leaf; ``log_density`` traces the model at the leaves.
+    ``discover`` finds the sites and gives every one a leaf; ``log_density`` traces the model at the leaves, with the
+    discrete latents that a pattern of ``integration`` speaks for summed out.
     """
 
     def __init__(self, model: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         self.model = model
         self.arguments = dict(arguments)
+        self.integration: Mapping[str, str] = {}
+        """Pattern → how its latents are integrated out; set before ``discover``."""
+        self.enumeration: Enumeration | None = None
         self.latents: dict[str, Latent] = {}
         self.parameters: dict[str, Parameter] = {}
         self.order: list[str] = []
         self.subsampled: dict[str, tuple[int, int]] = {}
         self.has_factor = False
-        self.observed: frozenset[str] = frozenset()
-        """Names of the sample sites that are no latents."""
+        self.observed: list[str] = []
+        """Names of the observed sample sites."""
         self.entries = 0
         """Entries of all sites' log densities at the last evaluation: observations, and rows of latents."""
         self.sample_count: int | None = None
@@ -95,6 +115,11 @@ class Program:
         """A parameter store of our own and validation off; both are put back on leaving."""
         with pyro.get_param_store().scope(), pyro.validation_enabled(False):
             yield
+
+    @property
+    def discrete(self) -> Mapping[str, Discrete]:
+        """The discrete latents, which have no leaf."""
+        return {} if self.enumeration is None else self.enumeration.sites
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -112,7 +137,7 @@ class Program:
 
         ``values`` are constrained starts that override the others. Sites keep their leaf when discovered again, so
         that latents are drawn given the parameters' own starts.
-        Raises: ModelError when the model raises, has a discrete latent, or nothing to fit.
+        Raises: ModelError when the model raises, has a discrete latent that is not integrated out, or nothing to fit.
         """
         finder = _Discovery(self, strategy, jitter, values or {})
         with full_plates() as asked, pyro.validation_enabled(True):
@@ -120,15 +145,51 @@ class Program:
         order = list(dict.fromkeys(finder.order))
         if self.order and set(order) != set(self.order):
             raise TraceChanged(_what_changed(self.order, order))
-        self._at_start = finder
+        self._at_start = None if finder.discrete else finder  # it has one value of each discrete latent
         self.latents = finder.latents
         self.parameters = {normalize_param_name(name): entry for name, entry in finder.parameters.items()}
         self._of_store = {entry.store_name: entry for entry in self.parameters.values()}
         self.order = order
         self.has_factor = finder.has_factor
-        self.observed = frozenset(finder.seen) - {*order}
+        self.enumeration = finder.enumeration()
+        self.observed = finder.observed
         self.subsampled = self._find_subsampled() if asked else {}
         self._check_leaves()
+
+    def rehearse(self) -> None:
+        """Sum the discrete latents out once, and stop before anything is computed that memory would not hold.
+
+        Raises: EnumerationError, ModelError.
+        """
+        if self.enumeration is None:
+            return
+        self.enumeration.check_dimensions()
+        trace = _Evaluation(self)
+        try:
+            with torch.no_grad(), suppress(InfeasibleError):
+                with random_state_kept(), MemoryGuard(MEMORY_LIMIT):
+                    self._run(trace)
+                    trace.log_density()
+                for seed in range(CONFIGURATIONS):
+                    with random_state_kept():
+                        single = _Single(self, seed)
+                        self._run(single)
+                        self.enumeration.check_values(single.log_densities(), trace.log_densities())
+        except EnumerationError:
+            raise
+        except TooLarge as error:
+            raise EnumerationError(
+                trace.last_discrete,
+                f"too large to sum out: {error} (last site traced: {trace.current!r}), and {MEMORY_LIMIT / 2**30:.3g} "
+                "GiB is the limit: let fewer discrete latents meet in one site, put independent ones into a plate, or "
+                "loop with pyro.markov",
+            ) from error
+        except ModelError as error:
+            raise EnumerationError(
+                trace.last_discrete,
+                f"{error}\nWith one value of each discrete latent the model runs, with all of them it does not: "
+                f"{BROADCAST}",
+            ) from error
 
     def integrate(self, names: Collection[str]) -> None:
         """Say which latents are integrated out: their role in every output."""
@@ -209,11 +270,11 @@ class Program:
                 self.latents[name].leaf = leaf
 
     def observed_distributions(self, full: bool = False) -> dict[str, Any]:
-        """The distribution of each observed site at the leaves."""
+        """The distribution of each observed site at the leaves, but for those that depend on an enumerated one."""
         with full_plates() if full else nullcontext():
             trace = _Evaluation(self)
             self._run(trace)
-            return {message["name"]: message["fn"] for message in trace.samples if _has_density(message)}
+            return {message["name"]: message["fn"] for message in trace.samples if trace.has_density(message)}
 
     def expected_log_density(
         self, reference: Mapping[str, Any], jacobian: Collection[str] = (), full: bool = False
@@ -241,7 +302,7 @@ class Program:
             return trace.by_row(plates)
 
     def site_log_densities(self, full: bool = False) -> dict[str, float]:
-        """The log density of each sample site at the leaves, for a diagnosis."""
+        """The log density of each sample site at the leaves, for a diagnosis; with the best of enumerated values."""
         with torch.no_grad(), full_plates() if full else nullcontext():
             trace = _Evaluation(self)
             self._run(trace)
@@ -296,7 +357,7 @@ class Program:
 
     def _run(self, messenger: _SiteMessenger) -> None:
         try:
-            with messenger:
+            with messenger.around(), messenger:
                 self.model(**self.arguments)
         except ModelError:
             raise
@@ -393,6 +454,10 @@ class _SiteMessenger(Messenger):
         self.program = program
         self.current: str | None = None
 
+    def around(self) -> AbstractContextManager[Any]:
+        """Handlers of Pyro's that see a site after this one."""
+        return nullcontext()
+
     def model_error(self, error: BaseException) -> ModelError:
         where = f" (last site traced: {self.current!r})" if self.current else ""
         return ModelError(f"the model raised{where}: {user_fault(error)}")
@@ -435,6 +500,13 @@ class _Discovery(_SiteMessenger):
         self.has_factor = False
         self.known = program.parameters
         self.samples: list[Any] = []
+        self.discrete: dict[str, Discrete] = {}
+        self.observed: list[str] = []
+        self.batch_shapes: dict[str, torch.Size] = {}
+        self.nesting = 0
+
+    def enumeration(self) -> Enumeration | None:
+        return Enumeration(self.discrete, self.nesting, self.batch_shapes) if self.discrete else None
 
     def _pyro_sample(self, msg: Any) -> None:
         self.current = name = msg["name"]
@@ -443,13 +515,20 @@ class _Discovery(_SiteMessenger):
             raise ModelError(f"two sample sites are called {name!r}: every site needs a name of its own")
         self.seen.add(name)
         self.has_factor |= isinstance(fn, Unit)
+        if not isinstance(fn, _Subsample):
+            self.batch_shapes[name] = fn.batch_shape
+            deepest = max((-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized), default=0)
+            observed = msg["value"].dim() - fn.event_dim if isinstance(msg["value"], Tensor) else 0
+            self.nesting = max(self.nesting, deepest, len(fn.batch_shape), observed)
+        if msg["is_observed"] and not isinstance(fn, (Unit, Delta)):
+            self.observed.append(name)
         if msg["is_observed"] or msg["value"] is not None or isinstance(fn, (_Subsample, Delta)):
             return
-        if getattr(fn, "has_enumerate_support", False) or getattr(fn.support, "is_discrete", False):
-            raise ModelError(
-                f"the latent {name!r} is discrete ({type(fn).__name__}): it cannot be optimised. Sum it out of the "
-                "model (a mixture: dist.MixtureSameFamily), observe it (obs=), or give it a continuous relaxation"
-            )
+        if is_discrete(fn):
+            if not self.program.integration:
+                raise ModelError(no_leaf(name, type(fn).__name__))
+            self.discrete[name] = discrete(msg)
+            return  # the first trace goes on with one value of it
         support = fn.support
         transform = _transform_to(support, name)
         start = self._start(msg, transform)
@@ -519,12 +598,23 @@ class _Evaluation(_SiteMessenger):
     def __init__(self, program: Program, jacobian: Collection[str] = ()) -> None:
         super().__init__(program)
         self.jacobian = jacobian
+        self.enumeration = program.enumeration
         self.samples: list[Any] = []
         self.plates: dict[str, Tensor] = {}
         self.parameters_seen: set[str] = set()
         self.latents_seen = 0
         self.log_jacobian: list[Tensor] = []
         self.jacobian_of: dict[str, Tensor] = {}
+
+    def around(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.enumeration is None else self.enumeration.messenger()
+
+    @property
+    def last_discrete(self) -> str:
+        """The enumerated site that was traced last; the model's first before any was."""
+        assert self.enumeration is not None
+        names = [message["name"] for message in self.samples if message["name"] in self.enumeration.sites]
+        return str(names[-1] if names else next(iter(self.enumeration.sites)))
 
     def _process_message(self, msg: Any) -> None:  # Pyro's own looks the method up by name, at every site
         if msg["type"] == "sample":
@@ -540,10 +630,14 @@ class _Evaluation(_SiteMessenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         self.current = msg["name"]
+        if self.enumeration is not None:
+            self.enumeration.mark(msg)
         if msg["is_observed"] or msg["value"] is not None:
             return
         latent = self.program.latents.get(msg["name"])
         if latent is None:
+            if self.enumeration is not None and msg["name"] in self.enumeration.sites:
+                return
             if isinstance(msg["fn"], (_Subsample, Delta)):
                 return
             raise TraceChanged(
@@ -568,10 +662,16 @@ class _Evaluation(_SiteMessenger):
                 log_det = transform.log_abs_det_jacobian(leaf, value)
                 self.jacobian_of[msg["name"]] = log_det
                 self.log_jacobian.append(log_det.sum() * (leaf_scale(latent.leaf, leaf)))
-        if value.shape != fn.batch_shape + fn.event_shape:
+        if self.enumeration is not None and value.dim() - fn.event_dim > self.enumeration.nesting:
+            raise TraceChanged(
+                f"the latent {msg['name']!r} has a support that depends on a discrete latent: it cannot have one value "
+                "for all of them"
+            )
+        batch = fn.batch_shape if self.enumeration is None else self.enumeration.of_plates(msg["name"], fn.batch_shape)
+        if value.shape != batch + fn.event_shape:
             raise TraceChanged(
                 f"the latent {msg['name']!r} changed its shape from {tuple(value.shape)} to "
-                f"{tuple(fn.batch_shape + fn.event_shape)} since the first trace"
+                f"{tuple(batch + fn.event_shape)} since the first trace"
             )
         msg["value"] = value
 
@@ -611,17 +711,38 @@ class _Evaluation(_SiteMessenger):
                 "(pyro.clear_param_store() inside the model?)"
             )
 
+    def parts(self) -> Iterator[tuple[Sequence[Any], Tensor]]:
+        """What the log density is the sum of, but for the transforms: each part with the frames of its plates.
+
+        A part is a sample site, or all sites that hang together through discrete latents, those summed out.
+        """
+        self._check_complete()
+        entries = 0
+        summed = []
+        for message, log_prob in self.log_densities():
+            entries += log_prob.numel()
+            if self.enumeration is not None:
+                self.enumeration.check_shape(message)
+            if self.enumeration is not None and self.enumeration.concerns(message, log_prob):
+                summed.append((message, log_prob))
+            else:
+                yield message["cond_indep_stack"], _scaled(message, log_prob)
+        self.program.entries = entries
+        if summed and self.enumeration is not None:
+            yield from self.enumeration.sum_out(summed)
+
     def by_row(self, plates: Sequence[str]) -> Tensor | None:
         """The sum over the sites inside all of ``plates``, by their indices, in the order of ``plates``."""
-        self._check_complete()
         total: Tensor | None = None
-        for message in self.samples:
-            frames = {frame.name: frame for frame in message["cond_indep_stack"] if frame.dim is not None}
+        of_transforms = (
+            (message["cond_indep_stack"], self.jacobian_of[message["name"]])
+            for message in self.samples
+            if message["name"] in self.jacobian_of
+        )
+        for stack, log_prob in (*self.parts(), *of_transforms):
+            frames = {frame.name: frame for frame in stack if frame.dim is not None}
             if not all(name in frames for name in plates):
                 continue
-            log_prob = self.scaled_log_density(message)
-            if message["name"] in self.jacobian_of:
-                log_prob = log_prob + self.jacobian_of[message["name"]]
             depth = max(-frame.dim for frame in frames.values())
             whole = log_prob.reshape((1,) * max(0, depth - log_prob.dim()) + log_prob.shape)
             sizes = [frames[name].size for name in plates]
@@ -632,15 +753,10 @@ class _Evaluation(_SiteMessenger):
         return total
 
     def log_density(self) -> Tensor:
-        self._check_complete()
         total: Tensor | None = None
-        entries = 0
-        for message in self.samples:
-            log_prob = self.scaled_log_density(message)
-            entries += log_prob.numel()
+        for _, log_prob in self.parts():
             log_prob = log_prob.sum() if log_prob.dim() else log_prob
             total = log_prob if total is None else total + log_prob
-        self.program.entries = entries
         if total is None:
             raise ModelError("the model has no sample site and no factor: there is no density to maximise")
         for log_det in self.log_jacobian:
@@ -654,19 +770,36 @@ class _Evaluation(_SiteMessenger):
         return torch.cat([*parts, *(log_det.reshape(-1) for log_det in self.jacobian_of.values())])
 
     def site_log_density(self, message: Any) -> Tensor:
-        log_prob = self.scaled_log_density(message)
+        log_prob = self.log_density_of(message)
+        left = 0 if self.enumeration is None else log_prob.dim() - self.enumeration.nesting
+        if left > 0:
+            log_prob = log_prob.flatten(0, left - 1).amax(0)
+        log_prob = _scaled(message, log_prob)
         total: Tensor = log_prob.sum() if log_prob.dim() else log_prob
         return total
+
+    def has_density(self, message: Any) -> bool:
+        """Whether a site is observed, with a distribution that is the same whatever the discrete latents are."""
+        if not message["is_observed"] or isinstance(message["fn"], (Unit, Delta)):
+            return False
+        return self.enumeration is None or len(message["fn"].batch_shape) <= self.enumeration.nesting
 
     def unscaled_log_density(self, message: Any) -> Tensor:
         """Shape: the batch shape of the site."""
         log_prob: Tensor = message["fn"].log_prob(message["value"], *message["args"], **message["kwargs"])
         return log_prob
 
-    def scaled_log_density(self, message: Any) -> Tensor:
+    def log_densities(self) -> list[tuple[Any, Tensor]]:
+        """Each sample site with its unscaled log density."""
+        return [(message, self.log_density_of(message)) for message in self.samples]
+
+    def log_density_of(self, message: Any) -> Tensor:
+        """Unscaled; what a distribution refuses is told apart from what the model does wrong."""
         self.current = message["name"]
         try:
-            log_prob = self.unscaled_log_density(message)
+            return self.unscaled_log_density(message)
+        except ModelError:
+            raise
         except LinAlgError as error:
             raise InfeasibleError(f"at site {self.current!r}: {_first_line(error)}") from error
         except ValueError as error:
@@ -675,10 +808,6 @@ class _Evaluation(_SiteMessenger):
             raise self.model_error(error) from error
         except Exception as error:
             raise self.model_error(error) from error
-        scale = message["scale"]
-        if message["mask"] is not None or not (type(scale) is float and scale == 1.0):
-            log_prob = scale_and_mask(log_prob, scale, message["mask"])
-        return log_prob
 
     def _check_complete(self) -> None:
         program = self.program
@@ -693,6 +822,24 @@ class _Evaluation(_SiteMessenger):
                 f"the model had {program.sample_count} sample sites at its first trace and has {len(self.samples)} "
                 "now: observed sites must stay the same too"
             )
+
+
+class _Single(_Evaluation):
+    """An evaluation at one value of each discrete latent, drawn evenly from all."""
+
+    def __init__(self, program: Program, seed: int) -> None:
+        super().__init__(program)
+        self.enumeration = None
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.program.discrete:
+            fn = msg["fn"]
+            values = fn.enumerate_support(expand=True)
+            place = torch.randint(len(values), fn.batch_shape, generator=self.generator, device="cpu")
+            place = place.to(values.device).reshape(1, *fn.batch_shape, *(1 for _ in fn.event_shape))
+            msg["value"] = values.take_along_dim(place, 0)[0]
+        super()._pyro_sample(msg)
 
 
 class _Expected(_Evaluation):
@@ -710,8 +857,11 @@ class _Expected(_Evaluation):
         return super().unscaled_log_density(message)
 
 
-def _has_density(message: Any) -> bool:
-    return bool(message["is_observed"]) and not isinstance(message["fn"], (Unit, Delta))
+def _scaled(message: Any, log_prob: Tensor) -> Tensor:
+    scale = message["scale"]
+    if message["mask"] is not None or not (type(scale) is float and scale == 1.0):
+        log_prob = scale_and_mask(log_prob, scale, message["mask"])
+    return log_prob
 
 
 def _what_changed(before: list[str], after: list[str]) -> str:

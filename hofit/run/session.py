@@ -23,6 +23,7 @@ from ..config.source import Source
 from ..errors import ConfigError, DataError, HofitError, ModelError
 from ..model.arguments import call_load_data, check_signature, digest_arguments, digest_callable, merge, to_tensors
 from ..model.columns import columns_to_arguments
+from ..model.enumeration import EnumerationError, no_leaf
 from ..model.module import ModelSource, load_model, sha256_of_file, split_reference
 from ..model.randomness import random_state_kept, set_seed
 from ..model.table import read_table
@@ -139,12 +140,14 @@ class _Builder:
 
     def session(self, program: Program) -> Session:
         config, threads = self.config, torch.get_num_threads()
+        program.integration = config.objective.integrate
         began = time.perf_counter()
         set_seed(config.seed)
         self._stage(lambda: program.discover(config.init.strategy, config.init.jitter))
         names = list(program.sites)
         if not names:
             raise self._raise(ModelError("the model has no parameter and no latent: there is nothing to fit"))
+        self._check_discrete(program)
         fixed = self._matched("fixed", config.fixed, names)
         values = self._matched("init.values", config.init.values, names)
         starts: dict[str, Any] = {}
@@ -172,6 +175,7 @@ class _Builder:
             set_seed(config.seed)
             self._stage(lambda: program.discover(config.init.strategy, config.init.jitter, starts))
         program.hold({name: config.fixed[pattern] for name, pattern in fixed.items()})
+        self._rehearse(program)
         optimizer = self._optimizer(ownership.owners)
         self._refuse_subsampling(program, optimizer)
         objective = self._objective(program, integrated)
@@ -278,7 +282,7 @@ class _Builder:
             parameters = [name for name in matched if name in program.parameters]
             if parameters:
                 self._mistake(key, f"{parameters[0]!r} is a parameter: only latents (sample sites) can be integrated")
-            elif not matched:
+            elif not matched and not any(matches(pattern, name) for name in program.discrete):
                 observed = [name for name in program.observed if matches(pattern, name)]
                 what = f"{observed[0]!r} is observed" if observed else f"no latent matches {pattern!r}"
                 self._mistake(key, f"{what}{near_misses(pattern, list(program.latents)) if not observed else ''}")
@@ -293,6 +297,43 @@ class _Builder:
             if speaking is not None:
                 found[name] = asked[speaking]
         return found
+
+    def _check_discrete(self, program: Program) -> None:
+        """Patterns that say `enumerate`, and discrete latents that a pattern speaks for."""
+        integrate, found = self.config.objective.integrate, program.discrete
+        for pattern, method in integrate.items():
+            if method != "enumerate":
+                continue
+            at = ("objective", "integrate", pattern)
+            others = [name for name in program.sites if speaking_pattern(integrate, name) == pattern]
+            for name in others:
+                role, constraint = program.sites[name].role, program.sites[name].constraint
+                what = "a parameter" if role == "parameter" else f"continuous ({constraint})"
+                self._mistake(at, f"{name!r} is {what}: only discrete latents can be enumerated")
+            if not others and not any(matches(pattern, name) for name in found):
+                seen = [name for name in program.observed if matches(pattern, name)]
+                text = f"no discrete latent matches {pattern!r}{near_misses(pattern, found)}"
+                self._mistake(at, f"{seen[0]!r} is observed: there is nothing to sum out" if seen else text)
+        for name, site in found.items():
+            spoken = speaking_pattern(integrate, name)
+            if spoken is None:
+                self._mistake(("objective", "integrate"), no_leaf(name, site.distribution))
+                continue
+            at = ("objective", "integrate", spoken)
+            if not site.has_finite_support:
+                text = "no finite list of values to sum over: take a dist.Categorical over as many as matter"
+                self._mistake(at, f"{name!r} ({site.distribution}) has {text}")
+            elif integrate[spoken] != "enumerate":
+                self._mistake(at, f"{name!r} is discrete ({site.distribution}): give it `enumerate`")
+
+    def _rehearse(self, program: Program) -> None:
+        try:
+            self._stage(program.rehearse)
+        except EnumerationError as error:
+            pattern = speaking_pattern(self.config.objective.integrate, error.site)
+            assert pattern is not None
+            text = self.source.mistake(("objective", "integrate", pattern), str(error))
+            raise ConfigError(text) from error
 
     def _check_ownership(
         self, program: Program, free: list[str], names: list[str], owners: list[list[str]], orphans: list[str]

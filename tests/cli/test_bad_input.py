@@ -112,6 +112,10 @@ CASES: dict[str, Case] = {
     "fixed outside the support": added("fixed: {sigma: -1}\n", "a.yaml:1: fixed.sigma", "positive"),
     "value matches nothing": added("init: {values: {sgima: 1}}\n", "a.yaml:1: init.values.sgima", '"sigma"'),
     "value of a wrong shape": added("init: {values: {effect: [1, 2]}}\n", "a.yaml:1: init.values.effect", "shape"),
+    "nothing to enumerate": added(
+        "objective:\n  integrate: {effect: enumerate, z: enumerate}\n",
+        *("a.yaml:2: objective.integrate.effect: 'effect' is continuous", "a.yaml:2: objective.integrate.z", "'z'"),
+    ),
     # the command line
     "bad set": sets("seed", says=["--set seed", "KEY=VALUE"]),
     "set of an unknown key": sets("stop.gradeint=1", says=["--set stop.gradeint=1", '"gradient"']),
