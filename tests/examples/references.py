@@ -276,6 +276,62 @@ def neural_network(start: Array) -> Mode:
     return Mode(density, point, {"sigma": np.exp(point[-1])})
 
 
+# --- Discrete latents summed out ------------------------------------------------------------------
+
+
+def log_sum_exp(terms: Any, axis: int) -> Any:
+    """log Σ exp, analytic: the shift is a constant."""
+    shift = terms.real.max(axis, keepdims=True)
+    return np.log(np.exp(terms - shift).sum(axis)) + shift.squeeze(axis)
+
+
+def logistic(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+def gaussian_mixture() -> Mode:
+    """(eruption, waiting) ~ w Normal(m₁, Σ₁) + (1 − w) Normal(m₀, Σ₀); free are logit w, m, log s and artanh ρ."""
+    data = table("faithful.csv")
+    y = np.stack([numbers(data["eruptions"]), numbers(data["waiting"])], -1)
+
+    def density(point: Array) -> Any:
+        mean, sd, correlation = point[1:5].reshape(2, 2), np.exp(point[5:9]).reshape(2, 2), np.tanh(point[9:])
+        shares = np.array([logistic(-point[0]), logistic(point[0])])
+        u = (y[:, None] - mean) / sd  # (eruptions, kinds, 2)
+        rest = 1 - correlation**2
+        quadratic = (u[..., 0] ** 2 - 2 * correlation * u[..., 0] * u[..., 1] + u[..., 1] ** 2) / rest
+        log_densities = -0.5 * quadratic - np.log(sd.prod(-1) * np.sqrt(rest)) - LOG_2PI
+        return -log_sum_exp(np.log(shares) + log_densities, 1).sum()
+
+    start = np.concatenate([[0.0, 2.0, 55.0, 4.5, 80.0], np.log([0.5, 6.0, 0.5, 6.0]), [0.0, 0.0]])
+    point = minimum(density, start)
+    values = {
+        "weight": logistic(point[0]),
+        "mean": point[1:5].reshape(2, 2),
+        "sd": np.exp(point[5:9]).reshape(2, 2),
+        "correlation": np.tanh(point[9:]),
+    }
+    return Mode(density, point, values)
+
+
+def hidden_markov() -> Mode:
+    """The forward algorithm of two Poisson states from their stationary distribution; free are log λ and logit stay."""
+    count = numbers(table("earthquakes.csv")["count"])
+
+    def density(point: Array) -> Any:
+        rate, stay = np.exp(point[:2]), logistic(point[2:])
+        leave = 1 - stay
+        transition = np.array([[stay[0], leave[0]], [leave[1], stay[1]]])
+        log_densities = count[:, None] * np.log(rate) - rate - gammaln(count + 1)[:, None]
+        log_forward = np.log(leave[::-1] / leave.sum()) + log_densities[0]
+        for row in log_densities[1:]:
+            log_forward = log_sum_exp(log_forward[:, None] + np.log(transition), 0) + row
+        return -log_sum_exp(log_forward, 0)
+
+    point = minimum(density, np.concatenate([np.log([10.0, 30.0]), [2.0, 2.0]]))
+    return Mode(density, point, {"rate": np.exp(point[:2]), "stay": logistic(point[2:])})
+
+
 # --- Simulated data: the arguments of the model, as arrays ----------------------------------------
 
 

@@ -19,7 +19,10 @@ from tests.examples import references
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 SIMULATED = ["gaussian_process", "hierarchical_logistic", "item_response", "poisson_regression"]
-FROM_FILES = ["cbpp", "eight_schools", "neural_network", "nist", "penicillin", "radon", "sleepstudy", "theophylline"]
+FROM_FILES = [
+    *("cbpp", "eight_schools", "gaussian_mixture", "hidden_markov", "neural_network", "nist"),
+    *("penicillin", "radon", "sleepstudy", "theophylline"),
+]
 MODES = sorted([*SIMULATED, *FROM_FILES])
 NIST = sorted(path.stem for path in (references.DATA / "nist").glob("*.dat"))
 FOUR_WAYS = ["cbpp", "eight_schools", "radon", "sleepstudy"]
@@ -151,6 +154,19 @@ def test_radon_has_the_fixed_effects_of_lme4() -> None:
 def test_penicillin_has_the_intercept_of_lme4() -> None:
     published = references.REFERENCE["penicillin"]["fixed"]["(Intercept)"]
     assert float(fitted("penicillin_newton").values["intercept"]) == pytest.approx(published, rel=PUBLISHED)
+
+
+def test_the_mixture_of_old_faithful_has_the_likelihood_of_mclust() -> None:
+    published = references.REFERENCE["faithful"]["log_likelihood"]
+    assert fitted("gaussian_mixture_trust_region").log_likelihood == pytest.approx(published, abs=5e-4)  # 3 decimals
+
+
+def test_the_earthquakes_have_the_estimates_of_zucchini_and_macdonald() -> None:
+    published, result = references.REFERENCE["earthquakes"], fitted("hidden_markov_trust_region")
+    stay = [published["transition"][0][0], published["transition"][1][1]]
+    assert result.log_likelihood == pytest.approx(published["log_likelihood"], abs=5e-5)  # printed to 4 decimals
+    assert result.values["rate"].tolist() == pytest.approx(published["rate"], abs=6e-4)  # to 3
+    assert result.values["stay"].tolist() == pytest.approx(stay, abs=6e-5)  # to 4
 
 
 # --- One density, written in two ways -------------------------------------------------------------
