@@ -40,6 +40,7 @@ from ..patterns import assign, matches, near_misses, speaking_pattern
 from ..point import Params
 from .checkpoint import Provenance
 from .codec import encode
+from .compiler import compiler_left_out
 from .memory import keep_large_temporaries
 
 
@@ -78,7 +79,8 @@ def environment(config: Config) -> Iterator[None]:
     keep_large_temporaries()
     dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
     flags = (torch.distributions.Distribution._validate_args, pyro.poutine.is_validation_enabled())
-    with random_state_kept(), pyro.get_param_store().scope(), pyro.validation_enabled(flags[1]):
+    store = pyro.get_param_store().scope()
+    with random_state_kept(), store, pyro.validation_enabled(flags[1]), compiler_left_out():
         try:
             torch.set_default_dtype(getattr(torch, config.dtype))
             if torch.device(config.device).type != "cpu":  # a default device slows every call
