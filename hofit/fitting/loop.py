@@ -183,7 +183,7 @@ class Loop:
         stalled = state.stalled >= stop.patience or exhausted
         rounding = state.rounded >= stop.patience or exhausted
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
-        if stalled or (norm <= stop.gradient and due):
+        if self.objective.settles and (stalled or (norm <= stop.gradient and due)):
             verdict = self._judge(point, stalled, rounding, final=False)
             if verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
@@ -215,6 +215,8 @@ class Loop:
 
     def _end_final(self, point: Point, status: str) -> LoopEnd:
         try:
+            if not self.objective.settles:
+                return self._end_estimated(point, status)
             verdict = self._judge(point, stalled=False, rounding=False, final=True)
         except ModelError as error:
             if "allocate" not in str(error):
@@ -252,6 +254,13 @@ class Loop:
             return self._end(point, "unbounded", verdict, [remark])
         return self._end(point, status, verdict, [])
 
+    def _end_estimated(self, point: Point, status: str) -> LoopEnd:
+        """Where even the full loss is an estimate: its value and gradient, of which a verdict would be luck."""
+        full = self.objective.at_full(point.params)
+        norm = max_norm(full.gradient()) if isfinite(full.value) else float("nan")
+        check = Check("verdict", None, None, "not taken: the loss is an estimate by draws that change")
+        return self._end(point, status, Verdict(None, norm, full.value, checks=[check]), [])
+
     def _end_at(self, point: Point, status: str, remarks: list[str]) -> LoopEnd:
         """End without a verdict: only what is known already is said."""
         gradient = point._gradient
@@ -288,12 +297,8 @@ class Loop:
 
     def _end(self, point: Point, status: str, verdict: Verdict, remarks: list[str]) -> LoopEnd:
         everything = [*remarks, *verdict.remarks, *self.optimizer.remarks()]
-        if self.objective.stochastic:
-            plates = ", ".join(f"{n} ({k} of {size})" for n, (size, k) in self.objective.program.subsampled.items())
-            everything.append(
-                f"stochastic: the loss of an iteration is an estimate (subsampled: {plates}); "
-                "the verdict is taken on the full plates"
-            )
+        if status != "interrupted":  # whoever interrupts does not wait
+            everything += self.objective.remarks(point.params)
         return LoopEnd(status, point.params, verdict, everything, self._snapshot(point))
 
     def _record(self, point: Point, change: float | None, norm: float, step_norm: float | None) -> None:

@@ -99,6 +99,7 @@ class FitResult:
             "total_seconds": self.total_seconds,
             "parameters": sum(site.shape.numel() for site in self.sites.values() if site.role != "fixed"),
             "log_likelihood": self.log_likelihood,
+            **({"elbo": -self.loss} if self.objective == "elbo" else {}),
             "checks": [check.to_plain() for check in self.checks],
             "remarks": self.remarks,
             "remedy": self.remedy,

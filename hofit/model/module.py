@@ -37,6 +37,13 @@ class ModelSource:
         return getattr(self.module, "load_data", None)
 
     @property
+    def guide(self) -> Callable[..., Any] | None:
+        found = getattr(self.module, "guide", None)
+        if found is not None and (isinstance(found, type) or not callable(found)):
+            raise ModelError(f"{self.name}: `guide` is {_a(found)}; a guide is a function or a PyroModule instance")
+        return found
+
+    @property
     def optimizers(self) -> Mapping[str, Any]:
         found = getattr(self.module, "optimizers", {})
         if not isinstance(found, Mapping):

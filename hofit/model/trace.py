@@ -359,7 +359,7 @@ class Program:
         try:
             with messenger.around(), messenger:
                 self.model(**self.arguments)
-        except ModelError:
+        except (ModelError, InfeasibleError):
             raise
         except LinAlgError as error:
             raise InfeasibleError(f"{_first_line(error)} ({user_place(error)})") from error

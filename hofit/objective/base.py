@@ -18,6 +18,13 @@ class Objective(PointSource, Protocol):
     def stochastic(self) -> bool:
         """Whether the loss is an estimate."""
 
+    @property
+    def settles(self) -> bool:
+        """Whether the loss on the full plates is no estimate, so that a verdict can be taken on it."""
+
+    def remarks(self, params: Params) -> list[str]:
+        """What is to be said of the loss itself at the end of a fit."""
+
     def start(self) -> Params:
         """The start point: what the model's own starts and the config's make of each parameter."""
 

@@ -50,6 +50,21 @@ class DensityObjective:
         return bool(self.program.subsampled)
 
     @property
+    def settles(self) -> bool:
+        """Whether the loss on the full plates is exact, so that a verdict can be taken on it."""
+        return True
+
+    def remarks(self, params: Params) -> list[str]:
+        """What is to be said of the loss itself at the end of a fit."""
+        if not self.program.subsampled:
+            return []
+        plates = ", ".join(f"{name} ({k} of {size})" for name, (size, k) in self.program.subsampled.items())
+        return [
+            f"stochastic: the loss of an iteration is an estimate (subsampled: {plates}); "
+            "the verdict is taken on the full plates"
+        ]
+
+    @property
     def entries(self) -> int:
         return self.program.entries
 
@@ -150,7 +165,7 @@ class DensityObjective:
 
     def _evaluate(self, params: Params, full: bool, validate: bool) -> Point:
         self.evaluations.loss += 1
-        state = capture_random_state() if self.program.subsampled and not full else None
+        state = capture_random_state() if self.stochastic and not full else None
         self._write(params)
         failure = None
         try:

@@ -100,6 +100,7 @@ class MarginalObjective:
 
     type: str = "marginal"
     stochastic: bool = False
+    settles: bool = True
     entries: int = 1
 
     def __init__(
@@ -129,6 +130,9 @@ class MarginalObjective:
 
     def start(self) -> Params:
         return {name: leaf.detach().clone() for name, leaf in self.program.leaves.items() if name in self.outer}
+
+    def remarks(self, params: Params) -> list[str]:
+        return []
 
     def resume_from(self, params: Params, inner: Params) -> None:
         self._anchor = self._last = (params, inner)

@@ -23,6 +23,7 @@ from ..config.source import Source
 from ..errors import ConfigError, DataError, HofitError, ModelError
 from ..model.arguments import call_load_data, check_signature, digest_arguments, digest_callable, merge, to_tensors
 from ..model.columns import columns_to_arguments
+from ..model.elbo import AUTOGUIDES, ElboProgram
 from ..model.enumeration import EnumerationError, no_leaf
 from ..model.module import ModelSource, load_model, sha256_of_file, split_reference
 from ..model.randomness import random_state_kept, set_seed
@@ -30,6 +31,7 @@ from ..model.table import read_table
 from ..model.trace import Program
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
+from ..objective.elbo import ElboObjective
 from ..objective.marginal import Approximation, MarginalObjective, laplace
 from ..objective.quadrature import DEFAULT_NODES, WIDEST, Quadrature
 from ..optim.base import OptimizerSpec
@@ -138,6 +140,8 @@ class _Builder:
         wrong = check_signature(self.model.model, self.model.name, self.arguments)
         if wrong:
             raise ConfigError([*self.mistakes, *(self.source.mistake(("data",), text) for text in wrong)])
+        if self.config.objective.type == "elbo":
+            return self._elbo_program()
         return Program(self.model.model, self.arguments)
 
     def session(self, program: Program) -> Session:
@@ -180,6 +184,7 @@ class _Builder:
         self._rehearse(program)
         optimizer = self._optimizer(ownership.owners)
         self._refuse_subsampling(program, optimizer)
+        self._refuse_changing_draws(program, optimizer)
         objective = self._objective(program, integrated)
         torch.set_num_threads(_threads(config.threads, self.arguments, objective.start()))
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
@@ -231,8 +236,22 @@ class _Builder:
         except DataError as error:
             raise DataError(str(error), ("data", "path")) from error
 
+    def _elbo_program(self) -> ElboProgram:
+        asked = self.config.objective
+        guide = asked.autoguide or self._stage(lambda: self.model.guide)
+        if guide is None:
+            text = f"elbo needs a guide, and the model's module has none: set autoguide to {', '.join(AUTOGUIDES)}"
+            raise ConfigError([*self.mistakes, self.source.mistake(("objective",), text)])
+        wrong = [] if isinstance(guide, str) else check_signature(guide, "guide", self.arguments)
+        if wrong:
+            raise ConfigError([*self.mistakes, *(self.source.mistake(("objective",), text) for text in wrong)])
+        seed = self.config.seed if asked.fixed_draws else None
+        return ElboProgram(self.model.model, guide, self.arguments, asked.particles or 1, seed)
+
     def _objective(self, program: Program, integrated: Mapping[str, str]) -> Objective:
         asked = self.config.objective
+        if isinstance(program, ElboProgram):
+            return ElboObjective(program)
         if not integrated:
             jacobian = program.latents if asked.jacobian else None
             return DensityObjective(program, asked.type, jacobian=jacobian)
@@ -382,6 +401,15 @@ class _Builder:
                 f"the plate {plates} is subsampled, so the loss is an estimate: second-order optimizers need the whole "
                 "plate (leave subsample_size out), or every part a first-order one"
             )
+
+    def _refuse_changing_draws(self, program: Program, optimizer: MixedMultiOptimizer) -> None:
+        changing = isinstance(program, ElboProgram) and program.fixed_seed is None
+        if changing and (optimizer.judges or optimizer.second_order):
+            text = (
+                "the guide's draws change, so the loss is an estimate: second-order optimizers need fixed_draws: true, "
+                "or every part a first-order one"
+            )
+            raise ConfigError(self.source.mistake(("objective",), text))
 
     def _provenance(self, threads: int) -> Provenance:
         model = self.request.model if self.request.model is not None else self.config.model
