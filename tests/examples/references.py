@@ -208,6 +208,28 @@ def eight_schools() -> Mode:
 # --- The others: by scipy -------------------------------------------------------------------------
 
 
+def eight_schools_elbo(noise: Array) -> Mode:
+    """−ELBO of the same with tau free, by independent Gaussians of (mu, log tau, eta), over fixed noise (draws, 10)."""
+    data = table("eight_schools.csv")
+    y, sigma = numbers(data["y"]), numbers(data["sigma"])
+    draws, size = noise.shape
+
+    def density(point: Array) -> Any:
+        loc, scale = point[:size], np.exp(point[size:])
+        z = loc + scale * noise  # (draws, 10)
+        mu, log_tau, eta = z[:, :1], z[:, 1:2], z[:, 2:]
+        tau = np.exp(log_tau)
+        half_cauchy = draws * np.log(np.pi * 5 / 2) + (np.log1p((tau / 5) ** 2) - log_tau).sum()
+        joint = normal(y - mu - tau * eta, sigma + 0 * eta) + normal(eta, 1 + 0 * eta) + normal(mu, 5 + 0 * mu)
+        return (joint + half_cauchy - normal(noise, 1 + 0 * noise)) / draws - np.log(scale).sum()
+
+    point = minimum(density, np.concatenate([np.zeros(size), np.full(size, -0.5)]))
+    values = {}
+    for kind, part in (("locs", point[:size]), ("scales", np.exp(point[size:]))):
+        values |= {f"AutoNormal.{kind}.{n}": v for n, v in (("mu", part[0]), ("tau", part[1]), ("eta", part[2:]))}
+    return Mode(density, point, values)
+
+
 def cbpp() -> Mode:
     """incidence ~ Binomial(size, p), logit p ~ period + (1 | herd), sd_herd held."""
     data = table("cbpp.csv")

@@ -72,6 +72,16 @@ def mode(model: str) -> references.Mode:
     return reference
 
 
+@cache
+def reference_of(config: str) -> references.Mode:
+    """That of its model, but for the config whose objective is another."""
+    if config != "eight_schools_elbo":
+        return mode(model_of(config))
+    torch.manual_seed(0)  # the config's; a draw is made of mu, tau, eta in turn
+    noise = [np.concatenate([torch.randn(shape).numpy().ravel() for shape in ((), (), (8,))]) for _ in range(40)]
+    return references.eight_schools_elbo(np.stack(noise))
+
+
 def simulated(model: str, **changed: Any) -> dict[str, Any]:
     """The data of the model's config."""
     config = yaml.safe_load((ROOT / "configs" / f"{model}_trust_region.yaml").read_text(encoding="utf-8"))
@@ -113,16 +123,16 @@ def test_a_config_converges_to_the_loss_at_its_head(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_ends_where_scipy_ends_on_the_numpy_density(name: str) -> None:
-    result, reference = fitted(name), mode(model_of(name))
+    result, reference = fitted(name), reference_of(name)
     assert result.loss == pytest.approx(reference.loss, rel=SAME_LOSS)
     for parameter, value in reference.values.items():
         found = result.values[parameter].numpy()
         assert found == pytest.approx(value, rel=0.0, abs=SAME_MODE * np.abs(value).max()), parameter
 
 
-@pytest.mark.parametrize("model", MODES)
-def test_the_numpy_density_is_stationary_at_its_reference_mode(model: str) -> None:
-    reference = mode(model)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_numpy_density_is_stationary_at_its_reference_mode(name: str) -> None:
+    reference = reference_of(name)
     slope = references.gradient(reference.density, reference.point)
     assert np.abs(slope * np.minimum(1.0, np.abs(reference.point))).max() <= STATIONARY
 
