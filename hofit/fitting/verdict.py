@@ -134,7 +134,7 @@ def judge(
     unused = [
         name
         for name, g in gradient.items()
-        if name not in at_edge and not bool(g.any()) and not _matters(objective, point, name)
+        if g.numel() and name not in at_edge and not bool(g.any()) and not _matters(objective, point, name)
     ]
     for name in unused:
         verdict.checks.append(Check("used", False, 0.0, f"the loss does not depend on {name!r}"))

@@ -179,10 +179,11 @@ class ElboProgram(Program):
             return
         kind = self.guide
         with poutine.block():
-            with InitMessenger(self._start_of):
+            with InitMessenger(self._start_of), poutine.block(hide_fn=_is_delta):
                 sites = _samples(poutine.trace(self.target).get_trace(**self.arguments))
             _refuse_none([name for name, site in sites.items() if _is_latent(site)])
-            guide = AUTOGUIDES[kind](self.target, init_loc_fn=self._start_of)
+            latents_only = poutine.block(self.target, hide_fn=_is_delta)
+            guide = AUTOGUIDES[kind](latents_only, init_loc_fn=self._start_of)
             guide(**self.arguments)
         self.guide = guide
         self._check_particles(kind)
@@ -223,6 +224,10 @@ def _samples(trace: Any) -> dict[str, Any]:
 
 def _is_latent(site: Any) -> bool:
     return not site["is_observed"] and not isinstance(site["fn"], (_Subsample, Delta))
+
+
+def _is_delta(message: Any) -> bool:
+    return isinstance(message["fn"], Delta)
 
 
 def _refuse_none(latents: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..errors import ModelError
 from ..model.elbo import ElboProgram
 from ..model.trace import InfeasibleError
@@ -35,6 +37,8 @@ class ElboObjective(DensityObjective):
         try:
             losses = -self._elbo.bounds()
         except (InfeasibleError, ModelError):
+            return super().remarks(params)
+        if not bool(torch.isfinite(losses).all()):
             return super().remarks(params)
         mean, error = float(losses.mean()), float(losses.std()) / len(losses) ** 0.5
         draws = self._elbo.particles

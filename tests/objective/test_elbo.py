@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoDiagonalNormal
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -210,6 +211,44 @@ def test_a_latent_of_one_number_has_no_correlations() -> None:
     result = fit(conjugate, fixed("multivariate_normal", 50), arguments={"y": Y})
     assert result.status == "converged", result.remarks
     assert result.params["AutoMultivariateNormal.scale_tril"].shape == (0,)
+    assert not any(remark.startswith("unused") for remark in result.remarks)
+
+
+@pytest.mark.parametrize("autoguide", ["normal", "multivariate_normal"])
+def test_a_delta_is_no_latent(autoguide: str) -> None:
+    def model(y: Tensor) -> None:
+        mu = pyro.sample("twice", dist.Delta(2.0 * pyro.sample("z", dist.Normal(0.0, 1.0))))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    result = fit(model, fixed(autoguide, 10), arguments={"y": Y})
+    assert result.status == "converged", result.remarks
+    assert sum(value.numel() for name, value in result.values.items() if "loc" in name) == 1
+
+
+def test_modules_serve_as_model_and_guide() -> None:
+    from pyro.nn import PyroModule, PyroParam, PyroSample
+
+    class Regression(PyroModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = PyroSample(dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+            self.sd = PyroParam(torch.tensor(1.0), constraints.positive)
+
+        def forward(self, x: Tensor, y: Tensor) -> None:
+            mean = x @ self.w
+            with pyro.plate("rows", len(y)):
+                pyro.sample("y", dist.Normal(mean, self.sd), obs=y)
+
+    model, x = Regression(), torch.randn(20, 2)
+    y = x @ torch.tensor([1.0, -1.0]) + 0.3 * torch.randn(20)
+    result = fit(model, fixed("multivariate_normal", 10), arguments={"x": x, "y": y})
+    assert result.status == "converged", result.remarks
+    assert result.values["AutoMultivariateNormal.loc"].tolist() == pytest.approx([1.0, -1.0], abs=0.5)
+    program = ElboProgram(model, AutoDiagonalNormal(model), {"x": x, "y": y}, 4, fixed_seed=0)
+    with program.scope():
+        program.discover()
+        assert set(program.leaves) == {"AutoDiagonalNormal.loc", "AutoDiagonalNormal.scale", "sd"}
 
 
 def test_rows_of_a_plate_are_rows_of_the_guide() -> None:
