@@ -7,6 +7,7 @@ Parameters: `beta` = (β₀ ms, β₁ ms/day), `sd_intercept` = τ₀ (ms), `sd_
 `sigma` = σ (ms).
 Latent: `b` (subjects, 2), each subject's departure from `beta`.
 With b free, hold the scales: at τ → 0 the joint density has no bound.
+`restricted` has β as a latent under a flat prior: integrated out like b, it leaves the restricted likelihood (REML).
 
 Data: data/sleepstudy.csv, 18 subjects on days 0 to 9 of three hours in bed a night
 (Belenky et al. 2003, J. Sleep Research 12, 1-12).
@@ -23,6 +24,16 @@ from torch.distributions import constraints
 
 def model(reaction: Tensor, days: Tensor, subject: Tensor, n_subjects: int) -> None:
     beta = pyro.param("beta", torch.tensor([300.0, 0.0]))
+    observe(beta, reaction, days, subject, n_subjects)
+
+
+def restricted(reaction: Tensor, days: Tensor, subject: Tensor, n_subjects: int) -> None:
+    beta = pyro.sample("beta", dist.ImproperUniform(constraints.real, (), (2,)))
+    observe(beta, reaction, days, subject, n_subjects)
+
+
+def observe(beta: Tensor, reaction: Tensor, days: Tensor, subject: Tensor, n_subjects: int) -> None:
+    """What both have: the scales, the subjects and their reaction times."""
     sd_intercept = pyro.param("sd_intercept", torch.tensor(25.0), constraint=constraints.positive)
     sd_days = pyro.param("sd_days", torch.tensor(5.0), constraint=constraints.positive)
     correlation = pyro.param("correlation", torch.tensor(0.0), constraint=constraints.interval(-1.0, 1.0))
