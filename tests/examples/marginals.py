@@ -1,9 +1,9 @@
 """The examples' evidences, −log ∫ p(data, latents; params) d(latents), in plain numpy from the formulas.
 
-A function per model returns a `Marginal`: the negative log evidence, every constant included, as an analytic function of
-the free quantities on the unconstrained scale, so that `references.gradient` differentiates it exactly and a Hessian
+A function per model returns a `Marginal`: the negative log evidence, every constant included, as an analytic function
+of the free quantities on the unconstrained scale, so that `references.gradient` differentiates it exactly and a Hessian
 takes one difference. Generalised linear mixed models are all one sum: y | η with η = offset + D u and a Normal or flat
-u; where the likelihood is Normal, Laplace's approximation of it is the exact integral (Woodbury's identity).
+u; where the likelihood is Normal, Laplace's approximation is the exact integral (Woodbury's identity).
 """
 
 from collections.abc import Callable
@@ -237,10 +237,8 @@ def radon() -> Marginal:
         prior = pairs(85, v["sd_intercept"], v["sd_floor"], v["correlation"])
         return mixed_model(gaussian(y, v["sigma"]), X @ v["beta"], design, prior, {"b": (85, 2)})
 
-    scales = {name: (np.exp, 1) for name in ("sd_intercept", "sd_floor")}
-    return Marginal(
-        {"beta": (identity, 3), **scales, "correlation": (correlation, 1), "sigma": (np.exp, 1)}, evidence
-    )
+    scales = dict.fromkeys(("sd_intercept", "sd_floor"), (np.exp, 1))
+    return Marginal({"beta": (identity, 3), **scales, "correlation": (correlation, 1), "sigma": (np.exp, 1)}, evidence)
 
 
 def penicillin() -> Marginal:
@@ -253,7 +251,7 @@ def penicillin() -> Marginal:
         latents = {"plate_effect": (24,), "sample_effect": (6,)}
         return mixed_model(gaussian(y, v["sigma"]), v["intercept"], design, prior, latents)
 
-    scales = {name: (np.exp, 1) for name in ("sd_plate", "sd_sample", "sigma")}
+    scales = dict.fromkeys(("sd_plate", "sd_sample", "sigma"), (np.exp, 1))
     return Marginal({"intercept": (identity, 1), **scales}, evidence)
 
 
@@ -348,7 +346,7 @@ def correlated_logistic(data: Values) -> Marginal:
         prior = pairs(groups, v["sd_intercept"], v["sd_slope"], v["correlation"])
         return mixed_model(binomial(y, np.ones_like(y)), offset, design, prior, {"b": (groups, 2)})
 
-    scales = {name: (np.exp, 1) for name in ("sd_intercept", "sd_slope")}
+    scales = dict.fromkeys(("sd_intercept", "sd_slope"), (np.exp, 1))
     return Marginal({"beta": (identity, 2), **scales, "correlation": (correlation, 1)}, evidence)
 
 
@@ -376,8 +374,8 @@ def cbpp_quadrature() -> Marginal:
 
 
 THEOPHYLLINE = {
-    **{name: (identity, 1) for name in ("lKe", "lKa", "lCl")},
-    **{name: (np.exp, 1) for name in ("sd_lKa", "sd_lCl", "sigma")},
+    **dict.fromkeys(("lKe", "lKa", "lCl"), (identity, 1)),
+    **dict.fromkeys(("sd_lKa", "sd_lCl", "sigma"), (np.exp, 1)),
 }
 
 

@@ -1,0 +1,288 @@
+"""Empirical Bayes against what is published, and against the evidences in numpy (`marginals`).
+
+Published are the answers of lme4, glmmTMB and TMB in models/data/reference.json; the evidences hold these too, so the
+two references are held against each other first.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+import yaml
+
+from hofit.fitting.result import FitResult
+from tests.examples import marginals
+from tests.examples.marginals import Evidence, Marginal, Values
+from tests.examples.references import REFERENCE, Array, standard_deviations
+from tests.examples.test_examples import CONFIGS, MAP, ROOT, fitted, load
+
+EXACT = 1e-6  # of a log-likelihood, absolute: everything is Gaussian
+APPROXIMATE = 1e-5  # the same, by Laplace's approximation or quadrature
+ESTIMATE = 2e-5  # of an estimate or, where that is larger, of its error
+ERROR = 1e-3  # relative, of a standard error: some references have it by finite differences
+MODE = 1e-5  # of the largest effect, and of each conditional error
+
+
+@dataclass(frozen=True)
+class Published:
+    """`values` are constrained; `errors` are those of the Hessian, `log_errors` those of the logarithm."""
+
+    log_likelihood: float
+    values: Values
+    errors: Values
+    tolerance: float
+    log_errors: Values
+
+
+def published(name: str) -> Published:
+    """What reference.json says of a config."""
+    match name:
+        case "sleepstudy_marginal" | "sleepstudy_reml":
+            restricted = name == "sleepstudy_reml"
+            r = REFERENCE["sleepstudy_reml" if restricted else "sleepstudy"]
+            values = {key: r[key] for key in ("sd_intercept", "sd_days", "correlation", "sigma")}
+            if restricted:
+                return Published(r["restricted_log_likelihood"], values, {}, EXACT, {})
+            values["beta"] = [*r["fixed"].values()]
+            return Published(r["log_likelihood"], values, {"beta": [*r["se_fixed"].values()]}, EXACT, {})
+        case "radon_marginal":
+            r = REFERENCE["radon"]
+            scales = named(("sd_intercept", "sd_floor", "correlation", "sigma"), standard_deviations("radon"))
+            values = {"beta": [*r["fixed"].values()], **scales}
+            return Published(r["log_likelihood"], values, {"beta": [*r["se_hessian"].values()]}, EXACT, {})
+        case "penicillin_marginal":
+            r = REFERENCE["penicillin"]
+            scales = named(("sd_plate", "sd_sample", "sigma"), standard_deviations("penicillin"))
+            values = {"intercept": [*r["fixed"].values()], **scales}
+            return Published(r["log_likelihood"], values, {"intercept": [*r["se_fixed"].values()]}, EXACT, {})
+        case "cbpp_laplace":
+            r = REFERENCE[name]
+            values = {"beta": [*r["fixed"].values()], "sd_herd": np.exp(r["log_sd_herd"])}
+            *fixed, log_sd = r["se_fixed_then_log_sd"]
+            return Published(r["log_likelihood"], values, {"beta": fixed}, APPROXIMATE, {"sd_herd": log_sd})
+        case "cbpp_quadrature":
+            r = REFERENCE[name]
+            values = {"beta": [*r["fixed"].values()], "sd_herd": r["sd_herd"]}
+            return Published(r["log_likelihood"], values, {}, APPROXIMATE, {})
+        case "theophylline_laplace":
+            r = REFERENCE["theoph_laplace"]
+            fixed, scales = ("lKe", "lKa", "lCl"), ("sd_lKa", "sd_lCl", "sigma")
+            log_scales = np.array([*r["log_sd_lKa_lCl"], r["log_sigma"]])
+            values = named(fixed, r["lKe_lKa_lCl"]) | named(scales, np.exp(log_scales))
+            errors, log_errors = named(fixed, r["se"][:3]), named(scales, r["se"][3:])
+            return Published(r["log_likelihood"], values, errors, APPROXIMATE, log_errors)
+        case "theophylline_quadrature":
+            r = REFERENCE["theoph_quadrature"]
+            scales = {f"sd_{key}": value for key, value in r["sd"].items()} | {"sigma": r["sigma"]}
+            return Published(r["log_likelihood"], r["fixed"] | scales, {}, APPROXIMATE, {})
+        case "eight_schools_marginal_jacobian":
+            r = REFERENCE["eight_schools"]["eta integrated out, with the Jacobian of log tau"]
+            return Published(r["log_density"], {"mu": r["mu"], "tau": r["tau"]}, {}, EXACT, {})
+    raise KeyError(name)
+
+
+def named(names: tuple[str, ...], numbers: Iterable[float]) -> Values:
+    return dict(zip(names, numbers, strict=True))
+
+
+PUBLISHED = [
+    "sleepstudy_marginal",
+    "sleepstudy_reml",
+    "radon_marginal",
+    "penicillin_marginal",
+    "cbpp_laplace",
+    "cbpp_quadrature",
+    "theophylline_laplace",
+    "theophylline_quadrature",
+    "eight_schools_marginal_jacobian",
+]
+SIMULATED = ["correlated_logistic_marginal", "crossed_effects_marginal"]
+INSIDE = [*PUBLISHED, *SIMULATED, "poisson_counts_marginal", "smoother_marginal"]
+BOUNDARY = "eight_schools_marginal"
+
+
+@cache
+def evidence(name: str) -> Marginal:
+    """The config's evidence in numpy."""
+    if name.startswith("eight_schools"):
+        return marginals.eight_schools(jacobian=name.endswith("jacobian"))
+    model = name.removesuffix("_marginal")
+    if name in SIMULATED:
+        config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+        data = load(model).load_data(**config["data"]["options"])
+        arrays = {key: value if isinstance(value, int) else value.numpy() for key, value in data.items()}
+        simulated: Marginal = getattr(marginals, model)(arrays)
+        return simulated
+    real: Marginal = getattr(marginals, model)()
+    return real
+
+
+def point_of(values: Values, free: Marginal) -> Array:
+    """The flat point at the constrained values."""
+    inverse = {marginals.identity: lambda v: v, np.exp: np.log, marginals.correlation: lambda v: 2 * np.arctanh(v)}
+    parts = [inverse[transform](np.atleast_1d(values[name])) for name, (transform, _) in free.free.items()]
+    return np.concatenate(parts)
+
+
+def flat_values(values: Values, free: Marginal) -> Array:
+    return np.concatenate([np.ravel(values[name]) for name in free.free])
+
+
+def flat_point(result: FitResult, free: Marginal) -> Array:
+    return np.concatenate([result.params[name].numpy().ravel() for name in free.free])
+
+
+def flat_errors(result: FitResult, free: Marginal) -> Array:
+    return np.concatenate([result.std_errors[name].numpy().ravel() for name in free.free])
+
+
+@cache
+def curvature(name: str) -> tuple[Array, Array]:
+    """At the end of a config's fit: numpy's gradient and the inverse of its Hessian, unconstrained."""
+    free = evidence(name)
+    point = flat_point(fitted(name), free)
+    return free.gradient(point), np.linalg.inv(free.hessian(point))
+
+
+@cache
+def evidence_there(name: str) -> Evidence:
+    """At the end of a config's fit, by numpy."""
+    free = evidence(name)
+    return free.evidence(free.values(flat_point(fitted(name), free)))
+
+
+def test_every_marginal_config_is_held_against_numpy() -> None:
+    assert sorted({*CONFIGS} - {*MAP}) == sorted([*INSIDE, BOUNDARY])
+
+
+# --- The references against each other ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_numpy_evidence_has_the_published_log_likelihood(name: str) -> None:
+    known, free = published(name), evidence(name)
+    loss = free.density(point_of(known.values, free))
+    assert -loss == pytest.approx(known.log_likelihood, rel=0.0, abs=known.tolerance)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_numpy_evidence_is_highest_at_the_published_estimates(name: str) -> None:
+    known, free = published(name), evidence(name)
+    point = point_of(known.values, free)
+    covariance, slopes = np.linalg.inv(free.hessian(point)), free.slopes(point)
+    step, errors = slopes * (covariance @ free.gradient(point)), slopes * np.sqrt(np.diag(covariance))
+    values = flat_values(known.values, free)
+    assert (np.abs(step) <= ESTIMATE * np.maximum(np.abs(values), errors)).all()
+
+
+def test_the_numpy_evidence_of_eight_schools_is_highest_at_no_spread() -> None:
+    known = REFERENCE["eight_schools"]["eta integrated out, constrained (marginal)"]
+    free = evidence(BOUNDARY)
+    near_zero = [free.density(np.array([known["mu"], log_tau])) for log_tau in (-20.0, -5.0, 0.0)]
+    assert -near_zero[0] == pytest.approx(known["log_density"], rel=0.0, abs=EXACT)
+    assert sorted(near_zero) == near_zero
+
+
+# --- The fits against what is published -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_fit_has_the_published_log_likelihood(name: str) -> None:
+    known = published(name)
+    assert -fitted(name).loss == pytest.approx(known.log_likelihood, rel=0.0, abs=known.tolerance)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_fit_has_the_published_estimates(name: str) -> None:
+    known, free = published(name), evidence(name)
+    point = flat_point(fitted(name), free)
+    found, expected = flat_values(free.values(point), free), flat_values(known.values, free)
+    scale = np.maximum(np.abs(expected), free.slopes(point) * np.sqrt(np.diag(curvature(name)[1])))
+    assert (np.abs(found - expected) <= ESTIMATE * scale).all()
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if published(name).errors])
+def test_a_fit_has_the_published_standard_errors(name: str) -> None:
+    known, result = published(name), fitted(name)
+    for parameter, error in known.errors.items():
+        assert result.std_errors[parameter].numpy().ravel() == pytest.approx(np.ravel(error), rel=ERROR), parameter
+    for parameter, error in known.log_errors.items():
+        relative = result.std_errors[parameter] / result.values[parameter]  # that of the log, by the delta method
+        assert relative.numpy() == pytest.approx(error, rel=ERROR), parameter
+
+
+def test_sleepstudy_has_the_conditional_modes_of_lme4() -> None:
+    b = fitted("sleepstudy_marginal").values["b"].numpy()
+    for column, modes in enumerate(REFERENCE["sleepstudy"]["modes_first5"].values()):
+        known = np.array([*modes["first5"].values()])
+        assert np.abs(b[:5, column] - known).max() <= MODE * np.abs(known).max()
+        assert (b[:, column] ** 2).sum() == pytest.approx(modes["sumsq"], rel=2 * MODE)
+
+
+def test_cbpp_has_the_conditional_modes_of_glmmtmb() -> None:
+    known = np.array(REFERENCE["cbpp_laplace"]["herd_modes_first10"])
+    b = fitted("cbpp_laplace").values["b"].numpy()
+    assert np.abs(b[:10] - known).max() <= MODE * np.abs(known).max()
+
+
+def test_eight_schools_end_on_the_boundary_and_say_so() -> None:
+    known = REFERENCE["eight_schools"]["eta integrated out, constrained (marginal)"]
+    result = fitted(BOUNDARY)
+    assert result.status == "converged_on_boundary"
+    assert any("tau" in remark for remark in result.remarks)
+    assert -result.loss == pytest.approx(known["log_density"], rel=0.0, abs=EXACT)
+    assert float(result.values["tau"]) <= 1e-3
+    assert float(result.values["mu"]) == pytest.approx(known["mu"], rel=ESTIMATE)
+    (error,) = [row["std_error"] for row in result.estimates() if row["name"] == "tau"]
+    assert error is None
+
+
+# --- The fits against numpy -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*INSIDE, BOUNDARY])
+def test_a_fit_has_the_evidence_of_numpy_where_it_ends(name: str) -> None:
+    result, free = fitted(name), evidence(name)
+    point = flat_point(result, free)
+    tolerance = APPROXIMATE if "aghq" in config_text(name) else EXACT
+    assert result.loss == pytest.approx(free.density(point), rel=0.0, abs=tolerance)
+    for parameter, value in free.values(point).items():
+        assert result.values[parameter].numpy().ravel() == pytest.approx(np.ravel(value), rel=1e-12), parameter
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_newton_step_of_numpy_stays_where_a_fit_ends(name: str) -> None:
+    gradient, covariance = curvature(name)
+    free = evidence(name)
+    point = flat_point(fitted(name), free)
+    slopes, values = free.slopes(point), flat_values(free.values(point), free)
+    step, errors = slopes * (covariance @ gradient), slopes * np.sqrt(np.diag(covariance))
+    assert (np.abs(step) <= ESTIMATE * np.maximum(np.abs(values), errors)).all(), step
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_the_standard_errors_are_those_of_the_hessian_of_numpy(name: str) -> None:
+    free, result = evidence(name), fitted(name)
+    errors = free.slopes(flat_point(result, free)) * np.sqrt(np.diag(curvature(name)[1]))
+    assert flat_errors(result, free) == pytest.approx(errors, rel=ERROR)
+
+
+@pytest.mark.parametrize("name", [*INSIDE, BOUNDARY])
+def test_the_integrated_latents_have_their_conditional_modes(name: str) -> None:
+    result, there = fitted(name), evidence_there(name)
+    for latent, mode in there.modes.items():
+        scale = np.maximum(np.abs(mode), there.errors[latent]).max()
+        assert np.abs(result.values[latent].numpy() - mode).max() <= MODE * scale, latent
+
+
+@pytest.mark.parametrize("name", [*INSIDE, BOUNDARY])
+def test_the_integrated_latents_have_their_conditional_errors(name: str) -> None:
+    result, there = fitted(name), evidence_there(name)
+    for latent, errors in there.errors.items():
+        assert result.std_errors[latent].numpy() == pytest.approx(errors, rel=MODE), latent
+
+
+def config_text(name: str) -> str:
+    return (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
