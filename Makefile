@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test bench bench-second-order certify clean
+.PHONY: demo test bench bench-second-order bench-marginal coverage-study certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -30,6 +30,12 @@ bench: .venv/installed
 bench-second-order: .venv/installed
 	$(BIN)/python tests/benchmarks/hessian_ratio.py --threads 1
 	$(BIN)/python tests/benchmarks/second_order.py --threads 1
+
+bench-marginal: .venv/installed
+	$(BIN)/python tests/benchmarks/marginal.py --threads 2
+
+coverage-study: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/coverage.py
 
 certify: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.certification.nist
