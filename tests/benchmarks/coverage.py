@@ -5,8 +5,7 @@
 Three mixed models, simulated from known parameters and fitted by maximum marginal likelihood, the group effects
 integrated out by Laplace's approximation. An interval is the estimate ± 1.96 standard errors on the unconstrained scale
 (log of a scale, atanh of a correlation), mapped back; a fit that did not converge, or gave no error, covers nothing.
-Prints a table and leaves with 1 when a model's coverage, over all its parameters, is not within 90 and 98 %: of some
-250 intervals that cover in truth 95 %, it is with a probability above 0.97 for each model.
+Prints a table and leaves with 1 when a model's coverage, over all its parameters, is not within 90 and 98 %.
 """
 
 from __future__ import annotations
