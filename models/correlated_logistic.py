@@ -23,8 +23,8 @@ TRUE_BETA, TRUE_SD = (-0.5, 1.0), (1.0, 0.7)
 def model(x: Tensor, y: Tensor, group: Tensor, n_groups: int) -> None:
     """x, y and group (rows,); group counts from 0."""
     beta = pyro.param("beta", torch.zeros(2))
-    sd_intercept = pyro.param("sd_intercept", torch.tensor(0.5), constraint=constraints.positive)
-    sd_slope = pyro.param("sd_slope", torch.tensor(0.5), constraint=constraints.positive)
+    sd_intercept = pyro.param("sd_intercept", torch.tensor(1.0), constraint=constraints.positive)
+    sd_slope = pyro.param("sd_slope", torch.tensor(1.0), constraint=constraints.positive)
     correlation = pyro.param("correlation", torch.tensor(0.0), constraint=constraints.interval(-1.0, 1.0))
 
     scale_tril = cholesky_factor(sd_intercept, sd_slope, correlation)
