@@ -50,14 +50,15 @@ class Marginal:
     free: dict[str, tuple[Callable[[Array], Array], int]]
     evidence: Callable[[Values], Evidence]
 
+    def split(self, point: Array) -> Values:
+        """The entries of a flat vector by name: arrays, or numbers where there is one entry."""
+        ends = np.cumsum([size for _, size in self.free.values()])[:-1]
+        parts = zip(self.free, np.split(point, ends), strict=True)
+        return {name: part if len(part) > 1 else part[0] for name, part in parts}
+
     def values(self, point: Array) -> Values:
-        """The constrained values by name: arrays, or numbers where there is one entry."""
-        found, at = {}, 0
-        for name, (transform, size) in self.free.items():
-            value = transform(point[at : at + size])
-            found[name] = value if size > 1 else value[0]
-            at += size
-        return found
+        """The constrained values by name."""
+        return {name: self.free[name][0](entries) for name, entries in self.split(point).items()}
 
     def density(self, point: Array) -> Any:
         return self.evidence(self.values(point)).loss

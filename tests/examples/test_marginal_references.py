@@ -177,6 +177,16 @@ def test_the_numpy_evidence_is_highest_at_the_published_estimates(name: str) -> 
     assert (np.abs(step) <= ESTIMATE * np.maximum(np.abs(values), errors)).all()
 
 
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if published(name).errors])
+def test_the_hessian_of_the_numpy_evidence_has_the_published_standard_errors(name: str) -> None:
+    known, free = published(name), evidence(name)
+    point = point_of(known.values, free)
+    errors = np.sqrt(np.diag(np.linalg.inv(free.hessian(point))))
+    by_name = free.split(errors)
+    for parameter, error in {**known.errors, **known.log_errors}.items():
+        assert np.ravel(by_name[parameter]) == pytest.approx(np.ravel(error), rel=ERROR), parameter
+
+
 def test_the_numpy_evidence_of_eight_schools_is_highest_at_no_spread() -> None:
     known = REFERENCE["eight_schools"]["eta integrated out, constrained (marginal)"]
     free = evidence(BOUNDARY)
