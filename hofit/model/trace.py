@@ -765,8 +765,7 @@ class _Evaluation(_SiteMessenger):
 
     def entries(self) -> Tensor:
         """What ``log_density`` sums; shape (n,)."""
-        self._check_complete()
-        parts = [self.scaled_log_density(message).reshape(-1) for message in self.samples]
+        parts = [log_prob.reshape(-1) for _, log_prob in self.parts()]
         return torch.cat([*parts, *(log_det.reshape(-1) for log_det in self.jacobian_of.values())])
 
     def site_log_density(self, message: Any) -> Tensor:

@@ -46,8 +46,6 @@ class Quadrature:
 
     def __init__(self, program: Program, methods: Mapping[str, str], nodes: int, jacobian: Collection[str]) -> None:
         self._program, self._methods, self._nodes, self._jacobian = program, methods, nodes, jacobian
-        if program.enumeration is not None:
-            raise ModelError("aghq together with enumerate: take laplace, or sum the discrete latents out of the model")
         self._rows: dict[int, Tensor] = {}
         self._terms = 0
         self._batched = True
