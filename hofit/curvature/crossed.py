@@ -24,9 +24,9 @@ class Pattern:
 
     def __init__(self, rows: Tensor, places: Tensor, count: int, m: int) -> None:
         self.rows, self.places, self.count, self.m = rows, places, count, m
-        self._pairs: list[tuple[Tensor, Tensor]] | None = None
+        self._pairs: list[Pairs] | None = None
 
-    def pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
+    def pairs(self) -> Iterable[Pairs]:
         """Every two of the n that are of one row, each once, the one with itself too; in chunks of rows."""
         if self._pairs is not None:
             return self._pairs
@@ -41,12 +41,23 @@ class Pattern:
         stops = last[ends.unique()].tolist()
         return (self._of(start, stop, last) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
 
-    def _of(self, start: int, stop: int, last: Tensor) -> tuple[Tensor, Tensor]:
-        one = torch.arange(start, stop)
-        partners = last[self.rows[one]] - one  # itself, and those after it in its row
-        first = one.repeat_interleave(partners)
+    def _of(self, start: int, stop: int, last: Tensor) -> Pairs:
+        each = torch.arange(start, stop)
+        partners = last[self.rows[each]] - each  # itself, and those after it in its row
+        one = each.repeat_interleave(partners)
         begin = (partners.cumsum(0) - partners).repeat_interleave(partners)
-        return first, first + torch.arange(len(first)) - begin
+        other = one + torch.arange(len(one)) - begin
+        return Pairs(one, other, self.places[one] * self.m + self.places[other], torch.where(one == other, 0.5, 1.0))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Shapes (k,): two of the n that are of one row, where they meet in an (m, m) matrix, and ½ where they are one."""
+
+    one: Tensor
+    other: Tensor
+    meeting: Tensor
+    half: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Crossing:
     def inward(self, rows: Tensor) -> Tensor:
         """rowsᵀ B. Shapes: (R, L, k) → (k, m)."""
         pattern = self.pattern
-        each = (self.values[:, :, None] * rows[pattern.rows]).sum(1)  # (n, k)
+        each = (self.values[:, :, None] * rows.index_select(0, pattern.rows)).sum(1)  # (n, k)
         return rows.new_zeros(pattern.m, rows.shape[2]).index_add(0, pattern.places, each).T
 
     def outward(self, outer: Tensor) -> Tensor:
@@ -77,10 +88,9 @@ class Crossing:
         pattern = self.pattern
         m = pattern.m
         total = self.values.new_zeros(m * m)
-        for one, other in pattern.pairs():
-            products = (self.values[one] * solved[other]).sum(-1)
-            halved = torch.where(one == other, 0.5, 1.0).to(products) * products
-            total = total.index_add(0, pattern.places[one] * m + pattern.places[other], halved)
+        for pairs in pattern.pairs():
+            products = (self.values.index_select(0, pairs.one) * solved.index_select(0, pairs.other)).sum(-1)
+            total = total.index_add(0, pairs.meeting, products * pairs.half.to(products))
         return total.view(m, m)
 
 
@@ -192,10 +202,9 @@ class _CrossedFactor(Factor):
         for number, (group, crossing) in enumerate(zip(operator.rows, operator.crossings, strict=True)):
             pattern, solved = crossing.pattern, crossing.solved(self._inner.rows_factor(number))
             spread = torch.zeros_like(group.index, dtype=solved.dtype)
-            for one, other in pattern.pairs():
-                known = inverse[pattern.places[one], pattern.places[other]][:, None]
-                twice = torch.where(one == other, 1.0, 2.0).to(solved)[:, None]
-                spread.index_add_(0, pattern.rows[one], twice * known * solved[one] * solved[other])
+            for pairs in pattern.pairs():
+                twice = 2.0 * pairs.half.to(solved) * inverse.reshape(-1)[pairs.meeting]
+                spread.index_add_(0, pattern.rows[pairs.one], twice[:, None] * solved[pairs.one] * solved[pairs.other])
             result[group.index] += spread
         return result
 
@@ -263,4 +272,6 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
+        if not bool(adjoint.any()):  # along parameters that the curvature does not depend on
+            return torch.zeros_like(adjoint), None
         return -(inverse @ adjoint @ inverse), None

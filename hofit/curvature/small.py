@@ -90,11 +90,15 @@ class BlockCholesky:
     def picked(self, rows: slice | Tensor) -> BlockCholesky:
         """The factors of some rows."""
         part = BlockCholesky.__new__(BlockCholesky)
-        part.length, part.positive, part._columns = self.length, self.positive[rows], None
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.index_select(0, rows) if isinstance(rows, Tensor) else tensor[rows]
+
+        part.length, part.positive, part._columns = self.length, taken(self.positive), None
         if self._columns is None:
-            part._factor = self._factor[rows]
+            part._factor = taken(self._factor)
         else:
-            part._columns = [[entry[rows] for entry in row] for row in self._columns]
+            part._columns = [[taken(entry) for entry in row] for row in self._columns]
         return part
 
     @property
