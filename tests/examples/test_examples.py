@@ -18,7 +18,9 @@ from tests.examples import references
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
-MAP = [name for name in CONFIGS if "type: marginal" not in (ROOT / "configs" / f"{name}.yaml").read_text("utf-8")]
+NOT_MARGINAL = [
+    name for name in CONFIGS if "type: marginal" not in (ROOT / "configs" / f"{name}.yaml").read_text("utf-8")
+]
 SIMULATED = ["gaussian_process", "hierarchical_logistic", "item_response", "poisson_regression"]
 FROM_FILES = [
     *("cbpp", "eight_schools", "gaussian_mixture", "hidden_markov", "neural_network", "nist"),
@@ -124,7 +126,7 @@ def test_a_config_converges_to_the_loss_at_its_head(name: str) -> None:
     assert result.loss == pytest.approx(read_head(name).loss, abs=HEADER_DIGITS * max(1.0, abs(result.loss)))
 
 
-@pytest.mark.parametrize("name", MAP)
+@pytest.mark.parametrize("name", NOT_MARGINAL)
 def test_a_config_ends_where_scipy_ends_on_the_numpy_density(name: str) -> None:
     result, reference = fitted(name), reference_of(name)
     assert result.loss == pytest.approx(reference.loss, rel=SAME_LOSS)
@@ -133,7 +135,7 @@ def test_a_config_ends_where_scipy_ends_on_the_numpy_density(name: str) -> None:
         assert found == pytest.approx(value, rel=0.0, abs=SAME_MODE * np.abs(value).max()), parameter
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NOT_MARGINAL)
 def test_the_numpy_density_is_stationary_at_its_reference_mode(name: str) -> None:
     reference = reference_of(name)
     slope = references.gradient(reference.density, reference.point)
@@ -141,7 +143,7 @@ def test_the_numpy_density_is_stationary_at_its_reference_mode(name: str) -> Non
 
 
 def test_every_model_has_a_config_and_four_have_four() -> None:
-    assert sorted({model_of(name) for name in MAP}) == MODES
+    assert sorted({model_of(name) for name in NOT_MARGINAL}) == MODES
     assert sorted({model_of(name) for name in CONFIGS}) == sorted([*MODES, *ONLY_MARGINAL])
     assert sorted(path.stem for path in (ROOT / "models").glob("*.py")) == sorted([*MODES, *ONLY_MARGINAL])
     ways = ("adam", "mixed", "newton", "trust_region")
