@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .block_diagonal import BlockDiagonalFactor, Blocks
-from .dense import Dense
+from .block_diagonal import BlockDiagonalFactor, Blocks, held_blocks
+from .dense import Dense, held_matrices
 from .operator import MEMORY_BUDGET, Factor, Operator
 from .small import WRITTEN_OUT, BlockCholesky
 
@@ -60,6 +60,15 @@ class Arrowhead(Operator):
             rows.append(Blocks(group.index, group.matrices * s[:, :, None] * s[:, None, :]))
             couplings.append(coupling * s[:, :, None] * outer)
         return Arrowhead(rows, couplings, self.border, self.corner * outer[:, None] * outer)
+
+    def held(self, places: Tensor) -> Arrowhead:
+        outer = places[self.border]
+        couplings = [
+            torch.where(places[group.index][:, :, None] | outer, 0.0, coupling)
+            for group, coupling in zip(self.rows, self.couplings, strict=True)
+        ]
+        corner = held_matrices(self.corner, outer)
+        return Arrowhead(held_blocks(self.rows, places), couplings, self.border, corner)
 
     def largest(self) -> float:
         # As they lie in memory: a maximum across it takes three times as long.
@@ -132,11 +141,24 @@ class _ArrowheadFactor(Factor):
             start = 0
             for part, factor in self._parts(number, coupling):
                 solved = factor.solve(part)
-                spread = (self._schur.solve(solved) * solved).sum(-1)
+                spread = self._schur.half_solve(solved.flatten(0, 1)).square().sum(-1).reshape(solved.shape[:2])
                 index = group.index[start : start + len(spread)]
                 result[index] += spread
                 start += len(spread)
         return result
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """L⁻ᵀ z with L = [[L_A, 0], [Bᵀ L_A⁻ᵀ, L_S]]."""
+        operator = self._operator
+        flat = noise.reshape(-1, operator.size)
+        result = torch.empty_like(flat)
+        outer = self._schur.draw(flat[:, operator.border])
+        result[:, operator.border] = outer
+        for number, (group, coupling) in enumerate(zip(operator.rows, operator.couplings, strict=True)):
+            rows = self._inner.draw_rows(number, flat[:, group.index].permute(1, 2, 0))
+            back = self._inner.solve_rows(number, _outward(coupling, outer))
+            result[:, group.index] = (rows - back).permute(2, 0, 1)
+        return result.reshape(noise.shape)
 
     def _parts(self, number: int, coupling: Tensor) -> Iterator[tuple[Tensor, BlockCholesky]]:
         """B and the factors of A, of one group, in chunks of rows that keep to the memory budget."""

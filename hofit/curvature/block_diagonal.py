@@ -9,6 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from .dense import held_matrices
 from .operator import Factor, Operator, Spectrum, unknown_spectrum
 from .small import BlockCholesky
 
@@ -56,6 +57,9 @@ class BlockDiagonal(Operator):
             s = scale[group.index]
             groups.append(Blocks(group.index, group.matrices * s[:, :, None] * s[:, None, :]))
         return BlockDiagonal(groups)
+
+    def held(self, places: Tensor) -> BlockDiagonal:
+        return BlockDiagonal(held_blocks(self.groups, places))
 
     def largest(self) -> float:
         return float(torch.stack([group.matrices.abs().max() for group in self.groups]).max())
@@ -108,6 +112,17 @@ class BlockDiagonalFactor(Factor):
             result[:, group.index] = factor.solve(rows).permute(2, 0, 1)
         return result.reshape(vectors.shape)
 
+    def draw(self, noise: Tensor) -> Tensor:
+        flat = noise.reshape(-1, self._size)
+        result = torch.empty_like(flat)
+        for number, group in enumerate(self._groups):
+            result[:, group.index] = self.draw_rows(number, flat[:, group.index].permute(1, 2, 0)).permute(2, 0, 1)
+        return result.reshape(noise.shape)
+
+    def draw_rows(self, number: int, noise: Tensor) -> Tensor:
+        """One group's share of ``draw``. Shapes: (R, L, k) → (R, L, k)."""
+        return self._factors[number].back_solve(noise)
+
     def solve_rows(self, number: int, right: Tensor) -> Tensor:
         """One group's blocks⁻¹ right. Shapes: (R, L, k) → (R, L, k)."""
         return self._factors[number].solve(right)
@@ -149,6 +164,11 @@ class BlockDiagonalFactor(Factor):
                 direction[group.index[bad[worst]]] = vectors[worst, :, 0]
                 best = (float(values[worst, 0]), direction)
         return None if best is None else best[1]
+
+
+def held_blocks(groups: Sequence[Blocks], places: Tensor) -> list[Blocks]:
+    """The blocks with the rows and columns of some places those of the identity. Shape of places: (d,)."""
+    return [Blocks(group.index, held_matrices(group.matrices, places[group.index])) for group in groups]
 
 
 def disc_bounds(matrices: Tensor) -> Tensor:

@@ -30,20 +30,25 @@ class Dense(Operator):
     def scaled(self, scale: Tensor) -> Dense:
         return Dense(self.matrix * scale[:, None] * scale)
 
+    def held(self, places: Tensor) -> Dense:
+        return Dense(held_matrices(self.matrix, places))
+
     def largest(self) -> float:
         return float(self.matrix.abs().max()) if self.size else 0.0
 
     def norm_bound(self) -> float:
         return float(self.matrix.abs().sum(0).max()) if self.size else 0.0
 
-    def factor(self, shift: float = 0.0) -> Factor:
-        return _DenseFactor(self.matrix, shift)
+    def factor(self, shift: float = 0.0) -> DenseFactor:
+        return DenseFactor(self.matrix, shift)
 
     def lowest(self, count: int = 1) -> Spectrum:
         return dense_spectrum(self.matrix, min(count, self.size))
 
 
-class _DenseFactor(Factor):
+class DenseFactor(Factor):
+    """Cholesky's, of the whole matrix."""
+
     def __init__(self, matrix: Tensor, shift: float) -> None:
         shifted = matrix.clone()
         shifted.diagonal().add_(shift)
@@ -62,6 +67,23 @@ class _DenseFactor(Factor):
 
     def inverse_diagonal(self) -> Tensor:
         return torch.cholesky_inverse(self._lower).diagonal()
+
+    def draw(self, noise: Tensor) -> Tensor:
+        flat = noise.flatten(0, -2) if noise.dim() > 1 else noise[None]
+        drawn: Tensor = torch.linalg.solve_triangular(self._lower.T, flat.T, upper=True)
+        return drawn.T.reshape(noise.shape)
+
+    def half_solve(self, vectors: Tensor) -> Tensor:
+        """L⁻¹ v, whose square is vᵀ (H + shift · I)⁻¹ v. Shapes: (k, d) → (k, d)."""
+        half: Tensor = torch.linalg.solve_triangular(self._lower, vectors.T, upper=False).T
+        return half
+
+
+def held_matrices(matrices: Tensor, places: Tensor) -> Tensor:
+    """Rows and columns of ``places`` become the identity's. Shapes: (…, L, L), (…, L) booleans → (…, L, L)."""
+    free = torch.where(places[..., :, None] | places[..., None, :], 0.0, matrices)
+    free.diagonal(dim1=-2, dim2=-1).add_(places.to(matrices))
+    return free
 
 
 def flatten(params: Params, names: Sequence[str]) -> Tensor:

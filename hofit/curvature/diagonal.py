@@ -27,6 +27,9 @@ class Diagonal(Operator):
     def scaled(self, scale: Tensor) -> Diagonal:
         return Diagonal(scale * self.entries * scale)
 
+    def held(self, places: Tensor) -> Diagonal:
+        return Diagonal(torch.where(places, 1.0, self.entries))
+
     def largest(self) -> float:
         return float(self.entries.abs().max()) if self.size else 0.0
 
@@ -61,3 +64,6 @@ class _DiagonalFactor(Factor):
 
     def inverse_diagonal(self) -> Tensor:
         return self._entries.reciprocal()
+
+    def draw(self, noise: Tensor) -> Tensor:
+        return noise * self._entries.rsqrt()

@@ -3,7 +3,8 @@
 What is exact and what is an estimate:
 
 - ``matvec`` and ``diagonal`` are exact (the diagonal costs d products, once).
-- ``log_determinant`` and ``inverse_diagonal`` are exact, from the whole matrix; beyond DENSE_LIMIT they are refused.
+- ``log_determinant``, ``inverse_diagonal`` and ``draw`` are exact, from the whole matrix; beyond DENSE_LIMIT they are
+  refused.
 - ``largest`` and ``norm_bound`` are both the largest Ritz value plus what Lanczos left over: a bound of the norm, and
   so of every entry, except for starts of bad luck.
 - that a factor is not ``positive`` is proved by its direction; that it is positive is an estimate: neither
@@ -61,7 +62,7 @@ class MatrixFree(Operator):
         diagonal: the diagonal, if it is known already.
     Cost: LANCZOS_STEPS products once, when positivity or a norm is first asked for; each factor up to 2d more, each
         solve up to 4d.
-    Raises: NotAffordable from ``log_determinant`` and ``inverse_diagonal`` beyond DENSE_LIMIT.
+    Raises: NotAffordable from ``log_determinant``, ``inverse_diagonal`` and ``draw`` beyond DENSE_LIMIT.
     Source: Golub & Van Loan (2013), sections 10.1 to 10.3 and 11.3, 11.5; Zhou & Li (2011) for the norm.
     """
 
@@ -102,6 +103,16 @@ class MatrixFree(Operator):
             None if self.preconditioner is None else self.preconditioner.scaled(scale),
             None if self._diagonal is None else scale * self._diagonal * scale,
         )
+
+    def held(self, places: Tensor) -> MatrixFree:
+        product = self._product
+
+        def held_product(vectors: Tensor) -> Tensor:
+            return torch.where(places, vectors, product(torch.where(places, 0.0, vectors)))
+
+        inner = None if self.preconditioner is None else self.preconditioner.held(places)
+        diagonal = None if self._diagonal is None else torch.where(places, 1.0, self._diagonal)
+        return MatrixFree(held_product, self.size, self.like, inner, diagonal)
 
     def largest(self) -> float:
         return self.ritz().norm
@@ -225,6 +236,9 @@ class MatrixFreeFactor(Factor):
 
     def inverse_diagonal(self) -> Tensor:
         return Dense(self._operator.whole()).factor(self._shift).inverse_diagonal()
+
+    def draw(self, noise: Tensor) -> Tensor:
+        return Dense(self._operator.whole()).factor(self._shift).draw(noise)
 
     def _conjugate_gradients(self, right: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, Tensor | None]:
         """All right sides (k, d) at once → solutions (k, d), and a direction that proves indefiniteness, if met."""

@@ -41,6 +41,10 @@ class Factor(ABC):
     def inverse_diagonal(self) -> Tensor:
         """The diagonal of (H + shift · I)⁻¹; shape (d,)."""
 
+    @abstractmethod
+    def draw(self, noise: Tensor) -> Tensor:
+        """What standard normal noise becomes under the covariance (H + shift · I)⁻¹. Shapes: (…, d) → (…, d)."""
+
 
 class Operator(ABC):
     """A symmetric matrix H (d, d) with structure; not necessarily definite."""
@@ -61,6 +65,10 @@ class Operator(ABC):
     @abstractmethod
     def scaled(self, scale: Tensor) -> Operator:
         """diag(s) H diag(s), of the same structure. Shape of ``scale``: (d,)."""
+
+    @abstractmethod
+    def held(self, places: Tensor) -> Operator:
+        """H with the rows and columns of some places those of the identity. Shape of ``places``: (d,), booleans."""
 
     @abstractmethod
     def largest(self) -> float:

@@ -34,13 +34,7 @@ class BlockCholesky:
         """blocks⁻¹ right. Shapes: (R, L, k) → (R, L, k)."""
         if self._columns is None:
             return torch.cholesky_solve(right, self._factor)
-        lower, n = self._columns, self.length
-        x = self._forward(lower, right)
-        for i in reversed(range(n)):
-            for k in range(i + 1, n):
-                x[i] = x[i] - lower[k][i][:, None] * x[k]
-            x[i] = x[i] / lower[i][i][:, None]
-        return _joined(x)
+        return _joined(self._backward(self._columns, self._forward(self._columns, right)))
 
     def half_solve(self, right: Tensor) -> Tensor:
         """lower⁻¹ right, with blocks = lower lowerᵀ. Shapes: (R, L, k) → (R, L, k)."""
@@ -48,6 +42,13 @@ class BlockCholesky:
             half: Tensor = torch.linalg.solve_triangular(self._factor, right, upper=False)
             return half
         return _joined(self._forward(self._columns, right))
+
+    def back_solve(self, right: Tensor) -> Tensor:
+        """lower⁻ᵀ right. Shapes: (R, L, k) → (R, L, k)."""
+        if self._columns is None:
+            back: Tensor = torch.linalg.solve_triangular(self._factor.mT, right, upper=True)
+            return back
+        return _joined(self._backward(self._columns, list(right.unbind(1))))
 
     def _forward(self, lower: list[list[Tensor]], right: Tensor) -> list[Tensor]:
         x = list(right.unbind(1))
@@ -57,17 +58,12 @@ class BlockCholesky:
             x[i] = x[i] / lower[i][i][:, None]
         return x
 
-    def back_solve(self, right: Tensor) -> Tensor:
-        """lower⁻ᵀ right. Shapes: (R, L, k) → (R, L, k)."""
-        if self._columns is None:
-            back: Tensor = torch.linalg.solve_triangular(self._factor.mT, right, upper=True)
-            return back
-        x = list(right.unbind(1))
+    def _backward(self, lower: list[list[Tensor]], x: list[Tensor]) -> list[Tensor]:
         for i in reversed(range(self.length)):
             for k in range(i + 1, self.length):
-                x[i] = x[i] - self._columns[k][i][:, None] * x[k]
-            x[i] = x[i] / self._columns[i][i][:, None]
-        return torch.stack(x, dim=1)
+                x[i] = x[i] - lower[k][i][:, None] * x[k]
+            x[i] = x[i] / lower[i][i][:, None]
+        return x
 
     def log_determinant(self) -> Tensor:
         """The sum over rows; shape ()."""

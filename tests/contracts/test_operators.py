@@ -213,6 +213,28 @@ class TestEveryOperator:
         assert factor.log_determinant().shape == ()
         assert close(factor.log_determinant(), np.asarray(expected), dtype)
 
+    @pytest.mark.parametrize("shift", SHIFTS)
+    def test_noise_becomes_a_draw_with_the_inverse_as_covariance(
+        self, name: str, shift: float, dtype: torch.dtype
+    ) -> None:
+        operator, matrix = make(name, "positive definite", dtype)
+        root = operator.factor(shift).draw(torch.eye(operator.size, dtype=dtype))  # (d, d): a row is L⁻ᵀ eᵢ
+        assert close(root.T @ root, np.linalg.inv(matrix + shift * np.eye(operator.size)), dtype)
+        noise = torch.randn(4, 3, operator.size, dtype=dtype)
+        assert close(operator.factor(shift).draw(noise), numbers(noise) @ numbers(root), dtype)
+        assert operator.factor(shift).draw(noise[0, 0]).shape == (operator.size,)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_held_places_have_the_rows_of_the_identity(self, name: str, kind: str, dtype: torch.dtype) -> None:
+        operator, matrix = make(name, kind, dtype)
+        places = torch.rand(operator.size) < 0.4
+        free = numbers(1.0 - places.double())
+        expected = matrix * free[:, None] * free + np.diag(1.0 - free)
+        held = operator.held(places)
+        assert held.structure == operator.structure
+        assert close(held.matvec(torch.eye(operator.size, dtype=dtype)), expected, dtype)
+        assert close(held.diagonal(), expected.diagonal(), dtype)
+
     @pytest.mark.parametrize("kind", KINDS[1:])
     def test_a_direction_proves_that_there_is_no_factor(self, name: str, kind: str, dtype: torch.dtype) -> None:
         operator, matrix = make(name, kind, dtype)
