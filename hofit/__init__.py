@@ -6,14 +6,21 @@ Names are resolved when they are first used: ``import hofit`` does not import to
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["FitResult", "errors", "fit", "optim", "resume"]
+__all__ = ["FitResult", "draws", "errors", "fit", "optim", "resume"]
 
 if TYPE_CHECKING:
     from . import errors, optim
     from .api import fit, resume
-    from .fitting.result import FitResult
+    from .fitting.result import FitResult, draws
 
-_HOME = {"fit": "api", "resume": "api", "FitResult": "fitting.result", "errors": "errors", "optim": "optim"}
+_HOME = {
+    "fit": "api",
+    "resume": "api",
+    "FitResult": "fitting.result",
+    "draws": "fitting.result",
+    "errors": "errors",
+    "optim": "optim",
+}
 
 
 def __getattr__(name: str) -> Any:

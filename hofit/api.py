@@ -16,6 +16,7 @@ from .errors import CheckpointError, ConfigError, RunDirectoryError
 from .fitting.loop import Clock, Loop, LoopEnd, Observer
 from .fitting.result import FitResult
 from .fitting.state import LoopState
+from .fitting.uncertainty import find_uncertainty, gaussian_of
 from .model.module import sha256_of_file
 from .model.randomness import restore_random_state
 from .point import Params
@@ -208,6 +209,7 @@ def _finish(
         if directory is not None and recorder is not None:
             recorder.checkpoint(end.snapshot)
             directory.write_estimates(result.estimates())
+            directory.write_derived(result.derived_rows())
             result.run_dir = directory.path
         result.total_seconds = time.perf_counter() - began
         if directory is not None:
@@ -223,22 +225,33 @@ def _finish(
 
 
 def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitResult:
-    program, provenance = session.program, session.provenance
-    values = session.objective.values(end.params)
+    program, provenance, objective = session.program, session.provenance, session.objective
+    counted = asdict(objective.evaluations)
+    gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
+    values = objective.values(end.params)
+    full = session.config.objective.uncertainty == "full"
+    uncertainty = find_uncertainty(program, gaussian, values, end.verdict.loss, objective.type, full)
+    for name, count in counted.items():  # standard errors are no part of the fit
+        setattr(objective.evaluations, name, count)
     params: Params = {name: program.unconstrained(name).detach().clone() for name in program.order} | end.params
-    no_priors = not program.has_factor and all(site.role != "latent" for site in program.sites.values())
+    no_priors = (
+        objective.type != "elbo"
+        and not program.has_factor
+        and all(site.role != "latent" for site in program.sites.values())
+    )
     return FitResult(
         status=end.status,
         loss=end.verdict.loss,
         gradient_norm=end.verdict.gradient_norm,
         iterations=end.snapshot.loop.iteration,
         seconds=end.snapshot.loop.seconds,
-        objective=session.objective.type,
+        objective=objective.type,
         params=params,
         values=values,
-        remarks=end.remarks,
+        uncertainty=uncertainty,
+        remarks=[*end.remarks, *remarks, *uncertainty.remarks],
         checks=end.verdict.checks,
-        evaluations=asdict(session.objective.evaluations),
+        evaluations=counted,
         sites=program.sites,
         owners=session.owners,
         log_likelihood=-end.verdict.loss if no_priors else None,

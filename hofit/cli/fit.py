@@ -59,10 +59,11 @@ class Screen:
 
     def close(self, result: FitResult) -> None:
         """Print the end and leave with its exit code."""
-        from ..report.summary import print_summary
+        from ..report.summary import as_derived, print_summary
 
         if self._table is not None:
             self._table.finish()
         if not self.quiet:
-            print_summary(self.console, result.fit_json(), result.estimates(), result.run_dir)
+            rows = result.estimates() + as_derived(result.derived_rows())
+            print_summary(self.console, result.fit_json(), rows, result.run_dir)
         raise typer.Exit(result.exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..point import Params, Site
 from ..status import STATUSES, TERMINATED_EXIT_CODE
+from .uncertainty import Uncertainty
 from .verdict import Check
 
 EstimateRow = dict[str, Any]
@@ -22,7 +24,9 @@ class FitResult:
     """The end of a fit.
 
     ``params`` are unconstrained, ``values`` constrained; both hold every parameter and latent, fixed ones included.
-    ``std_errors`` holds those that the objective gives. ``seconds`` runs from the model's first trace to the verdict.
+    ``std_errors`` are on the constrained scale, ``lower`` and ``upper`` the ends of 95 % intervals, ``derived`` the
+    values and errors of `pyro.deterministic` sites: by name, where the fit gives them, nan for an entry without one.
+    ``seconds`` runs from the model's first trace to the verdict.
     """
 
     status: str
@@ -33,7 +37,7 @@ class FitResult:
     objective: str
     params: Params
     values: Params
-    std_errors: Params = field(default_factory=dict)
+    uncertainty: Uncertainty = field(default_factory=Uncertainty, repr=False)
     remarks: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     evaluations: dict[str, int] = field(default_factory=dict)
@@ -46,6 +50,31 @@ class FitResult:
     versions: dict[str, str] = field(default_factory=dict)
     model_sha256: dict[str, str] = field(default_factory=dict)
     data_sha256: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def std_errors(self) -> Params:
+        return self.uncertainty.std_errors
+
+    @property
+    def lower(self) -> Params:
+        return self.uncertainty.lower
+
+    @property
+    def upper(self) -> Params:
+        return self.uncertainty.upper
+
+    @property
+    def derived(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return self.uncertainty.derived
+
+    def covariance(self, names: str | Sequence[str]) -> Tensor:
+        """The covariance of some sites on the constrained scale, flat over their values in the order given.
+
+        It is that of the Gaussian which ``draws`` draws from: of integrated latents it always holds the uncertainty of
+        the other parameters too. Rows and columns without a standard error are nan. Shape (n, n).
+        Raises: HofitError for an unknown name, and where there is no Gaussian.
+        """
+        return self.uncertainty.covariance([names] if isinstance(names, str) else list(names))
 
     @property
     def converged(self) -> bool:
@@ -64,12 +93,14 @@ class FitResult:
     def estimates(self) -> list[EstimateRow]:
         """The rows of estimates.csv: one a scalar."""
         rows: list[EstimateRow] = []
+        bounds = (self.std_errors, self.lower, self.upper)
         for name, site in self.sites.items():
             value, unconstrained = self.values[name], self.params[name]
-            error = self.std_errors.get(name)
             values = value.reshape(-1).tolist()
             leaves = unconstrained.reshape(-1).tolist() if value.shape == unconstrained.shape else [None] * len(values)
-            errors = [None] * len(values) if error is None else error.reshape(-1).tolist()
+            errors, lower, upper = (
+                bound[name].reshape(-1).tolist() if name in bound else [None] * len(values) for bound in bounds
+            )
             for k, index in enumerate(_indices(value)):
                 rows.append(
                     {
@@ -80,9 +111,40 @@ class FitResult:
                         "std_error": _finite_or_none(errors[k]),
                         "unconstrained": leaves[k],
                         "optimizer": self.owners.get(name),
+                        "lower": _finite_or_none(lower[k]),
+                        "upper": _finite_or_none(upper[k]),
                     }
                 )
         return rows
+
+    def derived_rows(self) -> list[EstimateRow]:
+        """The rows of derived.csv: one a scalar of a deterministic site."""
+        rows: list[EstimateRow] = []
+        for name, (value, error) in self.derived.items():
+            numbers = zip(_indices(value), value.reshape(-1).tolist(), error.reshape(-1).tolist(), strict=True)
+            for index, estimate, std_error in numbers:
+                row = {"name": name, "index": index, "estimate": float(estimate)}
+                rows.append({**row, "std_error": _finite_or_none(std_error)})
+        return rows
+
+    @property
+    def aic(self) -> float | None:
+        """2 k − 2 log L, k the numbers that were optimised; None without a likelihood or a minimum."""
+        if self.log_likelihood is None or not self.converged:
+            return None
+        return 2.0 * self._optimised - 2.0 * self.log_likelihood
+
+    @property
+    def bic(self) -> float | None:
+        """k log n − 2 log L, n the entries of the observed sites' log densities; None where that is one."""
+        observations = self.uncertainty.observations
+        if self.log_likelihood is None or not self.converged or observations is None or observations < 2:
+            return None
+        return self._optimised * math.log(observations) - 2.0 * self.log_likelihood
+
+    @property
+    def _optimised(self) -> int:
+        return sum(site.shape.numel() for site in self.sites.values() if site.role in ("parameter", "latent"))
 
     def fit_json(self) -> dict[str, Any]:
         """What fit.json holds."""
@@ -100,6 +162,11 @@ class FitResult:
             "parameters": sum(site.shape.numel() for site in self.sites.values() if site.role != "fixed"),
             "log_likelihood": self.log_likelihood,
             **({"elbo": -self.loss} if self.objective == "elbo" else {}),
+            "log_evidence": self.uncertainty.log_evidence,
+            "aic": self.aic,
+            "bic": self.bic,
+            "observations": self.uncertainty.observations,
+            "shrinkage": {name: factor.tolist() for name, factor in self.uncertainty.shrinkage.items()},
             "checks": [check.to_plain() for check in self.checks],
             "remarks": self.remarks,
             "remedy": self.remedy,
@@ -113,6 +180,17 @@ class FitResult:
             f"FitResult({self.status}, loss={self.loss:.10g}, gradient_norm={self.gradient_norm:.3g}, "
             f"iterations={self.iterations}, seconds={self.seconds:.3g})"
         )
+
+
+def draws(result: FitResult, n: int, /, seed: int = 0) -> Params:
+    """Draws from the Gaussian at the mode, mapped to the constrained scale: name → (n, *shape of the value).
+
+    For a marginal θ ~ N(θ̂, V) and u | θ ~ N(û + Sᵀ(θ − θ̂), H_uu⁻¹), on the unconstrained scale. What has no standard
+    error for want of curvature is drawn with one number of each flat direction held at its estimate; values on the edge
+    of their support and fixed sites stand still. Torch's own random state is left alone.
+    Raises: HofitError where there is no Gaussian.
+    """
+    return result.uncertainty.draws(n, seed)
 
 
 def _indices(value: Tensor) -> list[str]:

@@ -94,6 +94,10 @@ class Verdict:
     nearly: bool = False
     checks: list[Check] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    point: Point | None = None
+    """What was judged."""
+    hessian: Operator | None = None
+    """The Hessian over all parameters there, where it was looked at."""
 
 
 def judge(
@@ -121,7 +125,7 @@ def judge(
     gradient = point.gradient()
     norm = max_norm(gradient)
     small_gradient = norm <= gradient_tolerance
-    verdict = Verdict(None, norm, point.value)
+    verdict = Verdict(None, norm, point.value, point=point)
     if not isfinite(norm):
         bad = [name for name, g in gradient.items() if not bool(torch.isfinite(g).all())]
         verdict.checks.append(Check("gradient", False, norm, f"the gradient is not finite in {', '.join(bad)}"))
@@ -150,6 +154,7 @@ def judge(
             verdict.status = "flat_direction" if unused else "converged"
             verdict.remarks.append(f"curvature was not checked ({error}): the verdict rests on the gradient alone")
         return verdict
+    verdict.hessian = hessian
     if isinstance(hessian, MatrixFree):
         _judge_by_products(verdict, objective, point, gradient_tolerance, stalled, rounding, final)
         if verdict.status == "converged" and unused:
@@ -198,8 +203,8 @@ def _judge_curvature(
     if not isfinite(hessian.largest()):
         verdict.checks.append(Check("curvature", None, None, "not checked: the Hessian is not finite"))
         return
-    spectrum = _Signs(hessian)
-    label = _labeller(params, names)
+    spectrum = Signs(hessian)
+    label = labeller(params, names)
     saddle, flat = spectrum.negative.shape[1] > 0, spectrum.zero.shape[1] > 0
     verdict.checks.append(Check("curvature", not saddle and not flat, spectrum.lowest, spectrum.message))
     step = spectrum.newton_step(gradient)
@@ -264,7 +269,7 @@ def _judge_curvature(
         )
 
 
-class _Signs:
+class Signs:
     """The signs of the Hessian scaled to unit diagonal, so that units of the parameters do not matter.
 
     S H S with S = diag(|h_ii|^-1/2); a zero of one is a zero of the other, and signs agree (Sylvester).
@@ -351,7 +356,7 @@ def _confirm(
     rounding = LOSS_ROUNDING * torch.finfo(step.dtype).eps * max(abs(point.value), abs(there.value))
     if abs(actual - decrement) > QUADRATIC * decrement + rounding:
         return False, f"a Newton step lowers the loss by {actual:.3g}, not by the {decrement:.3g} of a quadratic"
-    signs = _Signs(hessian)
+    signs = Signs(hessian)
     if signs.negative.shape[1]:
         return False, "the curvature is negative after the confirming step"
     second = signs.newton_step(gradient)
@@ -393,13 +398,16 @@ def _boundary(names: list[str]) -> str:
 
 def _edge_names(objective: Objective, params: Params, gradient: Params, edge: float = EDGE) -> list[str]:
     """Names that have an entry near the edge of its support, with the loss not rising towards it."""
-    names = []
+    return [name for name, near in edge_entries(objective, params, gradient, edge).items() if bool(near.any())]
+
+
+def edge_entries(objective: Objective, params: Params, gradient: Params, edge: float = EDGE) -> Params:
+    """Which entries are near the edge of their support, with the loss not rising towards it: booleans by name."""
+    found: Params = {}
     for name, sensitivity in _sensitivities(objective, params).items():
-        outward = torch.sign(params[name])
-        falls = gradient[name] * outward <= 0
-        if bool(((sensitivity < edge) & falls & (params[name].abs() > 1.0)).any()):
-            names.append(name)
-    return names
+        falls = gradient[name] * torch.sign(params[name]) <= 0
+        found[name] = (sensitivity < edge) & falls & (params[name].abs() > 1.0)
+    return found
 
 
 def _sensitivities(objective: Objective, params: Params) -> Params:
@@ -552,7 +560,7 @@ def _matters(objective: Objective, point: Point, name: str) -> bool:
     return False
 
 
-def _labeller(params: Params, names: list[str]) -> Callable[[Tensor], str]:
+def labeller(params: Params, names: list[str]) -> Callable[[Tensor], str]:
     """Directions (d, k) → the names, with indices where they are few, that carry them."""
     starts = [0]
     for name in names:

@@ -83,6 +83,23 @@ class Parameter:
     held: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a trace at the leaves tells beside the density.
+
+    ``deterministic`` holds the values of `pyro.deterministic` sites, functions of the leaves; ``transforms`` that of
+    every site that is not fixed, as the trace used it; ``moved`` names latents whose support is no longer that of the
+    first trace: it moves with other sites; ``enumerated`` names deterministic sites that depend on discrete latents,
+    and have no one value. ``observations`` counts the entries of observed sites' log densities.
+    """
+
+    deterministic: Params
+    enumerated: list[str]
+    transforms: dict[str, Transform]
+    moved: list[str]
+    observations: int
+
+
 class Program:
     """A Pyro model with its data. Use inside ``scope()``.
 
@@ -109,6 +126,8 @@ class Program:
         """Sample sites of an evaluation, observed ones included; None until the first."""
         self._at_start: _Discovery | None = None
         self._of_store: dict[str, Parameter] = {}
+        self._derived: dict[str, torch.Size] = {}
+        """The shape of each deterministic site at the first trace."""
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -153,6 +172,7 @@ class Program:
         self.has_factor = finder.has_factor
         self.enumeration = finder.enumeration()
         self.observed = finder.observed
+        self._derived = {m["name"]: m["value"].shape for m in finder.samples if _is_deterministic(m)}
         self.subsampled = self._find_subsampled() if asked else {}
         self._check_leaves()
 
@@ -309,6 +329,27 @@ class Program:
             sums = ((message["name"], trace.site_log_density(message)) for message in trace.samples)
             return {name: float(total) for name, total in sums}
 
+    def read(self) -> Reading:
+        """Trace the model at the leaves, on the full plates. Raises: InfeasibleError, ModelError."""
+        with full_plates(), random_state_kept():
+            trace = _Evaluation(self)
+            self._run(trace)
+        derived = {m["name"]: m["value"] for m in trace.samples if _is_deterministic(m)}
+        deterministic = {name: value for name, value in derived.items() if value.shape == self._derived.get(name)}
+        enumerated = [name for name in derived if name not in deterministic and self.enumeration is not None]
+        transforms = {name: transform_to(p.constraint) for name, p in self.parameters.items() if p.held is None}
+        moved = []
+        for name, transform in trace.transforms.items():
+            latent = self.latents[name]
+            transforms[name] = transform
+            with torch.no_grad():
+                if transform is not latent.transform and not torch.equal(
+                    transform(latent.leaf), latent.transform(latent.leaf)
+                ):
+                    moved.append(name)
+        observations = sum(trace.observations(message) for message in trace.samples)
+        return Reading(deterministic, enumerated, transforms, moved, observations)
+
     def values(self) -> Params:
         """The constrained value of every site at the leaves (a trace on the full plates).
 
@@ -337,14 +378,7 @@ class Program:
         """A site's value at an unconstrained tensor, and d value / d unconstrained if its transform is elementwise."""
         entry = self._entry(name)
         transform = transform_to(entry.constraint) if isinstance(entry, Parameter) else entry.transform
-        leaf = unconstrained.detach().requires_grad_(True)
-        value = transform(leaf)
-        base = transform
-        while isinstance(base, IndependentTransform):
-            base = base.base_transform
-        if base.domain.event_dim or base.codomain.event_dim or not value.requires_grad:
-            return value.detach(), None
-        return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
+        return value_and_slope(transform, unconstrained)
 
     def _entry(self, name: str) -> Latent | Parameter:
         return self.latents[name] if name in self.latents else self.parameters[name]
@@ -402,6 +436,18 @@ class Program:
             storage[leaf.data_ptr()] = name
             if not bool(torch.isfinite(leaf).all()):
                 raise StartError(f"{name!r} starts at the edge of its support or at a value that is not finite")
+
+
+def value_and_slope(transform: Transform, unconstrained: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The transform's value, and d value / d unconstrained if it is elementwise."""
+    leaf = unconstrained.detach().requires_grad_(True)
+    value = transform(leaf)
+    base = transform
+    while isinstance(base, IndependentTransform):
+        base = base.base_transform
+    if base.domain.event_dim or base.codomain.event_dim or not value.requires_grad:
+        return value.detach(), None
+    return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
 
 
 @contextmanager
@@ -605,6 +651,7 @@ class _Evaluation(_SiteMessenger):
         self.latents_seen = 0
         self.log_jacobian: list[Tensor] = []
         self.jacobian_of: dict[str, Tensor] = {}
+        self.transforms: dict[str, Transform] = {}
 
     def around(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.enumeration is None else self.enumeration.messenger()
@@ -653,6 +700,7 @@ class _Evaluation(_SiteMessenger):
             support = fn.support
             transform = latent.transform if _same(support, latent.support) else _transform_to(support, msg["name"])
             value = leaf if transform is identity_transform else transform(leaf)
+            self.transforms[msg["name"]] = transform
             if msg["name"] in self.jacobian:
                 if not transform.bijective:
                     raise ModelError(
@@ -783,6 +831,18 @@ class _Evaluation(_SiteMessenger):
             return False
         return self.enumeration is None or len(message["fn"].batch_shape) <= self.enumeration.nesting
 
+    def observations(self, message: Any) -> int:
+        """Entries of an observed site's log density, those that are masked and values of discrete latents left out."""
+        fn, mask = message["fn"], message["mask"]
+        if not message["is_observed"] or isinstance(fn, (Unit, Delta)) or _is_deterministic(message) or mask is False:
+            return 0
+        shape = fn.batch_shape
+        if self.enumeration is not None:
+            shape = shape[max(0, len(shape) - self.enumeration.nesting) :]
+        if isinstance(mask, Tensor) and mask.dim() <= len(shape):
+            return int(mask.expand(shape).sum())
+        return int(shape.numel())
+
     def unscaled_log_density(self, message: Any) -> Tensor:
         """Shape: the batch shape of the site."""
         log_prob: Tensor = message["fn"].log_prob(message["value"], *message["args"], **message["kwargs"])
@@ -861,6 +921,10 @@ def _scaled(message: Any, log_prob: Tensor) -> Tensor:
     if message["mask"] is not None or not (type(scale) is float and scale == 1.0):
         log_prob = scale_and_mask(log_prob, scale, message["mask"])
     return log_prob
+
+
+def _is_deterministic(message: Any) -> bool:
+    return bool((message["infer"] or {}).get("_deterministic"))
 
 
 def _what_changed(before: list[str], after: list[str]) -> str:

@@ -243,6 +243,15 @@ class MarginalObjective:
                 point.sensitivity = torch.stack(moves)
         return {name: torch.stack([row[name] for row in rows]) for name in names}
 
+    def posterior(self, point: MarginalPoint, sensitive: bool = True) -> tuple[Factor, Tensor | None]:
+        """Of u at ``point``: the factor of H_uu and, if asked for, dû/dθ (p, d)."""
+        if sensitive and point.sensitivity is None:
+            whole = flatten(point.params, self.outer)
+            basis = torch.eye(whole.numel(), dtype=whole.dtype, device=whole.device)
+            self.products(point, unflatten(basis, point.params, self.outer))
+        held = self._held if self._held is not None and self._held.point is point else self._hold(point)
+        return held.factor, point.sensitivity
+
     def _product(self, held: _Held, vector: Params) -> tuple[Params, Tensor]:
         joint, factor = held.joint, held.factor
         assert held.slopes is not None

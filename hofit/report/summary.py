@@ -1,6 +1,6 @@
 """The end of a fit in words: verdict, remarks, estimates, where the run lies, what to do next.
 
-It reads what the run directory holds (fit.json and estimates.csv), never the model.
+It reads what the run directory holds (fit.json, estimates.csv, derived.csv), never the model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 
 def load_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """fit.json and the rows of estimates.csv.
+    """fit.json and the rows of estimates.csv, then those of derived.csv.
 
     Raises: RunDirectoryError when the directory holds no finished run.
     """
@@ -43,11 +43,18 @@ def load_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         missing = [key for key in NEEDED if key not in loaded]
         if not isinstance(loaded, dict) or missing:
             raise ValueError(f"fit.json lacks {', '.join(missing)}")
-        with estimates.open(newline="", encoding="utf-8") as file:
-            rows = [_typed(row) for row in csv.DictReader(file)]
+        rows = _read(estimates)
+        if (path / "derived.csv").is_file():
+            rows += as_derived(_read(path / "derived.csv"))
         return loaded, rows
     except (ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"{path} holds a damaged fit.json or estimates.csv: {error}") from error
+
+
+def as_derived(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows of derived.csv as rows of the table of estimates."""
+    nothing = {"unconstrained": None, "optimizer": None, "lower": None, "upper": None}
+    return [{**nothing, **row, "role": "derived"} for row in rows]
 
 
 def print_summary(console: Console, fit: Mapping[str, Any], rows: Sequence[Row], run_dir: Path | None) -> None:
@@ -84,6 +91,7 @@ def _print_estimates(console: Console, rows: Sequence[Row]) -> None:
     table.add_column("estimate", justify="right", no_wrap=True)
     if with_errors:
         table.add_column("std. error", justify="right", no_wrap=True)
+        table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("optimizer", no_wrap=True)
     by_name: dict[str, list[Row]] = {}
     for row in rows:
@@ -92,13 +100,15 @@ def _print_estimates(console: Console, rows: Sequence[Row]) -> None:
     for name, members in by_name.items():
         for row in members[:FIRST_ROWS]:
             label = f"{name}[{row['index']}]" if row["index"] not in ("", None) else name
-            error = [] if not with_errors else ["" if row["std_error"] is None else f"{row['std_error']:.5g}"]
+            error = [_short(row["std_error"]), _interval(row)] if with_errors else []
             table.add_row(Text(label), str(row["role"]), _number(row["estimate"]), *error, str(row["optimizer"] or "–"))
         if len(members) > FIRST_ROWS:
             numbers = [row["estimate"] for row in members if row["estimate"] is not None] or [float("nan")]
+            errors = [row["std_error"] for row in members if row["std_error"] is not None]
             summaries.append(
                 f"{name}: {len(members)} numbers, the first {FIRST_ROWS} shown; "
                 f"min {min(numbers):.5g}, mean {sum(numbers) / len(numbers):.5g}, max {max(numbers):.5g}"
+                + (f"; std. error {min(errors):.5g} to {max(errors):.5g}" if errors else "")
             )
     console.print(table)
     for summary in summaries:
@@ -109,8 +119,24 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.8g}"
 
 
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _interval(row: Row) -> str:
+    if row.get("lower") is None or row.get("upper") is None:
+        return ""
+    return f"{_short(row['lower'])} … {_short(row['upper'])}"
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_typed(row) for row in csv.DictReader(file)]
+
+
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     if None in row.values() or None in row:
-        raise ValueError("a row of estimates.csv is torn")
-    numbers = {key: float(row[key]) if row[key] else None for key in ("estimate", "std_error", "unconstrained")}
-    return {**row, **numbers}
+        raise ValueError("a row is torn")
+    required = ("estimate", "std_error")
+    optional = (key for key in ("unconstrained", "lower", "upper") if key in row)
+    return {**row, **{key: float(row[key]) if row[key] else None for key in (*required, *optional)}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +19,11 @@ from .checkpoint import NAME, Provenance, write_checkpoint
 
 LOCK = ".lock"
 CONFIG, PROGRESS, FIT, ESTIMATES = "config.yaml", "progress.csv", "fit.json", "estimates.csv"
-OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES)
+DERIVED = "derived.csv"
+OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED)
 
-ESTIMATE_COLUMNS = ("name", "index", "role", "estimate", "std_error", "unconstrained", "optimizer")
+ESTIMATE_COLUMNS = ("name", "index", "role", "estimate", "std_error", "unconstrained", "optimizer", "lower", "upper")
+DERIVED_COLUMNS = ("name", "index", "estimate", "std_error")
 
 
 class RunDirectory:
@@ -89,10 +91,18 @@ class RunDirectory:
         write_text(self.path / FIT, json.dumps(_json_safe(fit), indent=1) + "\n")
 
     def write_estimates(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        lines = [",".join(ESTIMATE_COLUMNS)]
+        self._write_table(ESTIMATES, ESTIMATE_COLUMNS, rows)
+
+    def write_derived(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The deterministic sites' file, where there are any."""
+        if rows:
+            self._write_table(DERIVED, DERIVED_COLUMNS, rows)
+
+    def _write_table(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+        lines = [",".join(columns)]
         for row in rows:
-            lines.append(",".join(_cell(row[column]) for column in ESTIMATE_COLUMNS))
-        write_text(self.path / ESTIMATES, "\n".join(lines) + "\n")
+            lines.append(",".join(_cell(row[column]) for column in columns))
+        write_text(self.path / name, "\n".join(lines) + "\n")
 
 
 class RunRecorder:

@@ -85,7 +85,7 @@ def test_fit_json_holds_the_keys_of_the_contract(folder: Path, hofit: Any) -> No
 def test_estimates_csv_has_a_row_a_scalar_to_seventeen_digits(folder: Path, hofit: Any) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "fixed.sigma=0.1")
     text = (folder / "runs" / "a" / "estimates.csv").read_text()
-    assert text.splitlines()[0] == "name,index,role,estimate,std_error,unconstrained,optimizer"
+    assert text.splitlines()[0] == "name,index,role,estimate,std_error,unconstrained,optimizer,lower,upper"
     rows = table(folder / "runs" / "a" / "estimates.csv")
     assert [(row["name"], row["index"], row["role"], row["optimizer"]) for row in rows] == [
         ("mean", "", "parameter", "adam"),

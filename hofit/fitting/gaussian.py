@@ -1,0 +1,241 @@
+"""The Gaussian at the mode, on the unconstrained scale.
+
+θ ~ N(θ̂, V), where V is the inverse Hessian of the objective fitted, and for integrated latents u | θ ~
+N(û + Sᵀ(θ − θ̂), H_uu⁻¹) with S = dû/dθ, so that Var(u) = H_uu⁻¹ + Sᵀ V S.
+
+Places are held at the estimate where the Hessian has no inverse: values on the edge of their support, parameters that
+the loss does not depend on, and one place for each direction of no positive curvature. What is perpendicular to these
+directions has the same variance whichever place is held; anything else has none.
+
+Source: Kristensen et al. (2016), J. Stat. Softw. 70(5), section 2 (sdreport); Rao & Mitra (1971), "Generalized inverse
+of matrices and its applications", on estimable functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..curvature.dense import flatten, unflatten
+from ..curvature.matrix_free import MatrixFree
+from ..curvature.operator import MEMORY_BUDGET, Factor, Operator
+from ..errors import ModelError
+from ..objective.base import Objective
+from ..objective.marginal import MarginalObjective, MarginalPoint
+from ..objective.mode import NoMode
+from ..point import Params, Point
+from .verdict import Signs, labeller
+
+ROUNDS = 10
+"""How often, at most, directions without curvature are looked for; each round finds at least eight, if there are."""
+
+TOUCHED = 1e-6
+"""A direction of length one, in units of the curvature, touches an entry beyond this."""
+
+SENSITIVITY_LIMIT = 2**27
+"""Numbers of dû/dθ at most: 1 GB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """See the module. Flat vectors hold θ first, then u.
+
+    Shapes: ``held`` and ``unused`` (p,), booleans; ``flat`` (p, k), directions of no positive curvature; ``scale``
+    (p,), a unit of curvature; ``sensitivity`` (p, d), None where it would be too large.
+    """
+
+    names: list[str]
+    inner_names: list[str]
+    params: Params
+    factor: Factor
+    held: Tensor
+    unused: Tensor
+    flat: Tensor
+    scale: Tensor
+    inner: Factor | None = None
+    sensitivity: Tensor | None = None
+
+    def without_curvature(self) -> str:
+        """Names, with indices, of what has no error for want of curvature; empty where there is no such thing."""
+        places = self.unused.nonzero()[:9, 0]
+        units = self.flat.new_zeros(len(self.unused), len(places))
+        units[places, torch.arange(len(places))] = 1.0
+        directions = torch.cat([self.flat, units], 1)
+        return labeller(self.params, self.names)(directions) if directions.shape[1] else ""
+
+    @property
+    def size(self) -> int:
+        """p + d."""
+        return sum(self.params[name].numel() for name in [*self.names, *self.inner_names])
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether it is known how the integrated latents move with the others."""
+        return self.inner is None or self.sensitivity is not None
+
+    def places(self, name: str) -> Tensor:
+        """Where the numbers of a parameter stand in the flat vector."""
+        start = 0
+        for other in [*self.names, *self.inner_names]:
+            if other == name:
+                break
+            start += self.params[other].numel()
+        return torch.arange(start, start + self.params[name].numel())
+
+    def variances(self, joint: bool) -> Tensor:
+        """Of every number; nan where there is none. ``joint``: those of u hold θ's uncertainty too. Shape (p + d,)."""
+        outer = torch.where(self.held, 0.0, self.factor.inverse_diagonal())
+        touched = (self.flat.abs() > TOUCHED * self.scale[:, None]).any(1)
+        outer = torch.where(touched | self.unused | (outer == 0.0), torch.nan, outer)
+        if self.inner is None:
+            return outer
+        inner = self.inner.inverse_diagonal()
+        if joint and self.sensitivity is not None:
+            inner = inner.clone()
+            for part in torch.arange(len(inner)).split(_rows_of(len(outer), inner)):
+                rows = self.sensitivity[:, part].T  # (r, p)
+                spread = (rows * self._outer(rows)).sum(1)
+                inner[part] += torch.where(self._lost(rows), torch.nan, spread)
+        return torch.cat([outer, inner])
+
+    def block(self, places: Tensor, joint: bool) -> Tensor:
+        """The covariances of some numbers, held ones being zero. Shape (n, n)."""
+        parts = [self.scale.new_zeros(0, len(places))]
+        for some in places.split(_rows_of(self.size, self.scale)):
+            unit = self.scale.new_zeros(len(some), self.size)
+            unit[torch.arange(len(some)), some] = 1.0
+            parts.append(self._products(unit, joint)[:, places])
+        found = torch.cat(parts)
+        return (found + found.T) / 2
+
+    def variances_of(self, gradients: Tensor, joint: bool) -> Tensor:
+        """gᵀ Σ g for linear functions of the flat vector; nan where it has none. Shapes: (k, p + d) → (k,)."""
+        total = (gradients * self._products(gradients, joint)).sum(1)
+        return torch.where(self.lost(gradients, joint) | ((total == 0) & gradients.any(1)), torch.nan, total)
+
+    def lost(self, gradients: Tensor, joint: bool) -> Tensor:
+        """Which linear functions change along a direction of no curvature. Shapes: (k, p + d) → (k,)."""
+        p = len(self.held)
+        outer = gradients[:, :p]
+        if joint and self.sensitivity is not None:
+            outer = outer + gradients[:, p:] @ self.sensitivity.T
+        return self._lost(outer)
+
+    def on(self, places: Tensor, rows: Tensor) -> Tensor:
+        """Gradients over some places as gradients over all. Shapes: (n,), (k, n) → (k, p + d)."""
+        whole = rows.new_zeros(len(rows), self.size)
+        whole[:, places] = rows
+        return whole
+
+    def draw(self, count: int, generator: torch.Generator) -> Params:
+        """Unconstrained draws (count, *shape)."""
+        here = flatten(self.params, self.names)
+        noise = _noise(count, here, generator)
+        moves = torch.where(self.held, 0.0, self.factor.draw(noise))
+        found = unflatten(here + moves, self.params, self.names)
+        if self.inner is not None:
+            assert self.sensitivity is not None
+            mode = flatten(self.params, self.inner_names)
+            noise = _noise(count, mode, generator)
+            inner = mode + moves @ self.sensitivity + self.inner.draw(noise)
+            found |= unflatten(inner, self.params, self.inner_names)
+        return found
+
+    def _outer(self, rows: Tensor) -> Tensor:
+        """V g. Shapes: (k, p) → (k, p)."""
+        return torch.where(self.held, 0.0, self.factor.solve(torch.where(self.held, 0.0, rows)))
+
+    def _products(self, rows: Tensor, joint: bool) -> Tensor:
+        """Σ g. Shapes: (k, p + d) → (k, p + d)."""
+        p = len(self.held)
+        outer, inner = rows[:, :p], rows[:, p:]
+        if self.inner is None:
+            return self._outer(outer)
+        own = self.inner.solve(inner)
+        if not joint or self.sensitivity is None:
+            return torch.cat([self._outer(outer), own], 1)
+        moved = self._outer(outer + inner @ self.sensitivity.T)
+        return torch.cat([moved, own + moved @ self.sensitivity], 1)
+
+    def _lost(self, rows: Tensor) -> Tensor:
+        """As ``lost``, of θ alone. Shapes: (k, p) → (k,)."""
+        lost = (rows[:, self.unused] != 0).any(1)
+        if self.flat.shape[1]:
+            length = (rows * self.scale).norm(dim=1)
+            lost |= ((rows @ self.flat).abs() > TOUCHED * length[:, None]).any(1)
+        return lost
+
+
+def gaussian_at(
+    objective: Objective, point: Point, hessian: Operator, edge: Params
+) -> tuple[Gaussian | None, list[str]]:
+    """The Gaussian at a point that was judged, and what is to be said of it.
+
+    ``edge`` tells by name which entries lie on the edge of their support.
+    """
+    names = list(point.params)
+    here = flatten(point.params, names)
+    if isinstance(hessian, MatrixFree):
+        return None, [
+            f"standard errors: none for {', '.join(names)}: no structure makes the inverse of their Hessian affordable"
+        ]
+    on_edge = {name: edge.get(name, torch.zeros_like(value, dtype=torch.bool)) for name, value in point.params.items()}
+    unused = hessian.diagonal() == 0
+    held = flatten(on_edge, names) | unused
+    found: list[Tensor] = []
+    for _ in range(ROUNDS):
+        trial = hessian.held(held) if bool(held.any()) else hessian
+        signs = Signs(trial)
+        bad = torch.cat([signs.zero, signs.negative], 1)
+        if not bad.shape[1]:
+            break
+        found.append(bad)
+        held = held.clone()
+        held[_pivots(bad / signs.scale[:, None])] = True
+    factor = trial.factor()
+    if bad.shape[1] or not factor.positive:
+        return None, ["standard errors: none, the Hessian is not positive definite in too many directions"]
+    flat = torch.cat(found, 1) if found else here.new_zeros(len(here), 0)
+    remarks: list[str] = []
+    diagonal = hessian.diagonal().abs()
+    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+    plain = Gaussian(names, [], point.params, factor, held, unused, flat, scale)
+    if not isinstance(objective, MarginalObjective):
+        return plain, remarks
+    assert isinstance(point, MarginalPoint)
+    size = sum(value.numel() for value in point.inner.values())
+    sensitive = len(here) * size <= SENSITIVITY_LIMIT
+    try:
+        inner, sensitivity = objective.posterior(point, sensitive)
+    except (NoMode, ModelError) as failure:
+        remarks.append(f"standard errors: none for {', '.join(objective.integrated)}: {failure}")
+        return plain, remarks
+    if not sensitive:
+        remarks.append(
+            f"standard errors of {', '.join(objective.integrated)} are conditional: {len(here)} × {size} derivatives "
+            "of the mode would be needed for others"
+        )
+    both = {**point.params, **point.inner}
+    return Gaussian(names, objective.integrated, both, factor, held, unused, flat, scale, inner, sensitivity), remarks
+
+
+def _pivots(directions: Tensor) -> list[int]:
+    """Places, one a direction, that no mixture of the directions leaves alone: by elimination. Shape (p, k)."""
+    rest = directions.clone()
+    places = []
+    for _ in range(rest.shape[1]):
+        place, column = divmod(int(rest.abs().argmax()), rest.shape[1])
+        places.append(place)
+        rest = rest - rest[:, column : column + 1] * (rest[place] / rest[place, column])
+    return places
+
+
+def _rows_of(width: int, like: Tensor) -> int:
+    """How many vectors of a width may be worked on at once, each taking a few temporaries."""
+    return max(1, MEMORY_BUDGET // max(1, 8 * width * like.element_size()))
+
+
+def _noise(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(count, like.numel(), generator=generator, dtype=like.dtype).to(like.device)

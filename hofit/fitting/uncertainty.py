@@ -1,0 +1,227 @@
+"""How sure a fit is: standard errors, intervals, derived quantities and pooling, from the Gaussian at the mode.
+
+What is reported is on the constrained scale, by the delta method: |slope| times the unconstrained error where a
+transform is elementwise, else sqrt diag J C Jᵀ with its Jacobian and the site's own covariance. The ends of 95 %
+intervals are the unconstrained ones, mapped; a transform that is not elementwise has none. There is a standard error
+only where a fit has converged and its curvature is known and positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log, pi
+
+import torch
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+from ..curvature.operator import MEMORY_BUDGET
+from ..errors import HofitError, ModelError
+from ..model.trace import InfeasibleError, Program, Reading, value_and_slope
+from ..objective.base import Objective
+from ..point import Params, Site
+from ..status import STATUSES
+from .gaussian import Gaussian, gaussian_at
+from .verdict import Verdict, edge_entries
+
+NORMAL_975 = 1.959963984540054
+"""The 97.5 % point of the standard normal distribution."""
+
+JACOBIAN_LIMIT = 1000
+"""Numbers of a site at most whose transform is not elementwise: a matrix of 8 MB."""
+
+DERIVED_LIMIT = 1000
+"""Numbers of a deterministic site at most that have a standard error: each takes a gradient."""
+
+DERIVED_WORK = 2**28
+"""Numbers of all gradients of a deterministic site at most: some seconds."""
+
+
+@dataclass
+class Uncertainty:
+    """What is known of a fit's errors. Names → tensors shaped as the values; nan where there is none.
+
+    ``derived`` holds values and errors of `pyro.deterministic` sites, ``shrinkage`` the pooling factor of each
+    integrated site, one a number of a row. ``joint`` says whether integrated latents' errors hold the others' too.
+    """
+
+    std_errors: Params = field(default_factory=dict)
+    lower: Params = field(default_factory=dict)
+    upper: Params = field(default_factory=dict)
+    derived: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    shrinkage: Params = field(default_factory=dict)
+    log_evidence: float | None = None
+    observations: int | None = None
+    remarks: list[str] = field(default_factory=list)
+    joint: bool = False
+    gaussian: Gaussian | None = None
+    transforms: dict[str, Transform] = field(default_factory=dict)
+    fixed: Params = field(default_factory=dict)
+
+    def covariance(self, names: Sequence[str]) -> Tensor:
+        """See ``FitResult.covariance``."""
+        gaussian = self._known()
+        for name in names:
+            if name not in self.transforms:
+                known = ", ".join(self.transforms)
+                raise HofitError(f"no covariance of {name!r}: there are {known}")
+        places = torch.cat([gaussian.places(name) for name in names])
+        parts = [_jacobian(self.transforms[name], gaussian.params[name]) for name in names]
+        jacobian = torch.block_diag(*parts)
+        covariance: Tensor = jacobian @ gaussian.block(places, joint=True) @ jacobian.T
+        rows = gaussian.on(places, jacobian)
+        lost = gaussian.lost(rows, joint=True) | ((covariance.diagonal() == 0) & rows.any(1))
+        covariance[lost] = torch.nan
+        covariance[:, lost] = torch.nan
+        return covariance
+
+    def draws(self, count: int, seed: int) -> Params:
+        """See ``draws``."""
+        found = self._known().draw(count, torch.Generator().manual_seed(seed))
+        drawn = {name: transform(found[name]).detach() for name, transform in self.transforms.items()}
+        return drawn | {name: value.expand(count, *value.shape) for name, value in self.fixed.items()}
+
+    def _known(self) -> Gaussian:
+        if self.gaussian is None:
+            why = next((remark for remark in self.remarks if "standard errors" in remark), "the fit has not converged")
+            raise HofitError(f"there is no Gaussian at the mode: {why}")
+        if not self.gaussian.is_joint:
+            names = ", ".join(self.gaussian.inner_names)
+            raise HofitError(f"it is not known how {names} move with the others: there are too many derivatives")
+        return self.gaussian
+
+
+def gaussian_of(objective: Objective, status: str, verdict: Verdict) -> tuple[Gaussian | None, list[str]]:
+    """The Gaussian at the end of a fit, with remarks. To be asked before anything else is evaluated."""
+    if not STATUSES[status].converged or verdict.point is None:
+        return None, []
+    if verdict.hessian is None:
+        return None, ["standard errors: none, the curvature is not known"]
+    point = verdict.point
+    edge = edge_entries(objective, point.params, point.gradient()) if status == "converged_on_boundary" else {}
+    gaussian, remarks = gaussian_at(objective, point, verdict.hessian, edge)
+    without = "" if gaussian is None or status == "flat_direction" else gaussian.without_curvature()
+    if without:  # where that is the status, its own remark says so
+        remarks.append(f"standard errors: none for {without}: no positive curvature along a direction there")
+    return gaussian, remarks
+
+
+def find_uncertainty(
+    program: Program, gaussian: Gaussian | None, values: Params, loss: float, type: str, full: bool
+) -> Uncertainty:
+    """All of it, with the program's leaves at the end of the fit. ``full``: of integrated latents too."""
+    try:
+        reading = program.read()
+    except (InfeasibleError, ModelError):
+        return Uncertainty(gaussian=gaussian)
+    fixed = {name: values[name] for name, site in program.sites.items() if site.role == "fixed"}
+    found = Uncertainty(
+        observations=reading.observations, gaussian=gaussian, transforms=reading.transforms, fixed=fixed
+    )
+    if gaussian is not None:
+        found.joint = full and gaussian.is_joint
+        _add_errors(found, gaussian, values, reading.moved)
+        found.log_evidence = _log_evidence(gaussian, program.sites, loss, type)
+        found.shrinkage = _shrinkage(gaussian, program.sites)
+    _add_derived(found, gaussian, program.leaves, reading)
+    return found
+
+
+def _add_errors(found: Uncertainty, gaussian: Gaussian, values: Params, moved: Sequence[str]) -> None:
+    variances = gaussian.variances(found.joint)
+    for name, transform in found.transforms.items():
+        if name not in gaussian.params:
+            continue
+        if name in moved:
+            found.remarks.append(f"standard errors: none for {name}: its support moves with other sites")
+            continue
+        unconstrained, places = gaussian.params[name], gaussian.places(name)
+        _, slope = value_and_slope(transform, unconstrained)
+        if slope is not None:
+            sd = variances[places].reshape(unconstrained.shape).sqrt()
+            found.std_errors[name] = slope.abs() * sd
+            ends = [transform(unconstrained + sign * NORMAL_975 * sd).detach() for sign in (-1, 1)]
+            found.lower[name], found.upper[name] = torch.minimum(*ends), torch.maximum(*ends)
+        elif unconstrained.numel() <= JACOBIAN_LIMIT:
+            jacobian = _jacobian(transform, unconstrained)
+            total = ((jacobian @ gaussian.block(places, found.joint)) * jacobian).sum(1)
+            lost = gaussian.lost(gaussian.on(places, jacobian), found.joint)
+            total = torch.where(lost | ((total == 0) & jacobian.any(1)), torch.nan, total)
+            found.std_errors[name] = total.clamp_min(0.0).sqrt().reshape(values[name].shape)
+        else:
+            found.remarks.append(
+                f"standard errors: none for {name}: {unconstrained.numel()} numbers under one transform, "
+                f"{JACOBIAN_LIMIT} at most are taken"
+            )
+
+
+def _jacobian(transform: Transform, unconstrained: Tensor) -> Tensor:
+    """d value / d unconstrained. Shape (numbers of the value, numbers of the leaf)."""
+    _, slope = value_and_slope(transform, unconstrained)
+    if slope is not None:
+        return torch.diag(slope.reshape(-1))
+    found: Tensor = torch.autograd.functional.jacobian(transform, unconstrained)
+    return found.reshape(-1, unconstrained.numel())
+
+
+def _add_derived(found: Uncertainty, gaussian: Gaussian | None, leaves: Params, reading: Reading) -> None:
+    for name in reading.enumerated:
+        found.remarks.append(f"derived: {name} has no one value, it depends on a discrete latent")
+    for name, value in reading.deterministic.items():
+        flat = value.reshape(-1)
+        errors = torch.full(flat.shape, torch.nan)
+        if gaussian is not None and gaussian.is_joint and value.is_floating_point():
+            if len(flat) > DERIVED_LIMIT or len(flat) * gaussian.size > DERIVED_WORK:
+                found.remarks.append(
+                    f"standard errors: none for {name}: {len(flat)} numbers that depend on {gaussian.size} others"
+                )
+            else:
+                errors = _derived_errors(gaussian, leaves, flat)
+        found.derived[name] = value.detach(), errors.reshape(value.shape)
+
+
+def _derived_errors(gaussian: Gaussian, leaves: Params, flat: Tensor) -> Tensor:
+    """Shapes: flat (k,), functions of the leaves → (k,)."""
+    names = [*gaussian.names, *gaussian.inner_names]
+    if not flat.requires_grad:
+        return torch.zeros_like(flat)
+    chunk = max(1, MEMORY_BUDGET // (8 * gaussian.size * flat.element_size()))
+    parts = []
+    for some in flat.split(chunk):
+        rows = []
+        for one in some:
+            gradients = torch.autograd.grad(
+                one, [leaves[name] for name in names], retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        parts.append(gaussian.variances_of(torch.stack(rows), joint=True).clamp_min(0.0).sqrt())
+    return torch.cat(parts)
+
+
+def _log_evidence(gaussian: Gaussian, sites: Mapping[str, Site], loss: float, type: str) -> float | None:
+    """Laplace's, where the Gaussian is over all that is unknown and all of it is latent: log p(data)."""
+    only_latents = all(sites[name].role in ("latent", "fixed", "integrated") for name in sites)
+    if type != "map_unconstrained" or not only_latents or bool(gaussian.held.any()):
+        return None
+    return -loss + 0.5 * len(gaussian.held) * log(2 * pi) - 0.5 * float(gaussian.factor.log_determinant())
+
+
+def _shrinkage(gaussian: Gaussian, sites: Mapping[str, Site]) -> Params:
+    """The pooling factor of each integrated site in plates: mean conditional variance / (that + variance of the modes).
+
+    On the unconstrained scale, a number for each place of a row; 0 is no pooling, 1 complete.
+    Source: Gelman & Pardoe (2006), Technometrics 48(2), eq. 3, the errors of the rows taken as uncorrelated.
+    """
+    if gaussian.inner is None:
+        return {}
+    conditional = gaussian.inner.inverse_diagonal()
+    start, found = len(gaussian.held), {}
+    for name in gaussian.inner_names:
+        mode, site = gaussian.params[name], sites[name]
+        dims = tuple(plate.dim for plate in site.plates)
+        if not dims or site.rows < 2:
+            continue
+        variance = conditional[gaussian.places(name) - start].reshape(mode.shape).mean(dims)
+        found[name] = (variance / (variance + mode.var(dims, correction=0))).squeeze()
+    return found
