@@ -230,7 +230,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
     gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
     values = objective.values(end.params)
     full = session.config.objective.uncertainty == "full"
-    uncertainty = find_uncertainty(program, gaussian, values, end.verdict.loss, objective.type, full)
+    uncertainty = find_uncertainty(program, gaussian, remarks, values, end.verdict.loss, objective.type, full)
     for name, count in counted.items():  # standard errors are no part of the fit
         setattr(objective.evaluations, name, count)
     params: Params = {name: program.unconstrained(name).detach().clone() for name in program.order} | end.params
@@ -249,7 +249,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         params=params,
         values=values,
         uncertainty=uncertainty,
-        remarks=[*end.remarks, *remarks, *uncertainty.remarks],
+        remarks=[*end.remarks, *uncertainty.remarks],
         checks=end.verdict.checks,
         evaluations=counted,
         sites=program.sites,

@@ -108,17 +108,25 @@ def gaussian_of(objective: Objective, status: str, verdict: Verdict) -> tuple[Ga
 
 
 def find_uncertainty(
-    program: Program, gaussian: Gaussian | None, values: Params, loss: float, type: str, full: bool
+    program: Program,
+    gaussian: Gaussian | None,
+    remarks: Sequence[str],
+    values: Params,
+    loss: float,
+    type: str,
+    full: bool,
 ) -> Uncertainty:
-    """All of it, with the program's leaves at the end of the fit. ``full``: of integrated latents too."""
+    """All of it, with the program's leaves at the end of the fit.
+
+    ``remarks`` are those on the Gaussian; ``full`` says that integrated latents' errors shall hold the others' too.
+    """
+    found = Uncertainty(gaussian=gaussian, remarks=list(remarks))
     try:
         reading = program.read()
     except (InfeasibleError, ModelError):
-        return Uncertainty(gaussian=gaussian)
-    fixed = {name: values[name] for name, site in program.sites.items() if site.role == "fixed"}
-    found = Uncertainty(
-        observations=reading.observations, gaussian=gaussian, transforms=reading.transforms, fixed=fixed
-    )
+        return found
+    found.observations, found.transforms = reading.observations, reading.transforms
+    found.fixed = {name: values[name] for name, site in program.sites.items() if site.role == "fixed"}
     if gaussian is not None:
         found.joint = full and gaussian.is_joint
         _add_errors(found, gaussian, values, reading.moved)
