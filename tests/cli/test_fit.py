@@ -434,3 +434,26 @@ def test_the_same_fit_twice_is_the_same_to_the_last_bit(folder: Path, hofit: Any
         hofit("fit", "toy.py", "-c", "a.yaml", "-s", "init={strategy: sample, jitter: 0.1}")
     one, two = (folder / "runs" / name / "estimates.csv" for name in ("a", "a-2"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_deterministic_sites_have_a_file_of_their_own_and_are_reported(folder: Path, hofit: Any, write: Write) -> None:
+    write(
+        "derived.py",
+        """
+        import pyro, torch
+        def model():
+            a = pyro.param("a", torch.tensor([1.0, 3.0]))
+            pyro.deterministic("difference", a[0] - a[1])
+            pyro.factor("f", -2 * ((a - torch.tensor([2.0, 1.0])) ** 2).sum())
+        """,
+    )
+    config = write("c.yaml", "optimizers: [{params: '*', optimizer: trust_region}]\n")
+    printed = hofit("fit", "derived.py", "-c", config).out
+    (row,) = table(folder / "runs" / "c" / "derived.csv")
+    assert (row["name"], row["index"]) == ("difference", "")
+    assert float(row["estimate"]) == pytest.approx(1.0) and float(row["std_error"]) == pytest.approx(0.5**0.5)
+    assert {one["name"] for one in table(folder / "runs" / "c" / "estimates.csv")} == {"a"}
+    assert all(float(one["std_error"]) == pytest.approx(0.5) for one in table(folder / "runs" / "c" / "estimates.csv"))
+    again = hofit("report", folder / "runs" / "c").out
+    for text in (printed, again):
+        assert "difference" in text and "95 % interval" in text and "0.70711" in text

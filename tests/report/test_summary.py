@@ -109,6 +109,30 @@ def test_standard_errors_are_shown_where_there_are_any() -> None:
     assert "0.25" in text
 
 
+def test_an_interval_stands_beside_its_error() -> None:
+    text = summary(
+        {}, [row("a", std_error=0.25, lower=1.01, upper=1.99), row("p", std_error=0.5, lower=None, upper=None)]
+    )
+    assert "95 % interval" in text
+    lines = {line.split()[0]: line for line in text.splitlines()[1:] if line.strip()}
+    assert "1.01 … 1.99" in lines["a"] and "…" not in lines["p"]
+
+
+def test_derived_quantities_are_rows_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "fit.json").write_text(json.dumps(FIT))
+    head = "name,index,role,estimate,std_error,unconstrained,optimizer,lower,upper\n"
+    (tmp_path / "estimates.csv").write_text(head + "mu,,parameter,1.5,0.25,1.5,adam,1.01,1.99\n")
+    (tmp_path / "derived.csv").write_text("name,index,estimate,std_error\nratio,,2.5,0.75\nhole,0,1,\n")
+    fit, rows = load_run(tmp_path)
+    assert [(one["name"], one["role"], one["estimate"], one["std_error"]) for one in rows] == [
+        ("mu", "parameter", 1.5, 0.25),
+        ("ratio", "derived", 2.5, 0.75),
+        ("hole", "derived", 1.0, None),
+    ]
+    text = summary(fit, rows)
+    assert "ratio" in text and "derived" in text and "0.75" in text
+
+
 def test_a_long_vector_is_summarised() -> None:
     rows = [row("b", str(i), estimate=float(i)) for i in range(100)]
     text = summary({}, rows)
