@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .block_diagonal import BlockDiagonalFactor, Blocks
-from .dense import Dense
+from .block_diagonal import BlockDiagonalFactor, Blocks, held_blocks
+from .dense import Dense, held_matrices
 from .operator import MEMORY_BUDGET, Factor, Operator
 from .small import BlockCholesky
 
@@ -150,6 +150,14 @@ class Crossed(Operator):
             sums.append(group.matrices.abs().sum(-1).index_add(0, crossing.pattern.rows, sizes).reshape(-1))
         return float(torch.cat([*sums, outer]).max())
 
+    def held(self, places: Tensor) -> Crossed:
+        outer = places[self.border]
+        crossings = []
+        for group, one in zip(self.rows, self.crossings, strict=True):
+            touched = places[group.index][one.pattern.rows] | outer[one.pattern.places][:, None]
+            crossings.append(Crossing(one.pattern, torch.where(touched, 0.0, one.values)))
+        return Crossed(held_blocks(self.rows, places), crossings, self.border, held_matrices(self.corner, outer))
+
     def factor(self, shift: float = 0.0) -> Factor:
         return _CrossedFactor(self, shift)
 
@@ -188,6 +196,19 @@ class _CrossedFactor(Factor):
             back = self._inner.solve_rows(number, crossing.outward(outer))
             result[:, group.index] = (inner[number] - back).permute(2, 0, 1)
         return result.reshape(vectors.shape)
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """L⁻ᵀ z with L = [[L_A, 0], [Bᵀ L_A⁻ᵀ, L_S]]."""
+        operator = self._operator
+        flat = noise.reshape(-1, operator.size)
+        result = torch.empty_like(flat)
+        outer = self._schur.draw(flat[:, operator.border])
+        result[:, operator.border] = outer
+        for number, (group, crossing) in enumerate(zip(operator.rows, operator.crossings, strict=True)):
+            rows = self._inner.draw_rows(number, flat[:, group.index].permute(1, 2, 0))
+            back = self._inner.solve_rows(number, crossing.outward(outer))
+            result[:, group.index] = (rows - back).permute(2, 0, 1)
+        return result.reshape(noise.shape)
 
     def log_determinant(self) -> Tensor:
         return self._inner.log_determinant() + self._schur.log_determinant()
