@@ -27,12 +27,12 @@ class Pattern:
         self._pairs: list[Pairs] | None = None
 
     def pairs(self) -> Iterable[Pairs]:
-        """Every two of the n that are of one row, each once, the one with itself too; in chunks of rows."""
+        """Every two of the n that are of one row, each once; in chunks of rows."""
         if self._pairs is not None:
             return self._pairs
         each = torch.bincount(self.rows, minlength=self.count)
         last = each.cumsum(0)
-        total = (each * (each + 1) // 2).cumsum(0)
+        total = (each * (each - 1) // 2).cumsum(0)
         limit = MEMORY_BUDGET // 64
         if int(total[-1]) <= limit:
             self._pairs = [self._of(0, len(self.rows), last)]
@@ -43,21 +43,20 @@ class Pattern:
 
     def _of(self, start: int, stop: int, last: Tensor) -> Pairs:
         each = torch.arange(start, stop)
-        partners = last[self.rows[each]] - each  # itself, and those after it in its row
+        partners = last[self.rows[each]] - each - 1  # those after it in its row
         one = each.repeat_interleave(partners)
         begin = (partners.cumsum(0) - partners).repeat_interleave(partners)
-        other = one + torch.arange(len(one)) - begin
-        return Pairs(one, other, self.places[one] * self.m + self.places[other], torch.where(one == other, 0.5, 1.0))
+        other = one + 1 + torch.arange(len(one)) - begin
+        return Pairs(one, other, self.places[one] * self.m + self.places[other])
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Shapes (k,): two of the n that are of one row, where they meet in an (m, m) matrix, and ½ where they are one."""
+    """Shapes (k,): two of the n that are of one row, and where they meet in an (m, m) matrix."""
 
     one: Tensor
     other: Tensor
     meeting: Tensor
-    half: Tensor
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,17 @@ class Crossing:
         return factor.picked(self.pattern.rows).solve(self.values[:, :, None])[..., 0]
 
     def between(self, solved: Tensor) -> Tensor:
-        """Bᵀ A⁻¹ B from A⁻¹ B (n, L): the lower and the upper triangle hold half each; shape (m, m)."""
+        """Bᵀ A⁻¹ B from A⁻¹ B (n, L); shape (m, m)."""
         pattern = self.pattern
         m = pattern.m
         total = self.values.new_zeros(m * m)
         for pairs in pattern.pairs():
-            products = (self.values.index_select(0, pairs.one) * solved.index_select(0, pairs.other)).sum(-1)
-            total = total.index_add(0, pairs.meeting, products * pairs.half.to(products))
-        return total.view(m, m)
+            for values, others in zip(self.values.unbind(1), solved.unbind(1), strict=True):
+                products = values.index_select(0, pairs.one) * others.index_select(0, pairs.other)
+                total = total.index_add(0, pairs.meeting, products)
+        half = total.view(m, m)
+        own = (self.values * solved).sum(1)
+        return half + half.T + own.new_zeros(m).index_add(0, pattern.places, own).diag()
 
 
 class Crossed(Operator):
@@ -173,8 +175,7 @@ class _CrossedFactor(Factor):
         schur = operator.corner.clone()
         schur.diagonal().add_(shift)
         for number, crossing in enumerate(operator.crossings):
-            half = crossing.between(crossing.solved(self._inner.rows_factor(number)))
-            schur -= half + half.T
+            schur -= crossing.between(crossing.solved(self._inner.rows_factor(number)))
         self._schur = Dense(schur).factor()
         self.positive = self._schur.positive
         if self._schur.direction is not None:
@@ -222,9 +223,10 @@ class _CrossedFactor(Factor):
         result[operator.border] = inverse.diagonal()
         for number, (group, crossing) in enumerate(zip(operator.rows, operator.crossings, strict=True)):
             pattern, solved = crossing.pattern, crossing.solved(self._inner.rows_factor(number))
-            spread = torch.zeros_like(group.index, dtype=solved.dtype)
+            own = inverse.diagonal()[pattern.places][:, None] * solved.square()
+            spread = torch.zeros_like(group.index, dtype=solved.dtype).index_add_(0, pattern.rows, own)
             for pairs in pattern.pairs():
-                twice = 2.0 * pairs.half.to(solved) * inverse.reshape(-1)[pairs.meeting]
+                twice = 2.0 * inverse.reshape(-1)[pairs.meeting]
                 spread.index_add_(0, pattern.rows[pairs.one], twice[:, None] * solved[pairs.one] * solved[pairs.other])
             result[group.index] += spread
         return result
@@ -257,10 +259,9 @@ def log_determinant(matrices: Sequence[Tensor], crossings: Sequence[Crossing | T
         if isinstance(crossing, Tensor):
             schur = schur - crossing.flatten(0, 1).T @ factor.solve(crossing).flatten(0, 1)
             continue
-        half = crossing.between(crossing.solved(factor))
-        schur = schur - half - half.T
+        schur = schur - crossing.between(crossing.solved(factor))
     if m:
-        schur_part: Tensor = _LogDeterminant.apply((schur + schur.T) / 2)  # type: ignore[no-untyped-call]
+        schur_part: Tensor = _LogDeterminant.apply(schur)  # type: ignore[no-untyped-call]
         total = total + schur_part
     return total
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten, unflatten
+from ..curvature.dense import flatten, flatten_batched, unflatten
 from ..curvature.joint import Joint, Joints
 from ..curvature.lift import LiftFailed
 from ..curvature.operator import Factor
@@ -89,6 +89,16 @@ class _Held:
     """∇Ψ over all parameters, differentiable."""
 
 
+@dataclass(frozen=True)
+class _Curved:
+    """The Hessian at the last point where it was asked for: name → (p, *shape), and dû/dθ (p, d)."""
+
+    params: Params
+    inner: Params
+    hessian: Params
+    sensitivity: Tensor
+
+
 class MarginalObjective:
     """−log ∫ p(data, latents; θ) d(integrated latents). Use inside ``program.scope()``.
 
@@ -124,6 +134,7 @@ class MarginalObjective:
         self._finder = ModeFinder(self._inner, self.curvature)
         self._joints = Joints()
         self._held: _Held | None = None
+        self._curved: _Curved | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
         """The point that the search goes out from, and the mode there."""
         self._last = self._anchor
@@ -219,14 +230,22 @@ class MarginalObjective:
     # second derivatives ------------------------------------------------------------------------------------------
 
     def products(self, point: MarginalPoint, vectors: Params) -> Params:
-        """Products of the exact Hessian with ``vectors`` (probes, *shape), over the names they have."""
+        """Products of the exact Hessian with ``vectors`` (probes, *shape), over the names they have.
+
+        The whole Hessian is kept: the verdict and the standard errors ask for the same one.
+        """
         names = list(vectors)
         probes = vectors[names[0]].shape[0]
+        whole = names == self.outer and _is_identity(flatten_batched(vectors, names))
+        known = self._curved
+        if whole and known and _same(point.params, known.params) and _same(point.inner, known.inner):
+            point.sensitivity = known.sensitivity
+            return known.hessian
         self.evaluations.hvp += probes
         if self._held is None or self._held.point is not point:
             held = self._hold(point)
-            whole = held.joint.gradient(held.approximation)
-            held.correction = held.factor.solve(flatten(whole, self.integrated))
+            slope = held.joint.gradient(held.approximation)
+            held.correction = held.factor.solve(flatten(slope, self.integrated))
             self._held = held
         held = self._held
         if held.slopes is None:
@@ -234,14 +253,14 @@ class MarginalObjective:
             held.slopes = held.joint.gradient(held.approximation - lag, create_graph=True)
         moves, rows = [], []
         for k in range(probes):
-            found, move = self._product(held, {name: vectors[name][k] for name in names})
+            row, move = self._product(held, {name: vectors[name][k] for name in names})
             moves.append(move)
-            rows.append(found)
-        if names == self.outer and probes == sum(p.numel() for p in point.params.values()):
-            whole_basis = torch.cat([vectors[name].reshape(probes, -1) for name in names], 1)
-            if torch.equal(whole_basis, torch.eye(probes).to(whole_basis)):
-                point.sensitivity = torch.stack(moves)
-        return {name: torch.stack([row[name] for row in rows]) for name in names}
+            rows.append(row)
+        found = {name: torch.stack([row[name] for row in rows]) for name in names}
+        if whole:
+            point.sensitivity = torch.stack(moves)
+            self._curved = _Curved(point.params, point.inner, found, point.sensitivity)
+        return found
 
     def posterior(self, point: MarginalPoint, sensitive: bool = True) -> tuple[Factor, Tensor | None]:
         """Of u at ``point``: the factor of H_uu and, if asked for, dû/dθ (p, d)."""
@@ -319,6 +338,10 @@ class MarginalObjective:
         finally:
             for name in self.outer:
                 leaves[name].requires_grad_(True)
+
+
+def _is_identity(matrix: Tensor) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix)).to(matrix))
 
 
 def _same(params: Params, known: Params) -> bool:

@@ -63,10 +63,14 @@ class ModeFinder:
                     return point.params
                 if size <= eps ** (1 / 3):
                     return proposal.params
-            candidate = proposal.point
-            assert candidate is not None
+            candidate, predicted = proposal.point, proposal.predicted_reduction
+            assert candidate is not None and predicted is not None
+            gained = point.value - candidate.value
             if part.accept(proposal, candidate):
                 point = candidate
+                inside = solution.shift == 0 and not solution.on_boundary
+                if inside and size * abs(gained - predicted) <= eps ** (2 / 3) * predicted:
+                    return point.params  # as good as quadratic: the next step would be as short as that
             elif part.exhausted():
                 break
         assert operator is not None
