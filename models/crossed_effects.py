@@ -35,9 +35,9 @@ def model(
 ) -> None:
     """rating, student, instructor and department (rows,); the last three count from 0."""
     mu = pyro.param("mu", torch.tensor(3.0))
-    sd_student = pyro.param("sd_student", torch.tensor(1.0), constraint=constraints.positive)
-    sd_instructor = pyro.param("sd_instructor", torch.tensor(1.0), constraint=constraints.positive)
-    sd_department = pyro.param("sd_department", torch.tensor(1.0), constraint=constraints.positive)
+    sd_student = pyro.param("sd_student", torch.tensor(0.5), constraint=constraints.positive)
+    sd_instructor = pyro.param("sd_instructor", torch.tensor(0.5), constraint=constraints.positive)
+    sd_department = pyro.param("sd_department", torch.tensor(0.5), constraint=constraints.positive)
     sigma = pyro.param("sigma", torch.tensor(1.0), constraint=constraints.positive)
 
     with pyro.plate("students", n_students):
