@@ -34,6 +34,9 @@ ROUNDS = 10
 TOUCHED = 1e-6
 """A direction of length one, in units of the curvature, touches an entry beyond this."""
 
+SOLVES = 64
+"""Vectors that are solved for at once: each may have temporaries beside its own length."""
+
 SENSITIVITY_LIMIT = 2**27
 """Numbers of dû/dθ at most: 1 GB."""
 
@@ -103,7 +106,7 @@ class Gaussian:
     def block(self, places: Tensor, joint: bool) -> Tensor:
         """The covariances of some numbers, held ones being zero. Shape (n, n)."""
         parts = [self.scale.new_zeros(0, len(places))]
-        for some in places.split(_rows_of(self.size, self.scale)):
+        for some in places.split(min(SOLVES, _rows_of(self.size, self.scale))):
             unit = self.scale.new_zeros(len(some), self.size)
             unit[torch.arange(len(some)), some] = 1.0
             parts.append(self._products(unit, joint)[:, places])

@@ -22,7 +22,7 @@ from ..model.trace import InfeasibleError, Program, Reading, value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
 from ..status import STATUSES
-from .gaussian import Gaussian, gaussian_at
+from .gaussian import SOLVES, Gaussian, gaussian_at
 from .verdict import Verdict, edge_entries
 
 NORMAL_975 = 1.959963984540054
@@ -166,11 +166,11 @@ def _add_errors(found: Uncertainty, gaussian: Gaussian, values: Params, moved: S
 
 def _jacobian(transform: Transform, unconstrained: Tensor) -> Tensor:
     """d value / d unconstrained. Shape (numbers of the value, numbers of the leaf)."""
-    _, slope = value_and_slope(transform, unconstrained)
+    value, slope = value_and_slope(transform, unconstrained)
     if slope is not None:
         return torch.diag(slope.reshape(-1))
     found: Tensor = torch.autograd.functional.jacobian(transform, unconstrained)
-    return found.reshape(-1, unconstrained.numel())
+    return found.reshape(value.numel(), unconstrained.numel())
 
 
 def _add_derived(found: Uncertainty, gaussian: Gaussian | None, leaves: Params, reading: Reading) -> None:
@@ -194,7 +194,7 @@ def _derived_errors(gaussian: Gaussian, leaves: Params, flat: Tensor) -> Tensor:
     names = [*gaussian.names, *gaussian.inner_names]
     if not flat.requires_grad:
         return torch.zeros_like(flat)
-    chunk = max(1, MEMORY_BUDGET // (8 * gaussian.size * flat.element_size()))
+    chunk = max(1, min(SOLVES, MEMORY_BUDGET // (8 * gaussian.size * flat.element_size())))
     parts = []
     for some in flat.split(chunk):
         rows = []

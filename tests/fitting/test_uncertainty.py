@@ -515,3 +515,40 @@ def test_a_resumed_fit_has_the_same_errors(tmp_path: Path) -> None:
     table = (tmp_path / "run" / "derived.csv").read_text().splitlines()
     assert table[0] == "name,index,estimate,std_error" and len(table) == 7
     assert table[1].split(",")[:2] == ["total", "0"] and float(table[1].split(",")[3]) > 0
+
+
+# discrete latents ----------------------------------------------------------------------------------------------------
+
+
+def test_a_deterministic_site_that_depends_on_a_discrete_latent_is_left_out() -> None:
+    y = torch.cat([torch.randn(30), torch.randn(20) + 6.0])
+
+    def model() -> None:
+        location = pyro.param("location", torch.tensor([-1.0, 5.0]))
+        gap = pyro.deterministic("gap", location[1] - location[0])
+        assert gap.dim() == 0
+        with pyro.plate("rows", len(y)):
+            z = pyro.sample("z", dist.Bernoulli(0.4)).long()
+            mean = pyro.deterministic("mean", location[z], event_dim=0)
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    result = fit(model, {"type": "map", "integrate": {"z": "enumerate"}})
+    assert result.converged and list(result.derived) == ["gap"]
+    covariance = result.covariance("location")
+    assert_close(result.derived["gap"][1], (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) ** 0.5, 1e-9)
+    assert any("mean has no one value" in remark for remark in result.remarks)
+    fit_json = result.fit_json()
+    assert fit_json["observations"] == 50
+    assert fit_json["bic"] == pytest.approx(2 * np.log(50) + 2 * result.loss)
+
+
+def test_a_site_without_free_numbers_is_known_exactly() -> None:
+    """The Cholesky factor of a 1 × 1 correlation matrix is 1."""
+
+    def model() -> None:
+        pyro.param("one", torch.eye(1), constraint=constraints.corr_cholesky)
+        pyro.factor("loss", -((pyro.param("x", torch.tensor(0.0)) - 1) ** 2))
+
+    result = fit(model)
+    assert result.std_errors["one"].tolist() == [[0.0]]
+    assert float(result.std_errors["x"]) == pytest.approx(0.5**0.5)
