@@ -213,7 +213,8 @@ class MarginalObjective:
     def _hold(self, point: MarginalPoint) -> _Held:
         everything = {**point.params, **point.inner}
         at = Point(everything, torch.zeros(()), self._whole.program.leaves, self._whole)
-        self._whole.invalidate()
+        with self._whole.written(at):  # once: the graphs of the joint read the leaves
+            self._whole.make_current(at)
         layout = self.curvature.layout
         assert layout is not None
         joint = self._joints.at(at, self.integrated, layout, self.curvature.lifts)

@@ -1,0 +1,106 @@
+"""A marginal objective over a model, ready to be asked for points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hofit.curvature import structure
+from hofit.curvature.dense import flatten, unflatten
+from hofit.model.trace import Program
+from hofit.objective.marginal import MarginalObjective, MarginalPoint, laplace
+from hofit.objective.quadrature import Quadrature
+
+
+@dataclass
+class Evidence:
+    """Minus the log evidence as a function of the flat outer parameters (p,)."""
+
+    objective: MarginalObjective
+
+    @property
+    def start(self) -> Tensor:
+        return flatten(self.objective.start(), self.objective.outer)
+
+    def near_start(self, distance: float = 0.3) -> Tensor:
+        noise = torch.randn(self.start.shape, generator=torch.Generator().manual_seed(1))
+        return self.start + distance * noise
+
+    def at(self, x: Tensor) -> MarginalPoint:
+        point = self.objective.at(unflatten(x, self.objective.start(), self.objective.outer))
+        assert isinstance(point, MarginalPoint)
+        return point
+
+    def loss(self, x: Tensor) -> Tensor:
+        point = self.at(x)
+        assert point.failure is None, point.failure
+        return point.loss
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return flatten(self.at(x).gradient(), self.objective.outer)
+
+    def hessian(self, point: MarginalPoint) -> Tensor:
+        names, eye, columns, at = self.objective.outer, torch.eye(len(self.start)), {}, 0
+        for name in names:
+            shape = point.params[name].shape
+            columns[name] = eye[:, at : at + shape.numel()].reshape(-1, *shape)
+            at += shape.numel()
+        found = point.hvp(columns)
+        return torch.cat([found[name].reshape(len(eye), -1) for name in names], 1)
+
+
+def slopes_along(own: Evidence, x: Tensor, direction: Tensor, h: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """Central differences of loss and gradient, extrapolated (Richardson): they err by h⁴, and 1e-11 of rounding."""
+
+    def difference(h: float) -> tuple[Tensor, Tensor]:
+        here, there = own.at(x + h * direction), own.at(x - h * direction)
+        assert here.failure is None and there.failure is None
+        ahead, behind = (flatten(point.gradient(), own.objective.outer) for point in (here, there))
+        return (here.loss - there.loss) / (2 * h), (ahead - behind) / (2 * h)
+
+    wide, narrow = difference(2 * h), difference(h)
+    slope, change = ((4 * fine - coarse) / 3 for fine, coarse in zip(narrow, wide, strict=True))
+    return slope, change
+
+
+Make = Callable[..., Evidence]
+
+
+@pytest.fixture
+def evidence() -> Iterator[Make]:
+    """evidence(model, integrated, y=…): its marginal; ``nodes`` or ``methods`` ask for quadrature."""
+    with ExitStack() as stack:
+
+        def make(
+            model: Callable[..., Any],
+            integrated: list[str],
+            nodes: int | None = None,
+            methods: dict[str, str] | None = None,
+            jacobian: bool = False,
+            **arguments: Any,
+        ) -> Evidence:
+            program = Program(model, arguments)
+            stack.enter_context(program.scope())
+            program.discover()
+            program.integrate(integrated)
+            approximation = laplace
+            if nodes is not None:
+                names = program.latents if jacobian else integrated
+                approximation = Quadrature(program, methods or dict.fromkeys(integrated, "aghq"), nodes, names)
+            return Evidence(MarginalObjective(program, integrated, jacobian, approximation))
+
+        yield make
+
+
+@pytest.fixture(params=["lifted", "by products"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the Hessian over the integrated latents comes about."""
+    monkeypatch.setattr(structure, "FEW_UNKNOWNS", 0 if request.param == "lifted" else 10**6)
+    found: str = request.param
+    return found
