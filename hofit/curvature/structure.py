@@ -260,7 +260,11 @@ class Curvature:
             if not layout.rows or self._agrees(operator, point, names):
                 self.layout = layout
                 return operator
-            if self.structure in ("diagonal", "rows", "arrowhead"):
+            if self.structure in ("diagonal", "rows"):
+                raise self._refuted([name for one in layout.rows for name in one.names])
+            if len(layout.rows) > 1:
+                continue  # which of them interact is not known: the largest may still be rows
+            if self.structure == "arrowhead":
                 raise self._refuted([name for one in layout.rows for name in one.names])
             for one in layout.rows:
                 self._coarsened[one.names] = TOGETHER if size <= BORDER_LIMIT else ONLY_PRODUCTS
@@ -273,9 +277,10 @@ class Curvature:
     def _hypotheses(self, given: list[Candidate], size: int) -> list[Layout]:
         """What may hold, the cheapest first; what has been refuted is left out."""
         found = []
-        for one in [one for one in given if len(one.index) > 1 and one.names not in self._coarsened][:1]:
-            layout = arranged(size, [one], [other for other in given if other is not one])
-            cost = len(layout.border) + one.index.shape[1]
+        many = [one for one in given if len(one.index) > 1 and one.names not in self._coarsened]
+        for chosen in [many, many[:1]] if len(many) > 1 else [many[:1]] if many else []:
+            layout = arranged(size, chosen, [other for other in given if all(other is not one for one in chosen)])
+            cost = len(layout.border) + max(one.index.shape[1] for one in chosen)
             if self.structure == "arrowhead" or (cost < min(size, PROBES_LIMIT + 1) and not too_large(layout)):
                 found.append(layout)
         if self.structure == "arrowhead":

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..curvature.dense import flatten, unflatten
 from ..curvature.joint import Joint
+from ..curvature.layout import Candidate
 from ..curvature.operator import MEMORY_BUDGET
 from ..curvature.small import BlockCholesky
 from ..errors import ModelError
@@ -57,7 +58,7 @@ class Quadrature:
         if len(base) != self._terms:
             self._rows, self._terms = {}, len(base)
         laplace = joint.layout.size
-        for number, group in enumerate(joint.layout.rows):
+        for number, (group, matrix) in enumerate(self._groups(joint)):
             methods = {self._methods[name] for name in group.names}
             if methods == {"laplace"}:
                 continue
@@ -70,23 +71,30 @@ class Quadrature:
                     "use laplace"
                 )
             laplace -= count * length
-            total = total - 0.5 * count * length * log(2.0) - self._group(joint, number, base)
-        apart = [name for name in joint.layout.border_names if self._methods[name] == "aghq"]
-        if apart or (len(joint.layout.border) and laplace < joint.layout.size):
+            total = total - 0.5 * count * length * log(2.0) - self._group(joint, number, group, matrix, base)
+        border = joint.layout.border_names if joint.layout.rows or laplace else ()
+        apart = [name for name in border if self._methods[name] == "aghq"]
+        if apart or (border and laplace < joint.layout.size):
             names = apart or [name for name, method in self._methods.items() if method == "aghq"]
             raise ModelError(f"aghq: the rows of {' and '.join(names)} are not independent of the others: use laplace")
         return total - 0.5 * laplace * log(2 * pi)
 
-    def _group(self, joint: Joint, number: int, base: Tensor) -> Tensor:
+    def _groups(self, joint: Joint) -> list[tuple[Candidate, Tensor]]:
+        """Rows with their matrices (R, L, L); a few numbers that are all there is are one row."""
+        layout = joint.layout
+        if layout.rows or len(layout.border) > WIDEST:
+            return list(zip(layout.rows, joint.matrices, strict=True))
+        return [(Candidate(layout.border_names, layout.border[None]), joint.corner[None])]
+
+    def _group(self, joint: Joint, number: int, group: Candidate, matrix: Tensor, base: Tensor) -> Tensor:
         """Σ over the rows of a group of log Σ w exp(|z|² + f(û) − f(u)); shape ()."""
-        group = joint.layout.rows[number]
         count, length = group.index.shape
         mode = flatten({name: joint.tape.leaf(name) for name in joint.names}, joint.names)
         if number not in self._rows:
-            self._rows[number] = self._row_of_each(joint, number, base)
+            self._rows[number] = self._row_of_each(joint, group, base)
         rows = self._rows[number]
         touched = rows >= 0
-        factor = BlockCholesky(joint.matrices[number])
+        factor = BlockCholesky(matrix)
         nodes, weights = _nodes(self._nodes, length, mode)
         away = 2.0**0.5 * factor.back_solve(nodes.T.expand(count, -1, -1)).permute(2, 0, 1)  # (nodes, R, L)
         moved = joint.tape.cut(mode.expand(len(nodes), -1).index_add(1, group.index.reshape(-1), away.flatten(1)))
@@ -116,13 +124,12 @@ class Quadrature:
         with self._program.substituted(values):
             return self._program.log_density_entries(self._jacobian)
 
-    def _row_of_each(self, joint: Joint, number: int, base: Tensor) -> Tensor:
+    def _row_of_each(self, joint: Joint, group: Candidate, base: Tensor) -> Tensor:
         """Which row of a group each entry of the log density depends on; −1 where on none. Shape (n,).
 
         Along random signs, once as they are and once times the row's number, an entry's two derivatives have the number
         as their ratio.
         """
-        group = joint.layout.rows[number]
         count = group.index.shape[0]
         generator = torch.Generator().manual_seed(13)
         mode = flatten({name: joint.tape.leaf(name) for name in joint.names}, joint.names).detach()

@@ -33,12 +33,14 @@ class Optimizer(MultiOptimizer):
     """One part of a mix; also usable from plain Pyro code by ``step`` and ``get_step``.
 
     ``second_order`` says whether it reads the gradient's graph; ``judges`` whether it may refuse its step, by the loss
-    at the candidate, and so needs a loss that is no estimate.
+    at the candidate, and so needs a loss that is no estimate; ``reads_model`` whether it reads the loss's own graph, or
+    the model's distributions, which an integral does not have.
     """
 
     name: str = "optimizer"
     second_order: bool = False
     judges: bool = False
+    reads_model: bool = False
 
     def bind(self, names: Sequence[str]) -> None:
         """Take the parameters that are this part's own; called once, before the first step."""

@@ -30,6 +30,7 @@ class ForeignOptimizer(Optimizer):
     """
 
     second_order = True
+    reads_model = True
 
     def __init__(self, wrapped: MultiOptimizer, name: str) -> None:
         self.wrapped, self.name = wrapped, name

@@ -29,6 +29,7 @@ class GaussNewton(TrustRegion):
     """
 
     name = "gauss_newton"
+    reads_model = True
     second_order = False  # its products are taken elsewhere: on a point of the divergence
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator:

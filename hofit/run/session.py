@@ -20,6 +20,7 @@ from .. import __version__
 from ..config.load import dump, validate
 from ..config.schema import Config, OptimizerEntry
 from ..config.source import Source
+from ..curvature.rows import rows_from_plates
 from ..errors import ConfigError, DataError, HofitError, ModelError
 from ..model.arguments import call_load_data, check_signature, digest_arguments, digest_callable, merge, to_tensors
 from ..model.columns import columns_to_arguments
@@ -171,10 +172,12 @@ class _Builder:
         integrated = self._integrated(program, names, fixed)
         free = [name for name in names if name not in fixed and name not in integrated]
         ownership = assign([entry.patterns for entry in config.optimizers], free)
-        self._check_ownership(program, free, names, ownership.owners, ownership.orphans)
+        if integrated and not free:
+            self._mistake(("objective", "integrate"), "everything is integrated or fixed: there is nothing left to fit")
+        else:
+            self._check_ownership(program, free, names, ownership.owners, ownership.orphans)
         if not free and not self.mistakes:
-            what = "fixed or integrated" if integrated else "fixed"
-            self.mistakes.append(self.source.mistake(("fixed",), f"everything is {what}: there is nothing left to fit"))
+            self.mistakes.append(self.source.mistake(("fixed",), "everything is fixed: there is nothing left to fit"))
         if self.mistakes:
             raise ConfigError(self.mistakes)
         if starts:  # with the others drawn given these
@@ -182,8 +185,8 @@ class _Builder:
             self._stage(lambda: program.discover(config.init.strategy, config.init.jitter, starts))
         program.hold({name: config.fixed[pattern] for name, pattern in fixed.items()})
         self._rehearse(program)
-        optimizer = self._optimizer(ownership.owners)
-        self._refuse_subsampling(program, optimizer)
+        optimizer = self._optimizer(ownership.owners, bool(integrated))
+        self._refuse_subsampling(program, optimizer, bool(integrated))
         self._refuse_changing_draws(program, optimizer)
         objective = self._objective(program, integrated)
         torch.set_num_threads(_threads(config.threads, self.arguments, objective.start()))
@@ -313,10 +316,12 @@ class _Builder:
                 width = program.sites[name].row_length
                 if asked[pattern] == "aghq" and width > WIDEST:
                     self._mistake(key, f"aghq: a row of {name!r} has {width} numbers, and {WIDEST} are the most")
+        spoken: dict[str, str] = {}
         for name in program.latents:
             speaking = speaking_pattern(asked, name)
             if speaking is not None:
-                found[name] = asked[speaking]
+                found[name], spoken[name] = asked[speaking], speaking
+        self._check_rows(program, found, spoken)
         return found
 
     def _check_discrete(self, program: Program) -> None:
@@ -356,6 +361,19 @@ class _Builder:
             text = self.source.mistake(("objective", "integrate", pattern), str(error))
             raise ConfigError(text) from error
 
+    def _check_rows(self, program: Program, methods: Mapping[str, str], patterns: Mapping[str, str]) -> None:
+        """Sites of one plate form its rows together: one method, and for aghq few numbers in all."""
+        sites = {name: program.sites[name] for name in methods}
+        for group in rows_from_plates(list(methods), sites) if sites else []:
+            by_nodes = [name for name in group.names if methods[name] == "aghq"]
+            if not by_nodes or group.rows < 2:
+                continue
+            key, names = ("objective", "integrate", patterns[by_nodes[0]]), " and ".join(map(repr, group.names))
+            if len(by_nodes) < len(group.names):
+                self._mistake(key, f"{names} form one row: integrate them by one method")
+            elif group.length > WIDEST and all(sites[name].row_length <= WIDEST for name in group.names):
+                self._mistake(key, f"aghq: a row of {names} has {group.length} numbers, and {WIDEST} are the most")
+
     def _check_ownership(
         self, program: Program, free: list[str], names: list[str], owners: list[list[str]], orphans: list[str]
     ) -> None:
@@ -370,7 +388,7 @@ class _Builder:
                     text = f"no parameter matches {pattern!r}{near_misses(pattern, free)}"
                     self._mistake((*at, "params"), text)
             if not owned and all(any(matches(p, name) for name in names) for p in entry.patterns):
-                self._mistake((*at, "params"), "the entry gets no parameter: all it matches are taken above or fixed")
+                self._mistake((*at, "params"), "the entry gets no parameter: all it matches are taken above, fixed or integrated")
             for pattern in unmatched_radii(entry.options.get("trust_radius"), owned):
                 text = f"no parameter of this entry matches {pattern!r}{near_misses(pattern, owned)}"
                 self._mistake((*at, "trust_radius", pattern), text)
@@ -379,7 +397,7 @@ class _Builder:
                 if wrong:
                     self._mistake((*at, "params"), f"{name!r}: {wrong}")
 
-    def _optimizer(self, owners: list[list[str]]) -> MixedMultiOptimizer:
+    def _optimizer(self, owners: list[list[str]], integral: bool) -> MixedMultiOptimizer:
         parts = []
         for entry, spec, owned in zip(self.config.optimizers, self.specs, owners, strict=True):
             assert spec is not None
@@ -387,6 +405,9 @@ class _Builder:
         mix = MixedMultiOptimizer(parts, self.config.order)
         mix.bind([name for owned in owners for name in owned])
         for entry, (_, part) in zip(self.config.optimizers, mix.parts, strict=True):
+            if integral and part.reads_model:
+                text = f"{entry.optimizer} reads the model itself, and a marginal is an integral: take trust_region"
+                raise ConfigError(self.source.mistake((*self._entry_key(entry), "optimizer"), text))
             try:
                 encode(part.state_dict(), {}, entry.optimizer)
             except TypeError as error:
@@ -394,9 +415,13 @@ class _Builder:
                 raise ConfigError(self.source.mistake((*self._entry_key(entry), "optimizer"), text)) from error
         return mix
 
-    def _refuse_subsampling(self, program: Program, optimizer: MixedMultiOptimizer) -> None:
+    def _refuse_subsampling(self, program: Program, optimizer: MixedMultiOptimizer, integral: bool) -> None:
+        plates = ", ".join(repr(name) for name in program.subsampled)
+        if program.subsampled and integral:
+            raise ModelError(
+                f"the plate {plates} is subsampled: a marginal needs the whole plate (leave subsample_size out)"
+            )
         if program.subsampled and (optimizer.judges or optimizer.second_order):
-            plates = ", ".join(repr(name) for name in program.subsampled)
             raise ModelError(
                 f"the plate {plates} is subsampled, so the loss is an estimate: second-order optimizers need the whole "
                 "plate (leave subsample_size out), or every part a first-order one"
