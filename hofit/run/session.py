@@ -388,7 +388,8 @@ class _Builder:
                     text = f"no parameter matches {pattern!r}{near_misses(pattern, free)}"
                     self._mistake((*at, "params"), text)
             if not owned and all(any(matches(p, name) for name in names) for p in entry.patterns):
-                self._mistake((*at, "params"), "the entry gets no parameter: all it matches are taken above, fixed or integrated")
+                taken = "taken above, fixed or integrated"
+                self._mistake((*at, "params"), f"the entry gets no parameter: all it matches are {taken}")
             for pattern in unmatched_radii(entry.options.get("trust_radius"), owned):
                 text = f"no parameter of this entry matches {pattern!r}{near_misses(pattern, owned)}"
                 self._mistake((*at, "trust_radius", pattern), text)

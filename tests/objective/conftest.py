@@ -74,7 +74,7 @@ Make = Callable[..., Evidence]
 
 @pytest.fixture
 def evidence() -> Iterator[Make]:
-    """evidence(model, integrated, y=…): its marginal; ``nodes`` or ``methods`` ask for quadrature."""
+    """evidence(model, integrated, y=…): its marginal; ``nodes`` and ``methods`` ask for quadrature. One at a time."""
     with ExitStack() as stack:
 
         def make(
@@ -85,6 +85,7 @@ def evidence() -> Iterator[Make]:
             jacobian: bool = False,
             **arguments: Any,
         ) -> Evidence:
+            stack.close()
             program = Program(model, arguments)
             stack.enter_context(program.scope())
             program.discover()
