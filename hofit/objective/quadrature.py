@@ -33,6 +33,10 @@ WHOLE = 1e-6
 """How far a row's number may lie from a whole one, relative to it, when it is read off two derivatives."""
 
 ATTEMPTS = 3
+"""Places at which the derivatives are taken: one may vanish at the mode."""
+
+CANCELLED = 1e-6
+"""Part of an entry's largest derivative below which another of it may be rounding."""
 
 
 class Quadrature:
@@ -133,7 +137,7 @@ class Quadrature:
         count = group.index.shape[0]
         generator = torch.Generator().manual_seed(13)
         mode = flatten({name: joint.tape.leaf(name) for name in joint.names}, joint.names).detach()
-        rows = torch.full((len(base),), -1)
+        slopes, numbers = base.new_zeros(ATTEMPTS, len(base)), base.new_zeros(ATTEMPTS, len(base))
         for attempt in range(ATTEMPTS):
             noise = torch.randn(mode.shape, generator=generator, dtype=torch.float64).to(mode)
             start = (mode + 0.3 * attempt * noise).requires_grad_()
@@ -151,12 +155,18 @@ class Quadrature:
                 torch.autograd.grad(back, dual, v, retain_graph=True, materialize_grads=True)[0]
                 for v in (direction, numbered)
             )
-            seen = plain != 0
-            ratio = times[seen] / plain[seen]
-            if bool(((ratio - ratio.round()).abs() > WHOLE * ratio.abs()).any()):
-                raise ModelError(f"aghq: an observation depends on several rows of {group.names[0]!r}: use laplace")
-            rows[seen] = ratio.round().long() - 1
-        return rows
+            finite = torch.isfinite(plain) & torch.isfinite(times)
+            slopes[attempt] = torch.where(finite, plain, 0.0)
+            numbers[attempt] = torch.where(finite, times, 0.0)
+        # A slope that cancels at one place, as of a count at its own mean, is rounding and tells of no row.
+        seen = slopes.abs() > CANCELLED * slopes.abs().amax(0)
+        ratio = torch.where(seen, numbers / torch.where(seen, slopes, 1.0), 0.0)
+        nearest = ratio.round()
+        row: Tensor = nearest.amax(0)
+        several = seen & (((ratio - nearest).abs() > WHOLE * ratio.abs()) | (nearest != row))
+        if bool(several.any()):
+            raise ModelError(f"aghq: an observation depends on several rows of {group.names[0]!r}: use laplace")
+        return row.long() - 1
 
 
 def _nodes(count: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:

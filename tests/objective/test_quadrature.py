@@ -215,6 +215,27 @@ def test_gradient_and_hessian_are_those_of_the_loss(name: str, path: str, eviden
     assert float((hessian @ direction - change).abs().max()) <= 1e-5 * float(hessian.abs().max())
 
 
+def test_a_count_at_its_own_mean_still_belongs_to_a_row(path: str) -> None:
+    """Where μ = 0 the row of mean one has its mode at 0, and the slope of its entries of one is rounding."""
+    rows = [
+        [5, 2, 3, 1, 2, 1, 3, 1],
+        [4, 4, 3, 1, 4, 1, 3, 1],
+        [3, 3, 4, 2, 0, 1, 3, 7],
+        [5, 2, 4, 1, 5, 0, 4, 11],
+        [2, 2, 5, 1, 3, 2, 2, 6],
+    ]
+    y, group = torch.tensor(rows).double().reshape(-1), torch.arange(8).repeat(5)
+
+    def model() -> None:
+        mu, sd = pyro.param("mu", torch.tensor(0.0)), positive("sd", 3.0)
+        with pyro.plate("rows", 8):
+            b = pyro.sample("b", dist.Normal(0.0, sd))
+        with pyro.plate("observations", len(y)):
+            pyro.sample("y", dist.Poisson((mu + b[group]).exp()), obs=y)
+
+    assert fit(model, b="aghq").converged
+
+
 # what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -248,9 +269,9 @@ def together(length: int) -> Callable[[], None]:
     return model
 
 
-def fit(model: Callable[[], None], **methods: str) -> hofit.Result:
-    objective = {"type": "marginal", "integrate": methods}
-    return hofit.fit(model, {"objective": objective, "optimizers": [{"params": "*", "optimizer": "trust_region"}]})
+def fit(model: Callable[[], None], **methods: str) -> hofit.FitResult:
+    objective, optimizers = {"type": "marginal", "integrate": methods}, [{"params": "*", "optimizer": "trust_region"}]
+    return hofit.fit(model, {"objective": objective, "optimizers": optimizers})
 
 
 @pytest.mark.parametrize("methods", [{"a": "aghq", "b": "aghq"}, {"a": "aghq", "b": "laplace"}])
