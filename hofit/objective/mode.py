@@ -74,16 +74,16 @@ class ModeFinder:
             elif part.exhausted():
                 break
         assert operator is not None
-        raise NoMode(self._why(point, operator))
+        raise NoMode(self._why(point, operator, iteration + 1))
 
-    def _why(self, point: Point, operator: Operator) -> str:
+    def _why(self, point: Point, operator: Operator, steps: int) -> str:
         names = list(point.params)
         factor = operator.factor()
         if not factor.positive and factor.direction is not None:
             where = place_of(factor.direction, point.params, names, self.objective)
             return f"{NO_MODE}: the curvature is not positive along {where}"
         where = place_of(flatten(point.gradient(), names), point.params, names, self.objective)
-        return f"the mode was not reached in {MAX_ITERATIONS} Newton steps; the slope is largest in {where}"
+        return f"{NO_MODE} was reached in {steps} Newton steps; the slope is largest in {where}"
 
 
 def place_of(direction: Tensor, params: Params, names: list[str], objective: DensityObjective) -> str:

@@ -29,14 +29,15 @@ WIDEST = 3
 
 DEFAULT_NODES = 9
 
-WHOLE = 1e-6
-"""How far a row's number may lie from a whole one, relative to it, when it is read off two derivatives."""
+DIGITS = 64
+"""A row's number is read off by digits to this base, so that it is found in single precision too."""
 
 ATTEMPTS = 3
 """Places at which the derivatives are taken: one may vanish at the mode."""
 
-CANCELLED = 1e-6
-"""Part of an entry's largest derivative below which another of it may be rounding."""
+CANCELLED = 0.4
+"""The power of eps that is the part of an entry's largest derivative below which another of it may be rounding; also
+how far, relative to it, a digit may lie from a whole number: 5e-7, or 2e-3 in single precision."""
 
 
 class Quadrature:
@@ -131,42 +132,45 @@ class Quadrature:
     def _row_of_each(self, joint: Joint, group: Candidate, base: Tensor) -> Tensor:
         """Which row of a group each entry of the log density depends on; −1 where on none. Shape (n,).
 
-        Along random signs, once as they are and once times the row's number, an entry's two derivatives have the number
-        as their ratio.
+        Along random sizes, once as they are and once times a digit of the row's number, an entry's two derivatives have
+        the digit as their ratio.
         """
         count = group.index.shape[0]
+        powers = [1]
+        while powers[-1] * DIGITS < count:
+            powers.append(powers[-1] * DIGITS)
+        digits = [torch.arange(count) // power % DIGITS + 1 for power in powers]
         generator = torch.Generator().manual_seed(13)
         mode = flatten({name: joint.tape.leaf(name) for name in joint.names}, joint.names).detach()
-        slopes, numbers = base.new_zeros(ATTEMPTS, len(base)), base.new_zeros(ATTEMPTS, len(base))
+        slopes = base.new_zeros(ATTEMPTS, 1 + len(digits), len(base))
         for attempt in range(ATTEMPTS):
             noise = torch.randn(mode.shape, generator=generator, dtype=torch.float64).to(mode)
             start = (mode + 0.3 * attempt * noise).requires_grad_()
             found = self._densities(unflatten(start, joint.slope, joint.names))
             dual = torch.zeros_like(found).requires_grad_()
             (back,) = torch.autograd.grad(found, start, dual, create_graph=True, materialize_grads=True)
-            direction = torch.zeros_like(mode)
             size = 0.5 + torch.rand(group.index.shape, generator=generator, dtype=torch.float64)
-            direction[group.index] = size.to(mode)
-            numbered = torch.zeros_like(mode)
-            numbered[group.index] = size.to(mode) * torch.arange(1, count + 1).to(mode)[:, None]
             if not back.requires_grad:
                 continue
-            plain, times = (
-                torch.autograd.grad(back, dual, v, retain_graph=True, materialize_grads=True)[0]
-                for v in (direction, numbered)
-            )
-            finite = torch.isfinite(plain) & torch.isfinite(times)
-            slopes[attempt] = torch.where(finite, plain, 0.0)
-            numbers[attempt] = torch.where(finite, times, 0.0)
+            for number, digit in enumerate([torch.ones(count), *digits]):
+                direction = torch.zeros_like(mode)
+                direction[group.index] = (size * digit[:, None]).to(mode)
+                slopes[attempt, number] = torch.autograd.grad(
+                    back, dual, direction, retain_graph=True, materialize_grads=True
+                )[0]
+        tolerance = torch.finfo(mode.dtype).eps ** CANCELLED
+        slopes = torch.where(torch.isfinite(slopes).all(1, keepdim=True), slopes, 0.0)
+        plain = slopes[:, 0]
         # A slope that cancels at one place, as of a count at its own mean, is rounding and tells of no row.
-        seen = slopes.abs() > CANCELLED * slopes.abs().amax(0)
-        ratio = torch.where(seen, numbers / torch.where(seen, slopes, 1.0), 0.0)
-        nearest = ratio.round()
-        row: Tensor = nearest.amax(0)
-        several = seen & (((ratio - nearest).abs() > WHOLE * ratio.abs()) | (nearest != row))
-        if bool(several.any()):
-            raise ModelError(f"aghq: an observation depends on several rows of {group.names[0]!r}: use laplace")
-        return row.long() - 1
+        seen = plain.abs() > tolerance * plain.abs().amax(0)
+        row = torch.zeros(len(base), dtype=torch.long)
+        for power, times in zip(powers, slopes.unbind(1)[1:], strict=True):
+            ratio = torch.where(seen, times / torch.where(seen, plain, 1.0), 0.0)
+            digit = ratio.round().amax(0)
+            if bool((seen & ((ratio - digit).abs() > tolerance * digit)).any()):
+                raise ModelError(f"aghq: an observation depends on several rows of {group.names[0]!r}: use laplace")
+            row += power * (digit.long() - 1)
+        return torch.where(seen.any(0), row, -1)
 
 
 def _nodes(count: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:

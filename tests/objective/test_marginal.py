@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import optimize
 from torch import Tensor
 from torch.distributions import constraints
 
-from hofit.curvature.dense import flatten
+import hofit
+from hofit.curvature.dense import flatten, unflatten
+from hofit.errors import ConfigError, ModelError
+from hofit.fitting.result import FitResult
+from hofit.model.trace import Program
 
 from .conftest import Make, slopes_along
 
 GRADIENT, HESSIAN = 1e-6, 1e-5
 """Relative: the issue's bar of the gradient against central differences; the Hessian's, of a gradient's differences."""
+
+
+TRUST_REGION = [{"params": "*", "optimizer": "trust_region"}]
 
 
 def scalar(name: str, start: float) -> Tensor:
@@ -261,3 +272,271 @@ def test_gradient_and_hessian_are_those_of_the_loss(name: str, path: str, eviden
     assert abs(float(gradient @ direction - slope)) <= GRADIENT * float(gradient.norm() * direction.norm())
     assert float((hessian @ direction - change).abs().max()) <= HESSIAN * float(hessian.abs().max())
     assert torch.allclose(hessian, hessian.T, rtol=1e-9, atol=1e-9 * float(hessian.abs().max()))
+
+
+# references -------------------------------------------------------------------------------------------------------
+
+
+def gaussian(y: Tensor, x: Tensor, group: Tensor) -> None:
+    mu, sigma, sd = scalar("mu", 0.1), positive("sigma", 1.2), positive("sd", 0.8, 0.5)
+    with pyro.plate("rows", ROWS):
+        b = pyro.sample("b", dist.Normal(0.0, sd).to_event(1))
+    with pyro.plate("observations", len(y)):
+        pyro.sample("y", dist.Normal(mu + b[group, 0] + b[group, 1] * x, sigma), obs=y)
+
+
+def evidence_by_covariance(y: Tensor, x: Tensor, group: Tensor) -> None:
+    """The same with b integrated by hand: y ~ Normal(μ, σ² I + Z Σ Zᵀ)."""
+    mu, sigma, sd = scalar("mu", 0.1), positive("sigma", 1.2), positive("sd", 0.8, 0.5)
+    same = (group[:, None] == group).double()
+    covariance = sigma**2 * torch.eye(len(y)) + same * (sd[0] ** 2 + sd[1] ** 2 * torch.outer(x, x))
+    pyro.sample("y", dist.MultivariateNormal(mu.expand(len(y)), covariance), obs=y)
+
+
+DATA = {
+    "y": covariate(seed=21).double(),
+    "x": covariate(seed=22).double(),
+    "group": GROUP,
+}
+
+
+def test_gaussian_latents_are_integrated_exactly_in_one_inner_step(path: str, evidence: Make) -> None:
+    own = evidence(gaussian, ["b"], **DATA)
+    x = own.near_start()
+    point = own.at(x)
+    assert own.objective.evaluations.inner <= 2  # the step, and the one that finds nothing left
+    loss, gradient, hessian = point.loss, flatten(point.gradient(), own.objective.outer), own.hessian(point)
+    reference = DensityReference(evidence_by_covariance, DATA)
+    expected = reference.at(x)
+    assert float(loss) == pytest.approx(float(expected[0]), rel=1e-12)
+    assert torch.allclose(gradient, expected[1], rtol=1e-10, atol=1e-10)
+    assert torch.allclose(hessian, expected[2], rtol=1e-9, atol=1e-9)
+
+
+@dataclass
+class DensityReference:
+    """Loss, gradient and Hessian of a model with nothing to integrate, by torch alone."""
+
+    model: Callable[..., None]
+    data: dict[str, Tensor]
+
+    def at(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        program = Program(self.model, self.data)
+        with program.scope():
+            program.discover()
+            leaves = program.leaves
+            values = unflatten(x, leaves, list(leaves))
+            with torch.no_grad():
+                for name, leaf in leaves.items():
+                    leaf.copy_(values[name])
+            loss = -program.log_density()
+            first = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+            flat = torch.cat([one.reshape(-1) for one in first])
+            rows = [torch.autograd.grad(one, list(leaves.values()), retain_graph=True) for one in flat]
+            return loss.detach(), flat.detach(), torch.stack([torch.cat([g.reshape(-1) for g in r]) for r in rows])
+
+
+def test_a_fit_of_the_evidence_is_that_of_the_closed_form() -> None:
+    ours = fit(gaussian, b="laplace", **DATA)
+    closed = hofit.fit(evidence_by_covariance, {"optimizers": TRUST_REGION}, **DATA)
+    assert ours.converged and ours.loss == pytest.approx(closed.loss, rel=1e-10)
+    for name, value in closed.values.items():
+        assert torch.allclose(ours.values[name], value, atol=1e-5)
+    assert ours.iterations == closed.iterations
+
+
+def test_conditional_modes_are_henderson_s_row_by_row() -> None:
+    """Reference: (Zᵀ Z / σ² + Σ⁻¹) b = Zᵀ (y − μ) / σ², a solve by numpy each row."""
+    result = fit(gaussian, b="laplace", **DATA)
+    mu, sigma, sd = (result.values[name].numpy() for name in ("mu", "sigma", "sd"))
+    for row in range(ROWS):
+        own = (row == GROUP).numpy()
+        z = np.stack([np.ones(own.sum()), DATA["x"].numpy()[own]], 1)
+        precision = z.T @ z / sigma**2 + np.diag(sd.clip(1e-8) ** -2.0)
+        mode = np.linalg.solve(precision, z.T @ (DATA["y"].numpy()[own] - mu) / sigma**2)
+        assert np.allclose(result.values["b"][row].numpy(), mode, rtol=1e-5, atol=1e-9)
+
+
+# failures ---------------------------------------------------------------------------------------------------------
+
+
+def fit(model: Callable[..., None], optimizers: Any = TRUST_REGION, more: Any = None, /, **given: Any) -> FitResult:
+    methods = {name: given.pop(name) for name in list(given) if isinstance(given[name], str)}
+    config = {"objective": {"type": "marginal", "integrate": methods}, "optimizers": optimizers, **(more or {})}
+    return hofit.fit(model, config, **given)
+
+
+def flat_without_data() -> None:
+    with pyro.plate("rows", ROWS):
+        b = pyro.sample("b", dist.ImproperUniform(constraints.real, (), ()))
+    with pyro.plate("observations", 35):
+        pyro.sample("y", dist.Normal(b[GROUP[:35]], positive("sigma", 1.0)), obs=covariate(35))
+
+
+def separated() -> None:
+    with pyro.plate("rows", ROWS):
+        b = pyro.sample("b", dist.ImproperUniform(constraints.real, (), ()))
+    with pyro.plate("observations", ROWS * EACH):
+        logits = scalar("slope", 0.0) * covariate() + b[GROUP]
+        mixed = (torch.arange(ROWS * EACH) % 2).double()
+        pyro.sample("y", dist.Bernoulli(logits=logits), obs=torch.where(GROUP == 5, 1.0, mixed))
+
+
+def unbounded() -> None:
+    with pyro.plate("rows", ROWS):
+        b = pyro.sample("b", dist.Normal(0.0, 1.0))
+        pyro.factor("likelihood", torch.where(torch.arange(ROWS) == 3, scalar("mu", 1.0) * b**2, 0.0))
+
+
+@pytest.mark.parametrize(("model", "row"), [(flat_without_data, 7), (separated, 5), (unbounded, 3)])
+def test_no_proper_mode_is_a_status_that_names_site_and_row(model: Callable[[], None], row: int) -> None:
+    result = fit(model, b="laplace")
+    assert result.status == "non_finite" and not result.converged
+    assert any("no proper mode" in remark and f"'b', row {row}" in remark for remark in result.remarks)
+
+
+def test_rows_without_observations_and_separated_rows_with_a_prior_are_integrated() -> None:
+    def model() -> None:
+        mu, sd = scalar("mu", 0.1), positive("sd", 1.0)
+        with pyro.plate("rows", ROWS + 2):
+            b = pyro.sample("b", dist.Normal(0.0, sd))
+        with pyro.plate("observations", ROWS * EACH):
+            y = torch.where(GROUP == 5, 1.0, (torch.arange(ROWS * EACH) % 2).double())
+            pyro.sample("y", dist.Bernoulli(logits=mu + b[GROUP]), obs=y)
+
+    result = fit(model, b="laplace")
+    assert result.converged
+    assert torch.equal(result.values["b"][ROWS:], torch.zeros(2))
+
+
+def test_nan_in_the_data_is_named() -> None:
+    y = torch.where(torch.arange(40) == 3, torch.nan, DATA["y"])
+    result = fit(gaussian, b="laplace", **{**DATA, "y": y})
+    assert result.status == "non_finite" and any("'y'" in remark for remark in result.remarks)
+
+
+@pytest.mark.parametrize("optimizer", ["trust_region", "lbfgs", "newton_cg"])
+def test_a_step_to_where_there_is_no_mode_is_taken_back(optimizer: str) -> None:
+    """Below v = −1 the density of b has no mode, and from v = 6 a full Newton step goes there.
+
+    Reference: minus the log evidence is 4 log(1 + v) + 20 √(1 + (v − 1)²), with one minimum right of −1 + ε.
+    """
+
+    def model() -> None:
+        v = scalar("v", 6.0)
+        with pyro.plate("rows", ROWS):
+            b = pyro.sample("b", dist.Normal(0.0, 1.0))
+            pyro.factor("edge", -0.5 * v * b**2)
+        pyro.factor("valley", -20.0 * (1 + (v - 1) ** 2).sqrt())
+
+    result = fit(model, [{"params": "*", "optimizer": optimizer}], b="laplace")
+    expected = optimize.brentq(lambda v: 4 / (1 + v) + 20 * (v - 1) / (1 + (v - 1) ** 2) ** 0.5, 0.5, 1.0)
+    assert result.converged, result.remarks
+    assert float(result.values["v"]) == pytest.approx(expected, rel=1e-6)
+
+
+# what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("integrate", "more", "says"),
+    [
+        ({"y": "laplace"}, {}, "objective.integrate.y: 'y' is observed"),
+        ({"mu": "laplace"}, {}, "objective.integrate.mu: 'mu' is a parameter: only latents"),
+        ({"bb": "laplace"}, {}, "objective.integrate.bb: no latent matches 'bb'; did you mean \"b\"?"),
+        ({"b": "laplace"}, {"fixed": {"b": 0.0}}, "objective.integrate.b: 'b' is both fixed and integrated"),
+        (
+            {"b": "laplace"},
+            {"fixed": {"mu": None, "sd": None, "sigma": None}},
+            "objective.integrate: everything is integrated or fixed: there is nothing left to fit",
+        ),
+        (
+            {"b": "laplace"},
+            {"optimizers": [{"params": "mu", "optimizer": "adam"}, {"params": "*", "optimizer": "gauss_newton"}]},
+            "optimizers.1.optimizer: gauss_newton reads the model itself",
+        ),
+        (
+            {"b": "laplace"},
+            {"optimizers": [{"params": "b", "optimizer": "adam"}, *TRUST_REGION]},
+            "optimizers.0.params: the entry gets no parameter: all it matches are taken above, fixed or integrated",
+        ),
+        ({"b": "laplace"}, {"objective": {"type": "map", "integrate": {"b": "laplace"}}}, "need type: marginal"),
+    ],
+)
+def test_what_cannot_be_integrated_is_refused_by_key(integrate: Any, more: Any, says: str) -> None:
+    config = {"objective": {"type": "marginal", "integrate": integrate}, "optimizers": TRUST_REGION, **more}
+    with pytest.raises(ConfigError) as caught:
+        hofit.fit(gaussian, config, **DATA)
+    assert len(caught.value.mistakes) == 1 and says in caught.value.mistakes[0]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "trust_region"])
+def test_a_subsampled_plate_is_refused(optimizer: str) -> None:
+    def model() -> None:
+        with pyro.plate("rows", ROWS):
+            b = pyro.sample("b", dist.Normal(0.0, positive("sd", 1.0)))
+        with pyro.plate("observations", 40, subsample_size=10) as chosen:
+            pyro.sample("y", dist.Normal(b[GROUP[chosen]], 1.0), obs=DATA["y"][chosen])
+
+    with pytest.raises(ModelError, match="'observations' is subsampled: a marginal needs the whole plate"):
+        fit(model, [{"params": "*", "optimizer": optimizer}], b="laplace")
+
+
+def test_latents_without_affordable_structure_are_refused() -> None:
+    with pytest.raises(ModelError, match="the curvature of b has no structure whose determinant is affordable"):
+        fit(random_walk(2001), b="laplace")
+
+
+# optimizers, and resuming -----------------------------------------------------------------------------------------
+
+MIXES = {
+    "trust region": TRUST_REGION,
+    "newton": [{"params": "*", "optimizer": "newton", "trust_radius": 1.0}],
+    "lbfgs": [{"params": "*", "optimizer": "lbfgs"}],
+    "adam": [{"params": "*", "optimizer": "adam", "lr": 0.1}],
+    "mixed": [{"params": "sd", "optimizer": "trust_region"}, {"params": "*", "optimizer": "adam", "lr": 0.3}],
+}
+
+
+@pytest.mark.parametrize(("name", "order"), [*((name, "simultaneous") for name in MIXES), ("mixed", "alternating")])
+def test_a_resumed_fit_is_the_same_to_the_bit(name: str, order: str, tmp_path: Path) -> None:
+    """Of the mixed ones one has its first steps refused."""
+    method = "aghq" if name == "mixed" else "laplace"
+    whole = fit(diagonal, MIXES[name], {"order": order, "stop": {"max_iterations": 8}}, b=method)
+    for k in (1, 3, 7):
+        run = tmp_path / str(k)
+        config = {
+            "objective": {"type": "marginal", "integrate": {"b": method}},
+            "optimizers": MIXES[name],
+            "order": order,
+            "stop": {"max_iterations": k},
+        }
+        hofit.fit(diagonal, config, run_dir=run)
+        resumed = hofit.resume(run, model=diagonal, set=["stop.max_iterations=8"])
+        assert resumed.iterations == whole.iterations and resumed.loss == whole.loss
+        for kind in ("params", "values"):
+            for parameter, value in getattr(whole, kind).items():
+                assert torch.equal(getattr(resumed, kind)[parameter], value), (kind, parameter, k)
+
+
+def test_an_alternating_mix_reaches_what_one_optimizer_does() -> None:
+    alone = fit(diagonal, b="laplace")
+    parts = [{"params": "sd", "optimizer": "trust_region"}, {"params": "*", "optimizer": "newton"}]
+    mixed = fit(diagonal, parts, {"order": "alternating"}, b="laplace")
+    assert alone.converged and mixed.converged
+    assert mixed.loss == pytest.approx(alone.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["laplace", "aghq"])
+def test_a_fit_in_single_precision_is_near_that_in_double(method: str) -> None:
+    def model() -> None:
+        mu, sd = scalar("mu", 0.1), positive("sd", 1.0)
+        with pyro.plate("rows", ROWS):
+            b = pyro.sample("b", dist.Normal(0.0, sd))
+        observe_counts(counts() + GROUP, mu + b[GROUP])
+
+    double = fit(model, b=method)
+    single = fit(model, TRUST_REGION, {"dtype": "float32", "stop": {"gradient": 1e-2}}, b=method)
+    assert double.converged and single.converged
+    assert single.loss == pytest.approx(double.loss, rel=1e-5)
+    assert float(single.values["sd"]) == pytest.approx(float(double.values["sd"]), rel=1e-3)

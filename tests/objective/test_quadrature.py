@@ -104,15 +104,20 @@ def two_plates() -> None:
 
 
 def poisson_row(counts: np.ndarray[Any, Any], log_rate: Callable[..., Any], prior: Callable[..., Any]) -> float:
+    constant = float(torch.lgamma(torch.tensor(counts) + 1).sum())
+
     def density(b: float) -> float:
-        return float(np.exp(stats.poisson(np.exp(log_rate(b))).logpmf(counts).sum() + prior(b)))
+        line = log_rate(b)
+        return float(np.exp(counts.sum() * line - len(counts) * np.exp(line) - constant + prior(b)))
 
     found, _ = integrate.quad(density, -12, 8, points=[-1.0, 0.0, 1.0], epsabs=0, epsrel=1e-12, limit=400)
     return float(np.log(found))
 
 
 def normal_rows(counts: Tensor, group: Tensor, mu: float, sd: float) -> float:
-    prior = stats.norm(0, sd).logpdf
+    def prior(b: float) -> float:
+        return float(-0.5 * (b / sd) ** 2 - np.log(sd) - 0.5 * np.log(2 * np.pi))
+
     each = (counts[group == row].numpy() for row in group.unique())
     return -sum(poisson_row(row, lambda b: mu + b, prior) for row in each)
 
@@ -176,6 +181,26 @@ def test_a_latent_in_no_plate_is_one_row(path: str, evidence: Make) -> None:
     own = evidence(one_latent, ["b"], nodes=40)
     expected = normal_rows(Y, torch.zeros(len(Y)), 0.4, 0.9)
     assert float(own.loss(own.start)) == pytest.approx(expected, rel=EXACT)
+
+
+def test_the_rows_of_many_observations_are_found_in_any_precision(evidence: Make) -> None:
+    """More rows than a digit of their number holds. Reference: brute force."""
+    group = torch.arange(70).repeat(2)
+    y = Y.repeat(6)[:140]
+
+    def model() -> None:
+        mu, sd = mean(), positive("sd", 0.9)
+        with pyro.plate("rows", 70):
+            b = pyro.sample("b", dist.Normal(0.0, sd))
+        with pyro.plate("observations", len(y)):
+            pyro.sample("y", dist.Poisson((mu + b[group]).exp()), obs=y.to(mu.dtype))
+
+    own = evidence(model, ["b"], nodes=25)
+    double = float(own.loss(own.start))
+    assert double == pytest.approx(normal_rows(y, group, 0.4, 0.9), rel=EXACT)
+    torch.set_default_dtype(torch.float32)
+    own = evidence(model, ["b"], nodes=25)
+    assert float(own.loss(own.start)) == pytest.approx(double, rel=1e-5)
 
 
 # against Laplace's method, and finite differences -----------------------------------------------------------------
