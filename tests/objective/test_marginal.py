@@ -233,7 +233,6 @@ STRUCTURES = {
     "diagonal": Case(diagonal, "diagonal: 8 rows of 1"),
     "not centred": Case(noncentred, "diagonal: 8 rows of 1"),
     "rows of 2": Case(correlated(2), "rows: 8 rows of 2"),
-    "rows of 3": Case(correlated(3), "rows: 8 rows of 3"),
     "rows of 6": Case(correlated(6), "rows: 8 rows of 6"),
     "rows of 8": Case(correlated(8), "rows: 8 rows of 8"),
     "arrowhead": Case(arrowhead, "arrowhead: 8 rows of 1 (b); border of 2", ("a", "b")),
@@ -244,7 +243,6 @@ STRUCTURES = {
     "crossed, sparse": Case(crossed(80, 66, 120), "arrowhead: 80 rows of 1 (a); border of 66", ("a", "b")),
     "Gaussian process of 40": Case(gaussian_process(40), "dense (40)"),
     "Gaussian process of 100": Case(gaussian_process(100), "dense (100)"),
-    "random walk of 40": Case(random_walk(40), "dense (40)"),
     "random walk of 100": Case(random_walk(100), "dense (100)"),
     "restricted": Case(restricted, "arrowhead: 8 rows of 1 (b); border of 2", ("a", "b")),
     "gamma": Case(constrained("gamma"), "diagonal: 8 rows of 1"),
@@ -503,7 +501,7 @@ def test_a_resumed_fit_is_the_same_to_the_bit(name: str, order: str, tmp_path: P
     """Of the mixed ones one has its first steps refused."""
     method = "aghq" if name == "mixed" else "laplace"
     whole = fit(diagonal, MIXES[name], {"order": order, "stop": {"max_iterations": 8}}, b=method)
-    for k in (1, 3, 7):
+    for k in (1, 3, 7) if name in ("trust region", "mixed") else (3,):
         run = tmp_path / str(k)
         config = {
             "objective": {"type": "marginal", "integrate": {"b": method}},
