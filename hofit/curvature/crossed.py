@@ -294,6 +294,17 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
-        if not bool(adjoint.any()):  # along parameters that the curvature does not depend on
-            return torch.zeros_like(adjoint), None
-        return -(inverse @ adjoint @ inverse), None
+        return -_congruent(inverse, adjoint), None
+
+
+def _congruent(inverse: Tensor, middle: Tensor) -> Tensor:
+    """K M K for a symmetric K. A parameter of few effects moves few places of the curvature, or its diagonal alone."""
+    touched = (middle != 0).any(1) | (middle != 0).any(0)
+    if int(touched.sum()) <= len(middle) // 2:
+        place = touched.nonzero()[:, 0]
+        columns = inverse.index_select(1, place)
+        return columns @ middle[place][:, place] @ columns.T
+    diagonal = middle.diagonal()
+    if bool((middle == diagonal.diag()).all()):
+        return (inverse * diagonal) @ inverse
+    return inverse @ middle @ inverse
