@@ -6,16 +6,19 @@ Names are resolved when they are first used: ``import hofit`` does not import to
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["FitResult", "draws", "errors", "fit", "optim", "resume"]
+__all__ = ["Diagnosis", "FitResult", "diagnose", "draws", "errors", "fit", "optim", "resume"]
 
 if TYPE_CHECKING:
     from . import errors, optim
-    from .api import fit, resume
+    from .api import diagnose, fit, resume
+    from .fitting.diagnosis import Diagnosis
     from .fitting.result import FitResult, draws
 
 _HOME = {
     "fit": "api",
     "resume": "api",
+    "diagnose": "api",
+    "Diagnosis": "fitting.diagnosis",
     "FitResult": "fitting.result",
     "draws": "fitting.result",
     "errors": "errors",

@@ -1,4 +1,4 @@
-"""Fit and resume, from Python: what the commands call, and what notebooks call."""
+"""Fit, resume and diagnose, from Python: what the commands call, and what notebooks call."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from .config.load import load_source
 from .config.source import Source, from_mapping, set_override
 from .errors import CheckpointError, ConfigError, RunDirectoryError
+from .fitting.diagnosis import Diagnosis, diagnose_fit
 from .fitting.loop import Clock, Loop, LoopEnd, Observer
 from .fitting.result import FitResult
 from .fitting.state import LoopState
@@ -78,6 +79,30 @@ def resume(
     return run_resume(ResumeRequest(Path(checkpoint), list(set), allow_changed, model, _merged(data, arguments)))
 
 
+def diagnose(
+    run_dir: str | Path,
+    /,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    model: Callable[..., Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
+    **arguments: Any,
+) -> Diagnosis:
+    """Say whether the Gaussian at the mode of a fit is good enough; writes diagnose.json into its run directory.
+
+    Args:
+        draws: from that Gaussian.
+        model, data, arguments: as for ``resume``.
+        allow_changed: go on although the model or the data changed.
+    Raises: CheckpointError when there is no checkpoint, or it is of another model or data; HofitError where the fit
+        has not converged or there is no Gaussian.
+    """
+    request = ResumeRequest(Path(run_dir), [], allow_changed, model, _merged(data, arguments))
+    return run_diagnose(request, draws, seed)
+
+
 @dataclass
 class FitOptions:
     """Where a fit goes and who watches it.
@@ -130,23 +155,9 @@ def run_fit(request: Request, options: FitOptions) -> FitResult:
 def run_resume(request: ResumeRequest) -> FitResult:
     """Everything from the checkpoint to the files of the run."""
     began = time.perf_counter() if request.began is None else request.began
-    checkpoint = find_checkpoint(request.path)
-    provenance = checkpoint.provenance
-    source = _resumed_source(provenance, request.overrides)
-    model = _resumed_model(request, provenance)
-    folder = request.path if request.path.is_dir() else request.path.parent
     with ExitStack() as stack:
-        to_fit = Request(source, model, request.arguments)
-        config, mistakes = parse(to_fit)
-        if mistakes:
-            raise ConfigError(mistakes)
-        directory = stack.enter_context(RunDirectory.open(folder))
-        if request.path.is_dir():
-            checkpoint = find_checkpoint(folder)  # once more: the run may have gone on until it was locked
         interruption = stack.enter_context(interruption_noted())
-        _verify_files(checkpoint, request.allow_changed)
-        session = stack.enter_context(prepared(to_fit, config, []))
-        _verify_session(checkpoint, session, request.allow_changed)
+        checkpoint, directory, session = _reopened(stack, request)
         state = checkpoint.snapshot.loop
         if any(assignment.startswith("stop") for assignment in request.overrides):
             state.stalled, state.next_verdict, state.verdict_gradient = 0, 0, float("inf")  # other rules, other counts
@@ -162,9 +173,51 @@ def run_resume(request: ResumeRequest) -> FitResult:
         for name, count in counted.items():  # the point was counted when it was first traced
             setattr(session.objective.evaluations, name, count)
         restore_random_state(checkpoint.snapshot.random_now)
-        drop_rows_after(folder / PROGRESS, state.iteration)
+        drop_rows_after(directory.path / PROGRESS, state.iteration)
         directory.write_config(session.provenance.config)
         return _finish(stack, session, loop, end, directory, interruption, began)
+
+
+def run_diagnose(request: ResumeRequest, draws: int, seed: int) -> Diagnosis:
+    """Everything from the newest checkpoint to diagnose.json."""
+    if not request.path.is_dir():
+        raise RunDirectoryError(f"no run directory {request.path}")
+    with ExitStack() as stack:
+        checkpoint, directory, session = _reopened(stack, request)
+        snapshot = checkpoint.snapshot
+        if snapshot.inner:
+            session.objective.resume_from(snapshot.params, snapshot.inner)
+        found = diagnose_fit(session.objective, snapshot.params, session.config.stop, draws, seed)
+        provenance = session.provenance
+        directory.write_diagnosis(
+            {
+                **found.to_plain(),
+                "iteration": snapshot.loop.iteration,
+                "versions": versions(),
+                "model_sha256": provenance.model_files,
+                "data_sha256": provenance.data_sha256,
+            }
+        )
+        return found
+
+
+def _reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunDirectory, Session]:
+    """The run directory, locked, its checkpoint, and the session that it came from, verified."""
+    checkpoint = find_checkpoint(request.path)
+    source = _resumed_source(checkpoint.provenance, request.overrides)
+    model = _resumed_model(request, checkpoint.provenance)
+    to_fit = Request(source, model, request.arguments)
+    config, mistakes = parse(to_fit)
+    if mistakes:
+        raise ConfigError(mistakes)
+    folder = request.path if request.path.is_dir() else request.path.parent
+    directory = stack.enter_context(RunDirectory.open(folder))
+    if request.path.is_dir():
+        checkpoint = find_checkpoint(folder)  # once more: the run may have gone on until it was locked
+    _verify_files(checkpoint, request.allow_changed)
+    session = stack.enter_context(prepared(to_fit, config, []))
+    _verify_session(checkpoint, session, request.allow_changed)
+    return checkpoint, directory, session
 
 
 def _merged(data: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,7 +311,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         terminated=interruption.received == signal.SIGTERM,
         versions=versions(),
         model_sha256=provenance.model_files,
-        data_sha256={**provenance.data_files, "arguments": provenance.arguments},
+        data_sha256=provenance.data_sha256,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import check, fit, optimizers, report, resume
+from . import check, diagnose, fit, optimizers, report, resume
 
 app = typer.Typer(
     name="hofit",
@@ -41,6 +41,7 @@ app.command("resume")(resume.command)
 app.command("check")(check.command)
 app.command("optimizers")(optimizers.command)
 app.command("report")(report.command)
+app.command("diagnose")(diagnose.command)
 
 
 def main() -> None:

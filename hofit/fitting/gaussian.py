@@ -135,13 +135,13 @@ class Gaussian:
     def draw(self, count: int, generator: torch.Generator) -> Params:
         """Unconstrained draws (count, *shape)."""
         here = flatten(self.params, self.names)
-        noise = _noise(count, here, generator)
+        noise = standard_normal(count, here, generator)
         moves = torch.where(self.held, 0.0, self.factor.draw(noise))
         found = unflatten(here + moves, self.params, self.names)
         if self.inner is not None:
             assert self.sensitivity is not None
             mode = flatten(self.params, self.inner_names)
-            noise = _noise(count, mode, generator)
+            noise = standard_normal(count, mode, generator)
             inner = mode + moves @ self.sensitivity + self.inner.draw(noise)
             found |= unflatten(inner, self.params, self.inner_names)
         return found
@@ -240,5 +240,6 @@ def _rows_of(width: int, like: Tensor) -> int:
     return max(1, MEMORY_BUDGET // max(1, 8 * width * like.element_size()))
 
 
-def _noise(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
+def standard_normal(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Drawn on the cpu, so that a seed means the same everywhere. Shapes: like (d,) → (count, d)."""
     return torch.randn(count, like.numel(), generator=generator, dtype=like.dtype).to(like.device)

@@ -269,8 +269,16 @@ class MarginalObjective:
             whole = flatten(point.params, self.outer)
             basis = torch.eye(whole.numel(), dtype=whole.dtype, device=whole.device)
             self.products(point, unflatten(basis, point.params, self.outer))
+        return self.joint_at(point)[1], point.sensitivity
+
+    @property
+    def by_laplace(self) -> bool:
+        return self._approximation is laplace
+
+    def joint_at(self, point: MarginalPoint) -> tuple[Joint, Factor]:
+        """−log p(data, u, …; θ) at the mode, with its Hessian over u, factorised. Raises: NoMode, ModelError."""
         held = self._held if self._held is not None and self._held.point is point else self._hold(point)
-        return held.factor, point.sensitivity
+        return held.joint, held.factor
 
     def _product(self, held: _Held, vector: Params) -> tuple[Params, Tensor]:
         joint, factor = held.joint, held.factor

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import isfinite
 
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten, unflatten
+from ..curvature.dense import flatten
 from ..curvature.matrix_free import MatrixFree
 from ..curvature.operator import Operator
 from ..curvature.structure import Curvature
 from ..errors import ModelError
 from ..optim.trust_region import TrustRegion
-from ..point import Params, Point
+from ..point import Params, Point, Site
 from .density import DensityObjective
 
 MAX_ITERATIONS = 200
@@ -88,12 +89,21 @@ class ModeFinder:
 
 def place_of(direction: Tensor, params: Params, names: list[str], objective: DensityObjective) -> str:
     """The site, and its row, that a flat vector (d,) is largest in."""
-    parts = unflatten(direction, params, names)
-    name = max(names, key=lambda one: float(parts[one].abs().max()) if parts[one].numel() else -1.0)
-    site = objective.sites[name]
-    flat = parts[name].abs().reshape(-1)
-    index = [int(i) for i in torch.unravel_index(flat.argmax(), parts[name].shape)]
-    if not site.plates:
-        return f"{name!r}" + (f" [{', '.join(map(str, index))}]" if index else "")
-    row = [index[plate.dim] for plate in site.plates if prod(site.shape)]
-    return f"{name!r}, row {', '.join(map(str, row))}"
+    name, index, in_plates = row_at(int(direction.abs().argmax()), params, names, objective.sites)
+    if not in_plates:
+        return f"{name!r}" + (f" [{index}]" if index else "")
+    return f"{name!r}, row {index}"
+
+
+def row_at(place: int, params: Params, names: Sequence[str], sites: Mapping[str, Site]) -> tuple[str, str, bool]:
+    """The site that a place of the flat vector belongs to, and the index of its row there, like ``3`` or ``3, 0``.
+
+    A site in no plate has one row: the index is then that of the number, and the last of the three is False.
+    """
+    for name in names:
+        if place < params[name].numel():
+            break
+        place -= params[name].numel()
+    index = [int(i) for i in torch.unravel_index(torch.tensor(place), params[name].shape)]
+    plates = sites[name].plates
+    return name, ", ".join(str(i) for i in ([index[plate.dim] for plate in plates] if plates else index)), bool(plates)

@@ -1,6 +1,6 @@
 """The end of a fit in words: verdict, remarks, estimates, where the run lies, what to do next.
 
-It reads what the run directory holds (fit.json, estimates.csv, derived.csv), never the model.
+It reads what the run directory holds (fit.json, estimates.csv, derived.csv, diagnose.json), never the model.
 """
 
 from __future__ import annotations
@@ -49,6 +49,24 @@ def load_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return loaded, rows
     except (ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"{path} holds a damaged fit.json or estimates.csv: {error}") from error
+
+
+def load_diagnosis(path: Path) -> dict[str, Any] | None:
+    """diagnose.json, where there is one. Raises: RunDirectoryError when it is damaged."""
+    file = path / "diagnose.json"
+    if not file.is_file():
+        return None
+    try:
+        loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return {"reading": str(loaded["reading"]), "remarks": [str(remark) for remark in loaded["remarks"]]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{path} holds a damaged diagnose.json: {error}") from error
+
+
+def print_diagnosis(console: Console, diagnosis: Mapping[str, Any]) -> None:
+    console.print(f"Diagnosis: {diagnosis['reading']}", markup=False, highlight=False, soft_wrap=True)
+    for remark in diagnosis["remarks"]:
+        console.print(f"  {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def as_derived(rows: Sequence[Row]) -> list[dict[str, Any]]:

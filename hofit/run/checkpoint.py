@@ -40,6 +40,11 @@ class Provenance:
     threads: int
     versions: dict[str, str]
 
+    @property
+    def data_sha256(self) -> dict[str, str]:
+        """Of every data file, and of the arguments."""
+        return {**self.data_files, "arguments": self.arguments}
+
 
 @dataclass(frozen=True)
 class Checkpoint:

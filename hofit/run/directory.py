@@ -19,8 +19,8 @@ from .checkpoint import NAME, Provenance, write_checkpoint
 
 LOCK = ".lock"
 CONFIG, PROGRESS, FIT, ESTIMATES = "config.yaml", "progress.csv", "fit.json", "estimates.csv"
-DERIVED = "derived.csv"
-OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED)
+DERIVED, DIAGNOSIS = "derived.csv", "diagnose.json"
+OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, DIAGNOSIS)
 
 ESTIMATE_COLUMNS = ("name", "index", "role", "estimate", "std_error", "unconstrained", "optimizer", "lower", "upper")
 DERIVED_COLUMNS = ("name", "index", "estimate", "std_error")
@@ -88,7 +88,12 @@ class RunDirectory:
         write_text(self.path / CONFIG, dump_yaml(dict(config)))
 
     def write_fit(self, fit: Mapping[str, Any]) -> None:
-        write_text(self.path / FIT, json.dumps(_json_safe(fit), indent=1) + "\n")
+        """fit.json; a diagnosis of an earlier end is taken away."""
+        (self.path / DIAGNOSIS).unlink(missing_ok=True)
+        self._write_json(FIT, fit)
+
+    def write_diagnosis(self, diagnosis: Mapping[str, Any]) -> None:
+        self._write_json(DIAGNOSIS, diagnosis)
 
     def write_estimates(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._write_table(ESTIMATES, ESTIMATE_COLUMNS, rows)
@@ -97,6 +102,9 @@ class RunDirectory:
         """The deterministic sites' file, where there are any."""
         if rows:
             self._write_table(DERIVED, DERIVED_COLUMNS, rows)
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        write_text(self.path / name, json.dumps(_json_safe(content), indent=1) + "\n")
 
     def _write_table(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
         lines = [",".join(columns)]

@@ -1,0 +1,29 @@
+"""``hofit diagnose``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Quiet
+
+
+def command(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    draws: Annotated[int, typer.Option("--draws", help="Draws from the Gaussian at the mode.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    allow_changed: Annotated[
+        bool, typer.Option("--allow-changed", help="Go on although the model or data file changed.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether Laplace's approximation is good enough, by importance ratios of draws from it."""
+    from ..api import ResumeRequest, run_diagnose
+    from ..report.console import FitConsole
+    from ..report.summary import print_diagnosis
+
+    found = run_diagnose(ResumeRequest(run_dir, allow_changed=allow_changed), draws, seed)
+    if not quiet:
+        print_diagnosis(FitConsole(), found.to_plain())

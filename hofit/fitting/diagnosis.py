@@ -1,0 +1,380 @@
+"""Is Laplace good enough? Importance ratios of draws from the Gaussian at the mode.
+
+With f = −log p(data, u), û its mode, H = L Lᵀ the Hessian there and u = û + L⁻ᵀ z, z standard normal, the ratio of a
+draw over Laplace's own value is r = exp(f(û) − f(u) + ½ |z|²); the mean of r is ∫ exp(−f) du over what Laplace has for
+it. Where rows of u are independent, r and its mean fall apart into theirs, and so does Pareto's k, which says whether
+the mean can be trusted (see psis).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import floor, isfinite, log, log10, pi
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..curvature.dense import flatten
+from ..curvature.layout import Layout
+from ..curvature.operator import MEMORY_BUDGET, Factor
+from ..curvature.structure import Curvature
+from ..errors import HofitError, ModelError
+from ..model.trace import InfeasibleError, Program, full_plates
+from ..objective.base import Objective
+from ..objective.density import DensityObjective
+from ..objective.entries import Entries, NotByRow, sums_by_row
+from ..objective.marginal import MarginalObjective, MarginalPoint, laplace
+from ..objective.mode import NoMode, row_at
+from ..point import Params
+from ..status import STATUSES
+from .gaussian import standard_normal
+from .loop import StopRules
+from .psis import FEWEST_DRAWS, TRUSTED, smoothed
+from .uncertainty import gaussian_of
+from .verdict import judge
+
+RATIOS_LIMIT = 2**28
+"""Ratios that are held at once: 2 GB."""
+
+TEMPORARIES = 8
+"""Tensors as large as the entries that a trace holds at once, about."""
+
+NO_GAUSSIAN = "there is no Gaussian at the mode to look at"
+
+EXACT = 1e-6
+"""A correction below this is not shown."""
+
+SMALL_CORRECTION = 1.0
+"""A correction of the log evidence beyond this is called large: with equal prior odds it is a Bayes factor of e."""
+
+
+@dataclass(frozen=True)
+class GroupShape:
+    """Pareto's k over the rows of some sites: the ``worst``, whose row is ``index`` of ``site``, and the median.
+
+    ``above`` is the share of rows with k > 0.7.
+
+    −inf where the ratios are constant up to rounding (the density is Gaussian), inf where no tail fits.
+    """
+
+    names: tuple[str, ...]
+    rows: int
+    worst: float
+    site: str
+    index: str
+    above: float
+    median: float
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "names": list(self.names),
+            "rows": self.rows,
+            "worst_k": self.worst,
+            "worst_site": self.site,
+            "worst_row": self.index,
+            "share_above": self.above,
+            "median_k": self.median,
+        }
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the ratios say.
+
+    ``laplace`` is the log of the integral over what is drawn by Laplace, ``corrected`` that plus ``correction``, whose
+    Monte Carlo standard error is ``error``; ``fitted`` what the fit's own method has for it, where that is another. It
+    is the log evidence unless parameters are drawn too, which then have a flat density on the unconstrained scale:
+    ``is_evidence`` tells. ``by_row`` says whether rows were taken apart, or all ``size`` numbers drawn jointly.
+    """
+
+    objective: str
+    groups: list[GroupShape]
+    by_row: bool
+    size: int
+    laplace: float
+    correction: float
+    error: float
+    fitted: float | None
+    is_evidence: bool
+    draws: int
+    seed: int
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def corrected(self) -> float:
+        return self.laplace + self.correction
+
+    @property
+    def reading(self) -> str:
+        """One line."""
+        return f"{self._of_the_shape()}; {self._of_the_evidence()}"
+
+    def to_plain(self) -> dict[str, Any]:
+        """What diagnose.json holds, but for where it comes from."""
+        return {
+            "reading": self.reading,
+            "objective": self.objective,
+            "by_row": self.by_row,
+            "size": self.size,
+            "threshold": TRUSTED,
+            "groups": [group.to_plain() for group in self.groups],
+            "is_evidence": self.is_evidence,
+            "laplace": self.laplace,
+            "corrected": self.corrected,
+            "correction": self.correction,
+            "error": self.error,
+            "fitted": self.fitted,
+            "draws": self.draws,
+            "seed": self.seed,
+            "remarks": self.remarks,
+        }
+
+    def _of_the_shape(self) -> str:
+        bad = [group for group in self.groups if group.above > 0]
+        if not self.by_row:
+            (whole,) = self.groups
+            found = f"all {self.size} numbers of {' and '.join(whole.names)}, drawn jointly ({_k(whole.worst)})"
+            if not bad:
+                return f"{self._good()} {found}"
+            return (
+                f"Laplace's approximation cannot be shown to be good for {found}: with many numbers k is often above "
+                f"{TRUSTED}, and what the ratios say is then rough"
+            )
+        if bad:
+            listed = " and ".join(
+                f"{round(group.above * group.rows)} of {group.rows} rows of {' and '.join(group.names)} "
+                f"(k above {TRUSTED}, worst {_k(group.worst)} at row {group.index})"
+                for group in bad
+            )
+            return f"Laplace's approximation is in doubt for {listed}, where what the ratios say is rough"
+        listed = " and ".join(
+            f"all {group.rows} rows of {' and '.join(group.names)} "
+            + (f"(worst {_k(group.worst)} at row {group.index})" if isfinite(group.worst) else f"({_k(group.worst)})")
+            for group in self.groups
+        )
+        return f"{self._good()} {listed}"
+
+    def _good(self) -> str:
+        if abs(self.correction) > SMALL_CORRECTION + 2 * self.error:
+            return f"Laplace's approximation is off by {-self.correction:+.2g} in all, as ratios tell that are good for"
+        return "Laplace's approximation is good for"
+
+    def _of_the_evidence(self) -> str:
+        what = "the log evidence" if self.is_evidence else "the log integral (parameters flat, unconstrained)"
+        if self.error < EXACT and abs(self.correction) < EXACT:
+            return f"{what} is {self.laplace:.6f}, as Laplace has it"
+        places = min(max(1 - floor(log10(self.error)), 2), 6) if isfinite(self.error) else 2
+        other = "" if self.fitted is None else f" and the fit's quadrature {self.fitted:.{places}f}"
+        corrected = f"{self.corrected:.{places}f} ± {self.error:.{places}f}"
+        return f"{what} is {corrected} where Laplace has {self.laplace:.{places}f}{other}"
+
+
+def diagnose_fit(objective: Objective, params: Params, stop: StopRules, draws: int, seed: int) -> Diagnosis:
+    """The diagnosis of a fit that ended at ``params``. Use inside ``program.scope()``.
+
+    Raises: HofitError where the fit has not converged, or there is no Gaussian at its mode.
+    """
+    if objective.type == "elbo":
+        raise HofitError("an elbo fit has a guide instead of a mode: there is no Laplace approximation to look at")
+    if draws < FEWEST_DRAWS:
+        raise HofitError(f"{draws} draws are too few for a tail: take {FEWEST_DRAWS} at least")
+    with full_plates():
+        target = _target(objective, params, stop)
+        ratios, by_row, remarks = _log_ratios(target, draws, seed)
+    found = smoothed(ratios)
+    return Diagnosis(
+        objective.type,
+        _groups(target, found.shape) if by_row else [_whole(target, found.shape)],
+        by_row,
+        target.layout.size,
+        target.laplace,
+        float(found.log_mean.sum()),
+        float(found.error.square().sum().sqrt()),
+        target.fitted,
+        target.is_evidence,
+        draws,
+        seed,
+        remarks,
+    )
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is drawn: ``names``, from the Gaussian of ``factor`` at ``params``, which all leaves hold.
+
+    ``laplace`` is the log of the integral over them by Laplace, ``fitted`` by another method of the fit's own.
+    """
+
+    program: Program
+    names: list[str]
+    params: Params
+    jacobian: frozenset[str]
+    layout: Layout
+    factor: Factor
+    laplace: float
+    fitted: float | None = None
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether no parameter is drawn."""
+        return all(name in self.program.latents for name in self.names)
+
+
+def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
+    """The point judged anew, as at the end of a fit. Raises: HofitError."""
+    curvature = Curvature()
+    verdict = judge(
+        objective, params, curvature, stop.gradient, stop.decrement, stalled=True, rounding=True, final=True
+    )
+    point, program = verdict.point, objective.program
+    if point is None or verdict.status is None or not STATUSES[verdict.status].converged:
+        raise HofitError(
+            f"{NO_GAUSSIAN}: the fit has not converged; `hofit report` says why, and `hofit resume` goes on"
+        )
+    if isinstance(objective, MarginalObjective):
+        assert isinstance(point, MarginalPoint)
+        try:
+            joint, factor = objective.joint_at(point)
+        except (NoMode, ModelError) as failure:
+            raise HofitError(f"{NO_GAUSSIAN}: {failure}") from failure
+        return _Target(
+            program,
+            objective.integrated,
+            {**point.params, **point.inner},
+            objective.jacobian,
+            joint.layout,
+            factor,
+            -float(laplace(joint).detach()),
+            None if objective.by_laplace else -point.value,
+        )
+    gaussian, remarks = gaussian_of(objective, verdict.status, verdict)
+    if gaussian is None or curvature.layout is None:
+        raise HofitError(f"{NO_GAUSSIAN}: {'; '.join(remarks)}")
+    if bool(gaussian.held.any()):
+        where = gaussian.without_curvature()
+        what = f"there is no curvature along {where}" if where else "a value lies at the edge of its support"
+        raise HofitError(f"{NO_GAUSSIAN}: {what}; hold it (`fixed:`) or give it a prior, and fit again")
+    log_density = -DensityObjective(program, "map_unconstrained").at(gaussian.params).value
+    log_volume = 0.5 * gaussian.size * log(2 * pi) - 0.5 * float(gaussian.factor.log_determinant())
+    return _Target(
+        program,
+        gaussian.names,
+        gaussian.params,
+        frozenset(program.latents),
+        curvature.layout,
+        gaussian.factor,
+        log_density + log_volume,
+    )
+
+
+def _log_ratios(target: _Target, draws: int, seed: int) -> tuple[Tensor, bool, list[str]]:
+    """Of every draw: (S, R) where rows are independent, else (S, 1). Which of the two; what is to be said of it."""
+    program, names = target.program, target.names
+    with torch.no_grad():
+        for name, leaf in program.leaves.items():
+            leaf.copy_(target.params[name])
+    entries = Entries(program, target.jacobian)
+    base = entries.at({name: target.params[name] for name in names}).detach()
+    drawn = _Draws(target, entries, base, draws)
+    try:
+        return drawn.log_ratios(seed, drawn.row_of_each()), True, drawn.remarks()
+    except NotByRow as failure:
+        joint = drawn.log_ratios(seed, None)
+        return joint, False, [f"all numbers are drawn jointly: {failure}", *drawn.remarks()]
+
+
+class _Draws:
+    """The draws and their ratios. ``lost`` counts draws at which the density could not be computed."""
+
+    def __init__(self, target: _Target, entries: Entries, base: Tensor, draws: int) -> None:
+        self._target, self._entries, self._base, self._draws = target, entries, base, draws
+        self._mode = flatten(target.params, target.names)
+        self.lost = 0
+
+    def remarks(self) -> list[str]:
+        if not self.lost:
+            return []
+        return [
+            f"at {self.lost} of {self._draws} draws the density could not be computed: they count as ratios of zero"
+        ]
+
+    def row_of_each(self) -> Tensor:
+        """Which row, numbered over all groups, each entry depends on; −1 where on none. Shape (n,).
+
+        Raises: NotByRow.
+        """
+        target, layout = self._target, self._target.layout
+        parameters = [name for name in target.names if name not in target.program.latents]
+        if len(layout.border) or not layout.rows:
+            raise NotByRow("their rows are not independent")
+        if parameters:
+            raise NotByRow(f"{', '.join(parameters)} are parameters")
+        found, start = torch.full(self._base.shape, -1), 0
+        for group in layout.rows:
+            rows = self._entries.row_of_each(group, self._mode, target.params, target.names, len(self._base))
+            if bool(((rows >= 0) & (found >= 0)).any()):
+                raise NotByRow(f"an observation depends on rows of {group.names[0]!r} and on others")
+            found = torch.where(rows >= 0, rows + start, found)
+            start += len(group.index)
+        return found
+
+    def log_ratios(self, seed: int, rows: Tensor | None) -> Tensor:
+        """Shape (S, R), or (S, 1) without ``rows``. Raises: NotByRow, HofitError."""
+        groups = self._target.layout.rows
+        count = 1 if rows is None else sum(len(group.index) for group in groups)
+        if self._draws * count > RATIOS_LIMIT:
+            most = RATIOS_LIMIT // count
+            raise HofitError(f"{self._draws} draws of {count} rows are too many to hold: take --draws {most} at most")
+        generator = torch.Generator().manual_seed(seed)
+        self.lost = 0
+        parts = []
+        chunk = max(1, MEMORY_BUDGET // (TEMPORARIES * self._base.element_size() * max(1, len(self._base))))
+        for start in range(0, self._draws, chunk):
+            noise = standard_normal(min(chunk, self._draws - start), self._mode, generator)
+            change = self._entries_at(self._mode + self._target.factor.draw(noise)) - self._base
+            half = 0.5 * noise.square()
+            if rows is None:
+                ratios = change.sum(1, keepdim=True) + half.sum(1, keepdim=True)
+            else:
+                ratios = sums_by_row(change, self._base, rows, count)
+                ratios += torch.cat([half[:, group.index].sum(2) for group in groups], 1)
+            wrong = ratios.isnan()
+            self.lost += int(wrong.any(1).sum())
+            parts.append(ratios.masked_fill(wrong, -torch.inf))
+        return torch.cat(parts)
+
+    def _entries_at(self, places: Tensor) -> Tensor:
+        """Shapes: (k, d) → (k, n); nan where the density cannot be computed."""
+        target = self._target
+        with torch.no_grad():
+            try:
+                return self._entries.at_places(places, target.params, target.names, len(self._base))
+            except InfeasibleError:
+                if len(places) == 1:
+                    return self._base.new_full((1, len(self._base)), torch.nan)
+            return torch.cat([self._entries_at(place[None]) for place in places])
+
+
+def _groups(target: _Target, shape: Tensor) -> list[GroupShape]:
+    """Shape of ``shape``: (R,), over all groups."""
+    found = []
+    parts = shape.split([len(group.index) for group in target.layout.rows])
+    for group, part in zip(target.layout.rows, parts, strict=True):
+        worst = int(part.argmax())
+        site, index, _ = row_at(int(group.index[worst, 0]), target.params, target.names, target.program.sites)
+        above = float((part > TRUSTED).double().mean())
+        found.append(GroupShape(group.names, len(part), float(part[worst]), site, index, above, float(part.median())))
+    return found
+
+
+def _whole(target: _Target, shape: Tensor) -> GroupShape:
+    k = float(shape)
+    return GroupShape(tuple(target.names), 1, k, target.names[0], "", float(k > TRUSTED), k)
+
+
+def _k(k: float) -> str:
+    """k in words."""
+    if isfinite(k):
+        return f"k {k:.2f}"
+    return "the ratios are constant" if k < 0 else "k infinite"
