@@ -134,7 +134,8 @@ class Diagnosis:
         bad = [group for group in self.groups if group.above > 0]
         if not self.by_row:
             (whole,) = self.groups
-            found = f"all {self.size} numbers of {' and '.join(whole.names)}, drawn jointly ({_k(whole.worst)})"
+            drawn = f"all {self.size} numbers of {' and '.join(whole.names)}, drawn jointly"
+            found = f"{drawn if self.size > 1 else whole.names[0]} ({_k(whole.worst)})"
             if not bad:
                 return f"{self._good()} {found}"
             return (
@@ -157,7 +158,8 @@ class Diagnosis:
 
     def _good(self) -> str:
         if abs(self.correction) > SMALL_CORRECTION + 2 * self.error:
-            return f"Laplace's approximation is off by {-self.correction:+.2g} in all, as ratios tell that are good for"
+            side = "low" if self.correction > 0 else "high"
+            return f"Laplace is {abs(self.correction):.2g} too {side} in all, by ratios that can be trusted for"
         return "Laplace's approximation is good for"
 
     def _of_the_evidence(self) -> str:
@@ -220,6 +222,11 @@ class _Target:
         """Whether no parameter is drawn."""
         return all(name in self.program.latents for name in self.names)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether it falls apart into rows: those of parameters cannot be told apart by their entries."""
+        return self.is_evidence and bool(self.layout.rows) and not len(self.layout.border)
+
 
 def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
     """The point judged anew, as at the end of a fit. Raises: HofitError."""
@@ -277,11 +284,13 @@ def _log_ratios(target: _Target, draws: int, seed: int) -> tuple[Tensor, bool, l
     entries = Entries(program, target.jacobian)
     base = entries.at({name: target.params[name] for name in names}).detach()
     drawn = _Draws(target, entries, base, draws)
-    try:
-        return drawn.log_ratios(seed, drawn.row_of_each()), True, drawn.remarks()
-    except NotByRow as failure:
-        joint = drawn.log_ratios(seed, None)
-        return joint, False, [f"all numbers are drawn jointly: {failure}", *drawn.remarks()]
+    why = []
+    if target.has_rows:
+        try:
+            return drawn.log_ratios(seed, drawn.row_of_each()), True, drawn.remarks()
+        except NotByRow as failure:
+            why.append(f"all numbers are drawn jointly: {failure}")
+    return drawn.log_ratios(seed, None), False, why + drawn.remarks()
 
 
 class _Draws:
@@ -304,14 +313,9 @@ class _Draws:
 
         Raises: NotByRow.
         """
-        target, layout = self._target, self._target.layout
-        parameters = [name for name in target.names if name not in target.program.latents]
-        if len(layout.border) or not layout.rows:
-            raise NotByRow("their rows are not independent")
-        if parameters:
-            raise NotByRow(f"{', '.join(parameters)} are parameters")
+        target = self._target
         found, start = torch.full(self._base.shape, -1), 0
-        for group in layout.rows:
+        for group in target.layout.rows:
             rows = self._entries.row_of_each(group, self._mode, target.params, target.names, len(self._base))
             if bool(((rows >= 0) & (found >= 0)).any()):
                 raise NotByRow(f"an observation depends on rows of {group.names[0]!r} and on others")

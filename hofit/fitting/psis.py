@@ -86,12 +86,12 @@ def _smoothed(logs: Tensor, rounding: float) -> tuple[Tensor, Tensor, Tensor]:
     smooth = (quantiles + cutoff[:, None]).log().clamp_max(0.0)
     ordered[:, -tail:] = torch.where(fits[:, None], smooth, ordered[:, -tail:])
     log_sum = ordered.logsumexp(1)
-    spread = (ordered - log_sum[:, None]).mul(2).exp().sum(1) - 1 / draws
+    spread = ((ordered - log_sum[:, None]).exp() - 1 / draws).square().sum(1)
     shape = torch.where(fits, shape, torch.where(constant, -torch.inf, torch.inf))
     return (
         torch.where(usable, shape, torch.inf),
         torch.where(usable, log_sum - log(draws) + top[:, 0], top[:, 0]),
-        torch.where(usable, spread.clamp_min(0.0).sqrt(), torch.inf),
+        torch.where(usable, spread.sqrt(), torch.inf),
     )
 
 
