@@ -14,12 +14,18 @@ from hofit.cli.app import main
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [
-    line.partition("#")[0].strip()
+    commands
     for language, text in BLOCKS
     if not language
-    for line in text.splitlines()
-    if line.startswith("hofit ") and "model.py --config cfg.yaml" not in line and "runs/cfg" not in line
+    and (
+        commands := [
+            line.partition("#")[0].strip()
+            for line in text.splitlines()
+            if line.startswith("hofit ") and "model.py --config cfg.yaml" not in line and "runs/cfg" not in line
+        ]
+    )
 ]
+"""Those of a block, which are run one after the other."""
 
 
 @pytest.fixture
@@ -35,16 +41,17 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_runs_and_ends_well(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", shlex.split(command))
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code in (0, None)
+@pytest.mark.parametrize("commands", COMMANDS, ids=" ; ".join)
+def test_the_commands_run_and_end_well(commands: list[str], checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code in (0, None), command
 
 
 def test_there_are_commands_to_test() -> None:
-    assert len(COMMANDS) >= 5
+    assert sum(map(len, COMMANDS)) >= 5
 
 
 def test_the_config_is_valid(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

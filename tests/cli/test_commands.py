@@ -195,7 +195,7 @@ def test_version_is_the_package_s(hofit: Any) -> None:
     assert (outcome.code, outcome.out.strip()) == (0, f"hofit {package.__version__}")
 
 
-@pytest.mark.parametrize("command", ["fit", "resume", "check", "optimizers", "report"])
+@pytest.mark.parametrize("command", ["fit", "resume", "check", "optimizers", "report", "diagnose"])
 def test_help_names_every_command(hofit: Any, command: str) -> None:
     assert command in hofit("--help").out
     assert hofit(command, "--help").code == 0
