@@ -145,14 +145,12 @@ class Diagnosis:
         if bad:
             listed = " and ".join(
                 f"{round(group.above * group.rows)} of {group.rows} rows of {' and '.join(group.names)} "
-                f"(k above {TRUSTED}, worst {_k(group.worst)} at row {group.index})"
+                f"(k above {TRUSTED}, {_worst(group)})"
                 for group in bad
             )
             return f"Laplace's approximation is in doubt for {listed}, where what the ratios say is rough"
         listed = " and ".join(
-            f"all {group.rows} rows of {' and '.join(group.names)} "
-            + (f"(worst {_k(group.worst)} at row {group.index})" if isfinite(group.worst) else f"({_k(group.worst)})")
-            for group in self.groups
+            f"all {group.rows} rows of {' and '.join(group.names)} ({_worst(group)})" for group in self.groups
         )
         return f"{self._good()} {listed}"
 
@@ -375,6 +373,12 @@ def _groups(target: _Target, shape: Tensor) -> list[GroupShape]:
 def _whole(target: _Target, shape: Tensor) -> GroupShape:
     k = float(shape)
     return GroupShape(tuple(target.names), 1, k, target.names[0], "", float(k > TRUSTED), k)
+
+
+def _worst(group: GroupShape) -> str:
+    if group.worst == -torch.inf:
+        return _k(group.worst)
+    return f"worst {_k(group.worst)}" + (f" at row {group.index}" if group.index else "")
 
 
 def _k(k: float) -> str:
