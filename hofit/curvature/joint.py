@@ -23,6 +23,9 @@ from .lifted import Lifted
 from .operator import Operator
 from .tape import Tape
 
+SLOPES = 1e-6
+"""How far the slope of vᵀHv may lie from the structure's own, relative to the largest of a parameter."""
+
 
 @dataclass(eq=False)
 class Joint:
@@ -67,19 +70,28 @@ class Joints:
         self._signature: str | None = None
         self._proved = False
         self._maps: Maps | None = None
+        self._apart: Layout | None = None
+        """The layout whose rows were seen to stay apart."""
         self.lifts = True
 
     def at(self, point: Point, names: Sequence[str], layout: Layout, lifts: bool) -> Joint:
         """The loss at ``point``, with its Hessian over ``names`` in a layout that holds there.
 
         ``lifts``: the model's linear maps can be lifted; else, or where that fails, products take their place.
+        Raises: Interaction where rows are apart at this point only.
         """
+        joint = None
         if lifts and self.lifts:
             try:
-                return self._lifted(point, list(names), layout)
+                joint = self._lifted(point, list(names), layout)
             except (LiftFailed, Interaction):
                 self.lifts = False
-        return _by_products(point, list(names), layout)
+        if joint is None:
+            joint = _by_products(point, list(names), layout)
+        if self._apart is not layout:
+            self._check_apart(joint, point)
+            self._apart = layout
+        return joint
 
     def _lifted(self, point: Point, names: list[str], layout: Layout) -> Joint:
         source = point.source
@@ -105,6 +117,22 @@ class Joints:
             self._proved = True
         return joint
 
+    def _check_apart(self, joint: Joint, point: Point) -> None:
+        """Hold the slope of the rows' part of the Hessian against autograd's own.
+
+        What couples two rows may vanish here and have a slope: a correlation that starts at zero. Without it the
+        determinant has its value, but not its gradient. Raises: Interaction.
+        """
+        rows = joint.layout.rows
+        if not rows:
+            return
+        plain = _by_products(point, joint.names, None)
+        together = [one for k, one in enumerate(rows) if not _stay_apart(joint, plain, [k])]
+        if together:
+            raise Interaction([name for one in together for name in one.names])
+        if len(rows) > 1 and not _stay_apart(joint, plain, range(len(rows))):
+            raise Interaction([name for one in rows[1:] for name in one.names])
+
     def _check(self, joint: Joint, point: Point) -> None:
         """Hold gradient and Hessian against autograd's own."""
         probe = torch.randint(0, 2, (joint.layout.size,), generator=torch.Generator().manual_seed(11))
@@ -118,6 +146,11 @@ class Joints:
             scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
             if expected.numel() and not float((found - expected).abs().max()) <= tolerance * scale:
                 raise LiftFailed("derivatives are others when the model is watched")
+        noise = _noise(joint)[joint.layout.border]
+        vector = torch.zeros_like(signs)
+        vector[joint.layout.border] = noise
+        if not _same_slope(joint, noise @ joint.corner @ noise, plain, vector):
+            raise LiftFailed("what vanishes in the Hessian here has a slope")
 
 
 def _by_products(point: Point, names: list[str], layout: Layout | None) -> Joint:
@@ -155,6 +188,37 @@ def _by_products(point: Point, names: list[str], layout: Layout | None) -> Joint
         joint.matrices.append((block + block.transpose(-1, -2)) / 2)
         joint.couplings.append(border[:, one.index].permute(1, 2, 0))
     return joint
+
+
+def _noise(joint: Joint) -> Tensor:
+    """Shape (d,)."""
+    noise = torch.randn(joint.layout.size, generator=torch.Generator().manual_seed(17), dtype=torch.float64)
+    return noise.to(joint.loss)
+
+
+def _stay_apart(joint: Joint, plain: Joint, groups: Sequence[int]) -> bool:
+    """Whether the rows of some groups are all that vᵀHv has a slope of, where v is noise on them and else zero."""
+    noise, parts = _noise(joint), []
+    vector = torch.zeros_like(noise)
+    for k in groups:
+        index = joint.layout.rows[k].index
+        rows = vector[index] = noise[index]  # (R, L)
+        parts.append((joint.matrices[k] * rows[:, :, None] * rows[:, None, :]).sum())
+    return _same_slope(joint, torch.stack(parts).sum(), plain, vector)
+
+
+def _same_slope(joint: Joint, ours: Tensor, plain: Joint, vector: Tensor) -> bool:
+    """Whether ``ours`` () has the slope of vᵀHv, v being ``vector`` (d,), in every parameter."""
+    found = joint.gradient(ours)
+    expected = plain.gradient((vector * _product(plain, vector)).sum())
+    tolerance = max(SLOPES, 1e3 * torch.finfo(vector.dtype).eps)
+    for name, true in expected.items():
+        if not true.numel():
+            continue
+        scale = torch.maximum(found[name].abs().max(), true.abs().max())
+        if bool((found[name] - true).abs().max() > tolerance * scale):  # no: what is not finite tells nothing
+            return False
+    return True
 
 
 def _product(joint: Joint, vector: Tensor) -> Tensor:

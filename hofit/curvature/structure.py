@@ -77,6 +77,7 @@ class Curvature:
         self._proved = False
         self._coarsened: dict[tuple[str, ...], str] = {}
         self._kept_rows: list[list[str]] | None = None
+        self._joined: set[tuple[str, ...]] = set()
 
     @property
     def needs_products(self) -> bool:
@@ -104,6 +105,15 @@ class Curvature:
                 self.why_not_lifted = str(failure)
         self.lifts = False
         return self._probed(point, names)
+
+    def take_together(self, names: Sequence[str]) -> None:
+        """Say that rows of ``names`` interact, though not at the last point: the next Hessian has another layout."""
+        assert self.layout is not None
+        for one in self.layout.rows:
+            if any(name in names for name in one.names):
+                self._joined.add(one.names)
+                self._coarsened[one.names] = TOGETHER
+        self.layout, self._maps, self._proved = None, None, False
 
     def remarks(self) -> list[str]:
         return [f"rows of {', '.join(names)} interact: {what}" for names, what in sorted(self._coarsened.items())]
@@ -222,6 +232,10 @@ class Curvature:
         self.layout, broken = find_layout(lifted, pieces, point.params, names, given)
         if self.structure == "arrowhead" and not self.layout.rows:
             raise self._refuted([name for one in broken for name in one.names] or list(names))
+        if self._joined:
+            apart = [one for one in self.layout.rows if one.names not in self._joined]
+            kept = {one.names for one in apart}
+            self.layout = arranged(size, apart, [one for one in given if one.names not in kept])
         self._free = too_large(self.layout)
         for one in broken:
             if any(point.sites[name].plates for name in one.names):

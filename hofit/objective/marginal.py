@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..curvature.assembly import Interaction
 from ..curvature.dense import flatten, flatten_batched, unflatten
 from ..curvature.joint import Joint, Joints
 from ..curvature.lift import LiftFailed
@@ -217,7 +218,13 @@ class MarginalObjective:
             self._whole.make_current(at)
         layout = self.curvature.layout
         assert layout is not None
-        joint = self._joints.at(at, self.integrated, layout, self.curvature.lifts)
+        try:
+            joint = self._joints.at(at, self.integrated, layout, self.curvature.lifts)
+        except Interaction as surprise:
+            self.curvature.take_together(surprise.names)
+            with self._outer_held(point.params):
+                point.inner = self._finder.find(point.inner)  # finds the layout, too
+            return self._hold(point)
         operator = joint.operator()
         factor = operator.factor()
         if not factor.positive:

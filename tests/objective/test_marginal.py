@@ -538,3 +538,30 @@ def test_a_fit_in_single_precision_is_near_that_in_double(method: str) -> None:
     assert double.converged and single.converged
     assert single.loss == pytest.approx(double.loss, rel=1e-5)
     assert float(single.values["sd"]) == pytest.approx(float(double.values["sd"]), rel=1e-3)
+
+
+def neighbours() -> None:
+    mu, sd, weight = scalar("mu", 0.1), positive("sd", 1.2), scalar("weight", 0.0)
+    with pyro.plate("rows", ROWS):
+        b = pyro.sample("b", dist.Normal(0.0, sd))
+    observe_counts(counts(), mu + (b + weight * b.roll(1))[GROUP])
+
+
+def conditional_autoregression() -> None:
+    sd, rho = positive("sd", 1.2), scalar("rho", 0.0)
+    beside = torch.ones(39).diag(1)
+    precision = (torch.eye(40) - rho * (beside + beside.T)) / sd**2
+    f = pyro.sample("b", dist.MultivariateNormal(torch.zeros(40), precision_matrix=precision))
+    observe_counts(counts(), f)
+
+
+@pytest.mark.parametrize("model", [neighbours, conditional_autoregression])
+def test_rows_that_are_apart_only_at_the_start_do_not_hide_the_slope_of_what_couples_them(
+    evidence: Make, path: str, model: Callable[[], None]
+) -> None:
+    own = evidence(model, ["b"])
+    at_start = own.gradient(own.start)
+    direction = torch.zeros_like(own.start)
+    direction[-1] = 1.0  # the weight, or rho: the couplings vanish where it is zero
+    slope, _ = slopes_along(evidence(model, ["b"]), own.start, direction)
+    torch.testing.assert_close(at_start[-1], slope, rtol=GRADIENT, atol=0.0)
