@@ -89,11 +89,20 @@ class Quadrature:
         away = 2.0**0.5 * factor.back_solve(nodes.T.expand(count, -1, -1)).permute(2, 0, 1)  # (nodes, R, L)
         moved = joint.tape.cut(mode.expand(len(nodes), -1).index_add(1, group.index.reshape(-1), away.flatten(1)))
         like, names, terms = joint.slope, joint.names, self._terms
+        change = self._entries.at_places(moved, like, names, terms) - base
+
+        def rows() -> Tensor:
+            return self._entries.row_of_each(group, mode.detach(), like, names, terms)
+
         try:
             if number not in self._rows:
-                self._rows[number] = self._entries.row_of_each(group, mode.detach(), like, names, terms)
-            change = self._entries.at_places(moved, like, names, terms) - base
-            each = sums_by_row(change, base, self._rows[number], count)
+                self._rows[number] = rows()
+            try:
+                each = sums_by_row(change, base, self._rows[number], count)
+            except NotByRow:  # what had no slope at the first point may have one here
+                known = self._rows[number]
+                self._rows[number] = torch.where(known >= 0, known, rows())
+                each = sums_by_row(change, base, self._rows[number], count)
         except NotByRow as failure:
             raise ModelError(f"aghq: {failure}: use laplace") from failure
         return torch.logsumexp(each + (weights + nodes.square().sum(1))[:, None], 0).sum()

@@ -261,6 +261,45 @@ def test_a_count_at_its_own_mean_still_belongs_to_a_row(path: str) -> None:
     assert fit(model, b="aghq").converged
 
 
+def test_observations_that_no_row_reaches_at_the_start_are_found_as_the_parameters_move() -> None:
+    """Closed form: the beta-binomial. At Beta(1, 1) the prior of a row has no slope in it."""
+    heads, flips = torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4]), 10
+
+    def model() -> None:
+        a, b = positive("a", 1.0), positive("b", 1.0)
+        with pyro.plate("rows", len(heads)):
+            p = pyro.sample("p", dist.Beta(a, b))
+            pyro.sample("y", dist.Binomial(flips, p), obs=heads)
+
+    objective = {"type": "marginal", "integrate": {"p": "aghq"}, "nodes": 40}
+    found = hofit.fit(model, {"objective": objective, "optimizers": [{"params": "*", "optimizer": "trust_region"}]})
+    assert found.converged
+    expected = -dist.BetaBinomial(found.values["a"], found.values["b"], flips).log_prob(heads).sum()
+    assert found.loss == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_rows_are_told_apart_in_single_precision() -> None:
+    def model() -> None:
+        mu, sd = mean(), positive("sd", 0.9)
+        with pyro.plate("rows", ROWS):
+            b = pyro.sample("b", dist.Normal(0.0, sd))
+        with pyro.plate("observations", len(Y)):
+            pyro.sample("y", dist.Poisson((mu + b[GROUP]).exp()), obs=Y.to(b.dtype))
+
+    single, double = (
+        hofit.fit(
+            model,
+            {
+                "objective": {"type": "marginal", "integrate": {"b": "aghq"}},
+                "optimizers": [{"params": "*", "optimizer": "trust_region"}],
+                "dtype": dtype,
+            },
+        )
+        for dtype in ("float32", "float64")
+    )
+    assert single.converged and single.loss == pytest.approx(double.loss, rel=1e-5)
+
+
 # what is refused --------------------------------------------------------------------------------------------------
 
 
