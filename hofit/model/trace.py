@@ -489,7 +489,7 @@ def describe(constraint: constraints.Constraint) -> str:
 def _bound(bound: Any) -> str:
     if isinstance(bound, Tensor) and bound.numel() > 1:
         return "a tensor"
-    return f"{float(bound):g}"
+    return f"{float(bound.detach() if isinstance(bound, Tensor) else bound):g}"
 
 
 class _SiteMessenger(Messenger):

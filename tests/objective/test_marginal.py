@@ -565,3 +565,13 @@ def test_rows_that_are_apart_only_at_the_start_do_not_hide_the_slope_of_what_cou
     direction[-1] = 1.0  # the weight, or rho: the couplings vanish where it is zero
     slope, _ = slopes_along(evidence(model, ["b"]), own.start, direction)
     torch.testing.assert_close(at_start[-1], slope, rtol=GRADIENT, atol=0.0)
+
+
+def test_a_support_that_moves_with_a_parameter_is_described_without_a_warning(evidence: Make) -> None:
+    def model() -> None:
+        wide = positive("wide", 2.0)
+        with pyro.plate("rows", ROWS):
+            b = pyro.sample("b", dist.Uniform(-wide, wide))
+        observe_counts(counts(), b[GROUP])
+
+    assert "> -2" in evidence(model, ["b"]).objective.sites["b"].constraint
