@@ -129,7 +129,7 @@ class FitResult:
 
     @property
     def aic(self) -> float | None:
-        """2 k − 2 log L, k the numbers that were optimised; None without a likelihood or a minimum."""
+        """2 k − 2 log L, k the numbers optimised less the flat directions; None without a likelihood or a minimum."""
         if self.log_likelihood is None or not self.converged:
             return None
         return 2.0 * self._optimised - 2.0 * self.log_likelihood
@@ -144,7 +144,10 @@ class FitResult:
 
     @property
     def _optimised(self) -> int:
-        return sum(site.shape.numel() for site in self.sites.values() if site.role in ("parameter", "latent"))
+        """A direction along which the loss does not change is no parameter: a simplex of three numbers counts two."""
+        numbers = sum(site.shape.numel() for site in self.sites.values() if site.role in ("parameter", "latent"))
+        gaussian = self.uncertainty.gaussian
+        return numbers if gaussian is None else numbers - gaussian.flat.shape[1] - int(gaussian.unused.sum())
 
     def fit_json(self) -> dict[str, Any]:
         """What fit.json holds."""

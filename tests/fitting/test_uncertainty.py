@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -552,3 +553,18 @@ def test_a_site_without_free_numbers_is_known_exactly() -> None:
     result = fit(model)
     assert result.std_errors["one"].tolist() == [[0.0]]
     assert float(result.std_errors["x"]) == pytest.approx(0.5**0.5)
+
+
+def test_a_simplex_of_three_numbers_counts_as_two_parameters() -> None:
+    """Closed form: the multinomial likelihood at the frequencies."""
+    chosen = torch.tensor([0] * 5 + [1] * 10 + [2] * 15)
+
+    def model() -> None:
+        weights = pyro.param("weights", torch.tensor([0.5, 0.3, 0.2]), constraint=constraints.simplex)
+        with pyro.plate("people", len(chosen)):
+            pyro.sample("chosen", dist.Categorical(weights), obs=chosen)
+
+    found = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "trust_region"}]})
+    log_likelihood = sum(n * math.log(n / 30) for n in (5, 10, 15))
+    assert found.aic == pytest.approx(2 * 2 - 2 * log_likelihood)
+    assert found.bic == pytest.approx(2 * math.log(30) - 2 * log_likelihood)
