@@ -111,7 +111,7 @@ class Joints:
         if self._maps is None:
             self._maps = Maps(layout, lifted, point.params, names)
         parts = assembled(lifted, pieces, self._maps)
-        joint = Joint(names, lifted.total, lifted.gradient, layout, *parts, lifted.tape)
+        joint = Joint(names, _in_own_dtype(lifted.total, point), lifted.gradient, layout, *parts, lifted.tape)
         if not self._proved:
             self._check(joint, point)
             self._proved = True
@@ -153,12 +153,17 @@ class Joints:
             raise LiftFailed("what vanishes in the Hessian here has a slope")
 
 
+def _in_own_dtype(loss: Tensor, point: Point) -> Tensor:
+    """In the parameters' dtype: data of another make the loss of theirs."""
+    return loss.to(next(iter(point.leaves.values())).dtype)
+
+
 def _by_products(point: Point, names: list[str], layout: Layout | None) -> Joint:
     """Every column of the structure by a product that can be differentiated again; no Hessian without a layout."""
     source = point.source
     assert source is not None
     leaves = point.leaves
-    loss = source.evaluate(point, list(leaves), nullcontext())
+    loss = _in_own_dtype(source.evaluate(point, list(leaves), nullcontext()), point)
     found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
     slope = dict(zip(leaves, found, strict=True))
     like = loss.new_empty(0)

@@ -172,7 +172,7 @@ class Program:
         self.has_factor = finder.has_factor
         self.enumeration = finder.enumeration()
         self.observed = finder.observed
-        self._derived = {m["name"]: m["value"].shape for m in finder.samples if _is_deterministic(m)}
+        self._derived = {m["name"]: m["value"].shape for m in finder.samples if _is_derived(m)}
         self.subsampled = self._find_subsampled() if asked else {}
         self._check_leaves()
 
@@ -334,7 +334,7 @@ class Program:
         with full_plates(), random_state_kept():
             trace = _Evaluation(self)
             self._run(trace)
-        derived = {m["name"]: m["value"] for m in trace.samples if _is_deterministic(m)}
+        derived = {m["name"]: m["value"] for m in trace.samples if _is_derived(m)}
         deterministic = {name: value for name, value in derived.items() if value.shape == self._derived.get(name)}
         enumerated = [name for name in derived if name not in deterministic and self.enumeration is not None]
         transforms = {name: transform_to(p.constraint) for name, p in self.parameters.items() if p.held is None}
@@ -921,6 +921,11 @@ def _scaled(message: Any, log_prob: Tensor) -> Tensor:
     if message["mask"] is not None or not (type(scale) is float and scale == 1.0):
         log_prob = scale_and_mask(log_prob, scale, message["mask"])
     return log_prob
+
+
+def _is_derived(message: Any) -> bool:
+    """Whether a site is a `pyro.deterministic` one of real numbers."""
+    return _is_deterministic(message) and not message["value"].is_complex()
 
 
 def _is_deterministic(message: Any) -> bool:

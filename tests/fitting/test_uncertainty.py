@@ -568,3 +568,14 @@ def test_a_simplex_of_three_numbers_counts_as_two_parameters() -> None:
     log_likelihood = sum(n * math.log(n / 30) for n in (5, 10, 15))
     assert found.aic == pytest.approx(2 * 2 - 2 * log_likelihood)
     assert found.bic == pytest.approx(2 * math.log(30) - 2 * log_likelihood)
+
+
+def test_a_complex_deterministic_site_is_left_out_of_what_is_derived() -> None:
+    def model() -> None:
+        mu = pyro.sample("mu", dist.Normal(1.0, 1.0))
+        pyro.deterministic("both", torch.complex(mu, mu))
+        pyro.deterministic("twice", 2 * mu)
+
+    result = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "trust_region"}]})
+    assert list(result.derived) == ["twice"]
+    assert [row["name"] for row in result.derived_rows()] == ["twice"]

@@ -575,3 +575,13 @@ def test_a_support_that_moves_with_a_parameter_is_described_without_a_warning(ev
         observe_counts(counts(), b[GROUP])
 
     assert "> -2" in evidence(model, ["b"]).objective.sites["b"].constraint
+
+
+def test_data_of_another_precision_do_not_stop_a_single_precision_fit() -> None:
+    result = fit(gaussian, TRUST_REGION, {"dtype": "float32"}, b="laplace", y=DATA["y"], x=DATA["x"], group=GROUP)
+
+    def closed_over() -> None:
+        gaussian(DATA["y"], DATA["x"], GROUP)  # float64, whatever the run's dtype is
+
+    mixed = fit(closed_over, TRUST_REGION, {"dtype": "float32"}, b="laplace")
+    assert mixed.loss == pytest.approx(result.loss, rel=1e-4)
