@@ -7,7 +7,7 @@ integrated parameters, each of them with derivatives in every parameter, integra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -86,12 +86,29 @@ class Joints:
                 joint = self._lifted(point, list(names), layout)
             except (LiftFailed, Interaction):
                 self.lifts = False
+        if joint is not None and self._apart is not layout:
+            try:
+                self._check_apart(joint, point)
+                self._apart = layout
+            except Interaction:
+                joint, self.lifts = None, False
         if joint is None:
             joint = _by_products(point, list(names), layout)
         if self._apart is not layout:
             self._check_apart(joint, point)
             self._apart = layout
         return joint
+
+    def explore(self, point: Point, names: Sequence[str]) -> None:
+        """Learn at ``point`` how far entries interact. At a start they may not: where a correlation is zero."""
+        source = point.source
+        assert source is not None
+        everything = list(point.params)
+        with suppress(LiftFailed):
+            lifted = Lifted(
+                point.leaves, lambda lift: source.evaluate(point, everything, lift), self._cache, self._events, names
+            )
+            lifted.take_apart(prove=True)
 
     def _lifted(self, point: Point, names: list[str], layout: Layout) -> Joint:
         source = point.source

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from math import isfinite, log, pi
+from math import log, pi
 from typing import Any
 
 import torch
@@ -134,6 +134,7 @@ class MarginalObjective:
         self._whole = DensityObjective(program, "marginal", None, self.jacobian)
         self._finder = ModeFinder(self._inner, self.curvature)
         self._joints = Joints()
+        self._explored = False
         self._held: _Held | None = None
         self._curved: _Curved | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
@@ -188,19 +189,19 @@ class MarginalObjective:
 
     def _settle(self, point: MarginalPoint) -> None:
         """Value and gradient at the mode. Raises: NoMode."""
-        for _ in range(REFINEMENTS):
+        for refinement in range(REFINEMENTS + 1):
             held = self._hold(point)
             slope = flatten(held.joint.slope, self.integrated).detach()
             step = held.factor.solve(slope)
             scale = held.joint.operator().diagonal().abs().sqrt()
             size = float((step * scale).abs().max()) if step.numel() else 0.0
-            if size <= 0.25 * torch.finfo(slope.dtype).eps ** 0.5:
+            eps = torch.finfo(slope.dtype).eps
+            if size <= 0.25 * eps**0.5 or refinement == REFINEMENTS:
                 break
             moved = unflatten(step, point.inner, self.integrated)
             point.inner = {name: point.inner[name] - moved[name] for name in point.inner}
-        else:
-            if not isfinite(size):
-                raise NoMode("the density at the mode is not finite")
+        if not size <= eps**0.25:
+            raise NoMode(f"{NO_MODE}: {REFINEMENTS} Newton steps more still move by {size:.2g} of a standard deviation")
         self.evaluations.gradient += 1
         joint = held.joint
         whole = joint.gradient(held.approximation)
@@ -213,6 +214,14 @@ class MarginalObjective:
 
     def _hold(self, point: MarginalPoint) -> _Held:
         everything = {**point.params, **point.inner}
+        if self.curvature.lifts and not self._explored:
+            self._explored = True
+            noise = torch.Generator().manual_seed(23)
+            beside = {
+                name: value + 0.1 * torch.randn(value.shape, generator=noise, dtype=torch.float64).to(value)
+                for name, value in everything.items()
+            }
+            self._joints.explore(Point(beside, torch.zeros(()), self.program.leaves, self._whole), self.integrated)
         at = Point(everything, torch.zeros(()), self._whole.program.leaves, self._whole)
         with self._whole.written(at):  # once: the graphs of the joint read the leaves
             self._whole.make_current(at)

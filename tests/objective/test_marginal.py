@@ -555,6 +555,26 @@ def conditional_autoregression() -> None:
     observe_counts(counts(), f)
 
 
+def correlated() -> None:
+    mu, sd, rho = scalar("mu", 0.1), positive("sd", 1.2), scalar("rho", 0.0).tanh()
+    scale = torch.stack([torch.stack([sd, 0 * sd]), torch.stack([rho, (1 - rho**2).sqrt()])])
+    with pyro.plate("rows", ROWS):
+        b = pyro.sample("b", dist.MultivariateNormal(torch.zeros(2), scale_tril=scale))
+    observe_counts(counts(), mu + b[GROUP, 0] + b[GROUP, 1] * covariate())
+
+
+def test_rows_whose_numbers_are_uncorrelated_at_the_start_stay_rows(evidence: Make, path: str) -> None:
+    """The slope in the correlation is that of what is not there yet: the off-diagonal entries of each block."""
+    own = evidence(correlated, ["b"])
+    at_start = own.gradient(own.start)
+    layout = own.objective.curvature.layout
+    assert layout is not None and [tuple(one.index.shape) for one in layout.rows] == [(ROWS, 2)]
+    direction = torch.zeros_like(own.start)
+    direction[-1] = 1.0
+    slope, _ = slopes_along(evidence(correlated, ["b"]), own.start, direction)
+    torch.testing.assert_close(at_start[-1], slope, rtol=GRADIENT, atol=0.0)
+
+
 @pytest.mark.parametrize("model", [neighbours, conditional_autoregression])
 def test_rows_that_are_apart_only_at_the_start_do_not_hide_the_slope_of_what_couples_them(
     evidence: Make, path: str, model: Callable[[], None]
