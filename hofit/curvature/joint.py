@@ -152,21 +152,20 @@ class Joints:
 
     def _check(self, joint: Joint, point: Point) -> None:
         """Hold gradient and Hessian against autograd's own."""
-        probe = torch.randint(0, 2, (joint.layout.size,), generator=torch.Generator().manual_seed(11))
-        signs = (2.0 * probe - 1).to(joint.loss)
-        ours = joint.operator().matvec(signs)
+        noise = _noise(joint)
+        ours = joint.operator().matvec(noise)
         plain = _by_products(point, joint.names, None)
         pairs = [(joint.slope[name].detach(), plain.slope[name].detach()) for name in plain.slope]
-        pairs.append((ours, _product(plain, signs).detach()))
-        tolerance = 1e9 * torch.finfo(signs.dtype).eps
+        pairs.append((ours, _product(plain, noise).detach()))
+        tolerance = 1e9 * torch.finfo(noise.dtype).eps
         for found, expected in pairs:
             scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
             if expected.numel() and not float((found - expected).abs().max()) <= tolerance * scale:
                 raise LiftFailed("derivatives are others when the model is watched")
-        noise = _noise(joint)[joint.layout.border]
-        vector = torch.zeros_like(signs)
-        vector[joint.layout.border] = noise
-        if not _same_slope(joint, noise @ joint.corner @ noise, plain, vector):
+        border = noise[joint.layout.border]
+        vector = torch.zeros_like(noise)
+        vector[joint.layout.border] = border
+        if not _same_slope(joint, border @ joint.corner @ border, plain, vector):
             raise LiftFailed("what vanishes in the Hessian here has a slope")
 
 

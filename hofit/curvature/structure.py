@@ -312,7 +312,9 @@ class Curvature:
         """Whether a random Hessian-vector product is the operator's own, parameter by parameter."""
         like = flatten(point.params, names)
         generator = torch.Generator().manual_seed(20240607)
-        probe = (2 * torch.randint(0, 2, like.shape, generator=generator) - 1).to(like)
+        # No two entries alike: of equal ones a product cannot tell a coupling from what stands on the diagonal.
+        signs = 2 * torch.randint(0, 2, like.shape, generator=generator) - 1
+        probe = (signs * (0.5 + torch.rand(like.shape, generator=generator, dtype=torch.float64))).to(like)
         true = product(point, names, probe[None])[0]
         claimed = operator.matvec(probe)
         tolerance = max(PROOF, 1e3 * torch.finfo(like.dtype).eps)

@@ -383,3 +383,16 @@ def test_a_state_that_does_not_fit_any_more_is_coarsened() -> None:
         curvature = Curvature()
         curvature.load_state_dict(state)
         assert check(curvature, at, random_point(at, 1)).structure == "dense"
+
+
+def test_two_rows_that_interact_are_not_taken_for_independent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By products: a probe with equal signs would find the row sums on the diagonal."""
+    monkeypatch.setattr(module, "FEW_UNKNOWNS", 64)
+
+    def model() -> None:
+        a, b = pyro.param("a", torch.tensor(1.0)), pyro.param("b", torch.tensor(2.0))
+        pyro.factor("loss", -(a**2 + a * b + b**2))
+
+    optimizer = {"params": "*", "optimizer": "trust_region", "structure": "rows"}
+    result = hofit.fit(model, {"optimizers": [optimizer]})
+    assert result.status == "model_error" and any("interact" in remark for remark in result.remarks)
