@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..linear.crossed import Crossing, Pattern
+from ..linear.operator import MEMORY_BUDGET, Operator
 from ..point import Params
-from .crossed import Crossing, Pattern
 from .layout import Candidate, Layout, arranged, offsets, structured
 from .lift import Entry, IndexCache, Matrix, Term
 from .lifted import Lifted, Piece, accumulated, summed
-from .operator import MEMORY_BUDGET, Operator
 
 CACHED_ROWS = 4096
 """Rows of a constant matrix to one product: they stay in the processor's cache."""

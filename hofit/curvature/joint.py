@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..linear.crossed import Crossing, log_determinant
+from ..linear.dense import flatten
+from ..linear.operator import Operator
 from ..point import Params, Point
 from .assembly import Interaction, Maps, assembled
-from .crossed import Crossing, log_determinant
-from .dense import flatten
 from .layout import Layout, structured
 from .lift import IndexCache, LiftFailed
 from .lifted import Lifted
-from .operator import Operator
 from .tape import Tape
 
 SLOPES = 1e-6

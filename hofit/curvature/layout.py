@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..linear.arrowhead import Arrowhead
+from ..linear.block_diagonal import BlockDiagonal, Blocks
+from ..linear.crossed import Crossed, Crossing
+from ..linear.dense import Dense
+from ..linear.diagonal import Diagonal
+from ..linear.operator import Operator
 from ..point import Params, Site
-from .arrowhead import Arrowhead
-from .block_diagonal import BlockDiagonal, Blocks
-from .crossed import Crossed, Crossing
-from .dense import Dense
-from .diagonal import Diagonal
-from .operator import Operator
 from .rows import rows_from_plates
 
 PLATELESS = 32

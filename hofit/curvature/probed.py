@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..linear.dense import flatten_batched, unflatten
+from ..linear.operator import Operator
 from ..point import Point
-from .dense import flatten_batched, unflatten
 from .layout import Layout, structured
-from .operator import Operator
 
 
 def product(point: Point, names: Sequence[str], vectors: Tensor) -> Tensor:

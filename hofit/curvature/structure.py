@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from ..errors import OptionError
+from ..linear.dense import flatten
+from ..linear.matrix_free import MatrixFree
+from ..linear.operator import Operator
 from ..point import Point
 from .assembly import Interaction, Maps, assemble, find_layout
-from .dense import flatten
 from .layout import Candidate, Layout, arranged, candidates
 from .lift import IndexCache, LiftFailed
 from .lifted import Lifted, Piece
-from .matrix_free import MatrixFree
-from .operator import Operator
 from .probed import probed, product
 
 STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")

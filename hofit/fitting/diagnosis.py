@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten
 from ..curvature.layout import Layout
-from ..curvature.operator import MEMORY_BUDGET, Factor
 from ..curvature.structure import Curvature
 from ..errors import HofitError, ModelError
+from ..linear.dense import flatten
+from ..linear.operator import MEMORY_BUDGET, Factor
 from ..model.trace import InfeasibleError, Program, full_plates
 from ..objective.base import Objective
 from ..objective.density import DensityObjective

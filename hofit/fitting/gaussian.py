@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten, unflatten
-from ..curvature.matrix_free import MatrixFree
-from ..curvature.operator import MEMORY_BUDGET, Factor, Operator
 from ..errors import ModelError
+from ..linear.dense import flatten, unflatten
+from ..linear.matrix_free import MatrixFree
+from ..linear.operator import MEMORY_BUDGET, Factor, Operator
 from ..objective.base import Objective
 from ..objective.marginal import MarginalObjective, MarginalPoint
 from ..objective.mode import NoMode

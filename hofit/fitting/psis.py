@@ -16,7 +16,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from ..curvature.operator import MEMORY_BUDGET
+from ..linear.operator import MEMORY_BUDGET
 
 TRUSTED = 0.7
 """k above this is too large, whatever the draws (Vehtari et al. 2024, section 3.2.4)."""

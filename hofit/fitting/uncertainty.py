@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
-from ..curvature.operator import MEMORY_BUDGET
 from ..errors import HofitError, ModelError
+from ..linear.operator import MEMORY_BUDGET
 from ..model.trace import InfeasibleError, Program, Reading, value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten, unflatten
-from ..curvature.matrix_free import MatrixFree
-from ..curvature.operator import Operator, inertia
 from ..curvature.probed import product as products
 from ..curvature.structure import Curvature
 from ..errors import ModelError
+from ..linear.dense import flatten, unflatten
+from ..linear.matrix_free import MatrixFree
+from ..linear.operator import Operator, inertia
 from ..objective.base import Objective
 from ..point import Params, Point, max_norm
 

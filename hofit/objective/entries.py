@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from ..curvature.dense import unflatten
 from ..curvature.layout import Candidate
-from ..curvature.operator import MEMORY_BUDGET
 from ..errors import ModelError
+from ..linear.dense import unflatten
+from ..linear.operator import MEMORY_BUDGET
 from ..model.trace import Program
 from ..point import Params
 

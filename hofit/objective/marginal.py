@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from ..curvature.assembly import Interaction
-from ..curvature.dense import flatten, flatten_batched, unflatten
 from ..curvature.joint import Joint, Joints
 from ..curvature.lift import LiftFailed
-from ..curvature.operator import Factor
 from ..curvature.structure import Curvature
 from ..errors import ModelError
+from ..linear.dense import flatten, flatten_batched, unflatten
+from ..linear.operator import Factor
 from ..model.trace import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site
 from .density import DensityObjective

@@ -9,11 +9,11 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten
-from ..curvature.matrix_free import MatrixFree
-from ..curvature.operator import Operator
 from ..curvature.structure import Curvature
 from ..errors import ModelError
+from ..linear.dense import flatten
+from ..linear.matrix_free import MatrixFree
+from ..linear.operator import Operator
 from ..optim.trust_region import TrustRegion
 from ..point import Params, Point, Site
 from .density import DensityObjective

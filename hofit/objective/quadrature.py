@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten
 from ..curvature.joint import Joint
 from ..curvature.layout import Candidate
-from ..curvature.small import BlockCholesky
 from ..errors import ModelError
+from ..linear.block_cholesky import BlockCholesky
+from ..linear.dense import flatten
 from ..model.trace import Program
 from .entries import Entries, NotByRow, sums_by_row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..curvature.operator import Operator
+from ..linear.operator import Operator
 from ..point import Point
 from .trust_region import TrustRegion
 

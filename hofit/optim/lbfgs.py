@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten, unflatten
 from ..errors import OptionError
+from ..linear.dense import flatten, unflatten
 from ..point import Params, PartReport, Point
 from .base import Optimizer, Proposal, State
 from .judging import ROUNDING, Judge

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.block_diagonal import BlockDiagonal, Blocks
-from ..curvature.dense import flatten, flatten_batched, unflatten
-from ..curvature.operator import Factor
 from ..curvature.rows import RowGroup, hessian_blocks, rows_from_plates
 from ..curvature.steihaug import TruncatedStep, truncated_step
 from ..errors import OptionError
+from ..linear.block_diagonal import BlockDiagonal, Blocks
+from ..linear.dense import flatten, flatten_batched, unflatten
+from ..linear.operator import Factor
 from ..point import PartReport, Point
 from .base import Optimizer, Proposal, State
 from .judging import Judge, below_rounding

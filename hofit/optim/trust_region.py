@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.dense import flatten, unflatten
-from ..curvature.diagonal import Diagonal
-from ..curvature.matrix_free import MatrixFree
-from ..curvature.operator import Operator
 from ..curvature.steihaug import truncated_step
 from ..curvature.structure import Curvature
 from ..curvature.trust import TrustStep, trust_region_step
 from ..errors import OptionError
+from ..linear.dense import flatten, unflatten
+from ..linear.diagonal import Diagonal
+from ..linear.matrix_free import MatrixFree
+from ..linear.operator import Operator
 from ..point import Params, PartReport, Point
 from .base import Optimizer, Proposal, State
 from .judging import CUT, GOOD, POOR, Judge, below_rounding

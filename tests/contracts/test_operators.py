@@ -16,13 +16,13 @@ from torch import Tensor
 
 from hofit.curvature import arrowhead as arrowhead_module
 from hofit.curvature import operator as operator_module
-from hofit.curvature.arrowhead import Arrowhead
-from hofit.curvature.block_diagonal import BlockDiagonal, Blocks
-from hofit.curvature.crossed import Crossed, Crossing, Pattern
-from hofit.curvature.dense import Dense
-from hofit.curvature.diagonal import Diagonal
-from hofit.curvature.matrix_free import MatrixFree, NotAffordable
-from hofit.curvature.operator import Operator, inertia
+from hofit.linear.arrowhead import Arrowhead
+from hofit.linear.block_diagonal import BlockDiagonal, Blocks
+from hofit.linear.crossed import Crossed, Crossing, Pattern
+from hofit.linear.dense import Dense
+from hofit.linear.diagonal import Diagonal
+from hofit.linear.matrix_free import MatrixFree, NotAffordable
+from hofit.linear.operator import Operator, inertia
 
 Array = NDArray[np.float64]
 DTYPES = (torch.float64, torch.float32)
@@ -429,7 +429,7 @@ def test_products_alone_prove_negative_curvature(lowest: float) -> None:
 
 
 def test_what_products_alone_cannot_afford_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hofit.curvature.matrix_free.DENSE_LIMIT", 10)
+    monkeypatch.setattr("hofit.linear.matrix_free.DENSE_LIMIT", 10)
     factor = make("matrix_free", "positive definite")[0].factor()
     for ask in (factor.log_determinant, factor.inverse_diagonal):
         with pytest.raises(NotAffordable, match=r"whole Hessian.*14 unknowns"):

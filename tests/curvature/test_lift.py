@@ -21,10 +21,10 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import constraints
 
-from hofit.curvature.dense import flatten
 from hofit.curvature.lift import IndexCache, Lift
 from hofit.curvature.lifted import Lifted
 from hofit.curvature.structure import Curvature
+from hofit.linear.dense import flatten
 from hofit.model.trace import Program
 from hofit.objective.density import DensityObjective
 from hofit.point import Params, Point

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hofit.curvature.dense import dense_hessian
 from hofit.curvature.rows import hessian_blocks, rows_by_last_dimension, rows_from_plates, rows_interact
+from hofit.linear.dense import dense_hessian
 from hofit.point import Params, Plate, Point, Site
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hofit.curvature import structure
-from hofit.curvature.dense import flatten, unflatten
+from hofit.linear.dense import flatten, unflatten
 from hofit.model.trace import Program
 from hofit.objective.marginal import MarginalObjective, MarginalPoint, laplace
 from hofit.objective.quadrature import Quadrature

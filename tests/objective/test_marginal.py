@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import hofit
-from hofit.curvature.dense import flatten, unflatten
 from hofit.errors import ConfigError, ModelError
 from hofit.fitting.result import FitResult
+from hofit.linear.dense import flatten, unflatten
 from hofit.model.trace import Program
 
 from .conftest import Make, slopes_along

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import hofit
-from hofit.curvature.dense import flatten
 from hofit.errors import ConfigError, ModelError
+from hofit.linear.dense import flatten
 
 from .conftest import Make, slopes_along
 

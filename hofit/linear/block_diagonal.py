@@ -9,9 +9,9 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from .block_cholesky import BlockCholesky
 from .dense import held_matrices
 from .operator import Factor, Operator, Spectrum, unknown_spectrum
-from .small import BlockCholesky
 
 CANDIDATES = 64
 """Blocks to a group that are decomposed to find one that proves negative curvature."""

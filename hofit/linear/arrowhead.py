@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .block_cholesky import WRITTEN_OUT, BlockCholesky
 from .block_diagonal import BlockDiagonalFactor, Blocks, held_blocks
 from .dense import Dense, held_matrices
 from .operator import MEMORY_BUDGET, Factor, Operator
-from .small import WRITTEN_OUT, BlockCholesky
 
 
 class Arrowhead(Operator):

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .block_cholesky import BlockCholesky
 from .block_diagonal import BlockDiagonalFactor, Blocks, held_blocks
 from .dense import Dense, held_matrices
 from .operator import MEMORY_BUDGET, Factor, Operator
-from .small import BlockCholesky
 
 
 class Pattern:
