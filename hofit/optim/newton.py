@@ -16,12 +16,12 @@ from ..curvature.rows import (
     rows_from_plates,
     rows_interact,
 )
-from ..curvature.subproblem import RowSteps, solve_rows
 from ..errors import OptionError
 from ..patterns import matches, speaking_pattern
 from ..point import Params, PartReport, Point
 from .base import Optimizer, Proposal, State
 from .judging import ACCEPT, CUT, GOOD, POOR, ROUNDING, Judge
+from .subproblem.by_rows import RowSteps, solve_rows
 
 DENSE_LIMIT = 1000
 """Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..curvature.rows import RowGroup, hessian_blocks, rows_from_plates
-from ..curvature.steihaug import TruncatedStep, truncated_step
 from ..errors import OptionError
 from ..linear.block_diagonal import BlockDiagonal, Blocks
 from ..linear.dense import flatten, flatten_batched, unflatten
@@ -18,6 +17,7 @@ from ..linear.operator import Factor
 from ..point import PartReport, Point
 from .base import Optimizer, Proposal, State
 from .judging import Judge, below_rounding
+from .subproblem.truncated import TruncatedStep, truncated_step
 
 PRECONDITIONERS = ("auto", "none", "rows")
 

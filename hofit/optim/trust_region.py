@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.steihaug import truncated_step
 from ..curvature.structure import Curvature
-from ..curvature.trust import TrustStep, trust_region_step
 from ..errors import OptionError
 from ..linear.dense import flatten, unflatten
 from ..linear.diagonal import Diagonal
@@ -21,6 +19,8 @@ from ..point import Params, PartReport, Point
 from .base import Optimizer, Proposal, State
 from .judging import CUT, GOOD, POOR, Judge, below_rounding
 from .newton_cg import PRODUCTS, forcing
+from .subproblem.exact import TrustStep, trust_region_step
+from .subproblem.truncated import truncated_step
 
 CORRECTION = 0.05
 """Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import hofit
-from hofit.curvature.steihaug import truncated_step
-from hofit.curvature.subproblem import solve_rows
 from hofit.errors import OptionError
 from hofit.optim.newton_cg import NewtonCG
+from hofit.optim.subproblem.by_rows import solve_rows
+from hofit.optim.subproblem.truncated import truncated_step
 
 
 def identity(vector: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hofit.curvature.subproblem import RowSteps, solve_rows
+from hofit.optim.subproblem.by_rows import RowSteps, solve_rows
 
 
 def rows(kind: str, n: int = 60, d: int = 4) -> tuple[Tensor, Tensor]:

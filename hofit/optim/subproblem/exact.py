@@ -15,7 +15,7 @@ from math import exp, inf, isfinite, log, sqrt
 import torch
 from torch import Tensor
 
-from ..linear.operator import Factor, Operator
+from ...linear.operator import Factor, Operator
 
 EASY = 0.05
 """How far from the radius, relative to it, ‖p(λ)‖ may be (κ_easy of Conn, Gould & Toint is 0.1); none ends outside."""

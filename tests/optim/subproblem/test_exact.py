@@ -11,12 +11,12 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from hofit.curvature.trust import trust_region_step
 from hofit.linear.arrowhead import Arrowhead
 from hofit.linear.block_diagonal import BlockDiagonal, Blocks
 from hofit.linear.dense import Dense
 from hofit.linear.diagonal import Diagonal
 from hofit.linear.operator import Operator
+from hofit.optim.subproblem.exact import trust_region_step
 
 KINDS = ("definite", "semidefinite", "indefinite", "negative", "zero", "huge", "tiny", "graded", "hard case", "saddle")
 SEEDS = range(24)
