@@ -16,8 +16,8 @@ from ..linear.crossed import Crossing, Pattern
 from ..linear.operator import MEMORY_BUDGET, Operator
 from ..point import Params
 from .layout import Candidate, Layout, arranged, offsets, structured
-from .lift import Entry, IndexCache, Matrix, Term
-from .lifted import Lifted, Piece, accumulated, summed
+from .lifting.pieces import Lifted, Piece, accumulated, summed
+from .lifting.watch import Entry, IndexCache, Matrix, Term
 
 CACHED_ROWS = 4096
 """Rows of a constant matrix to one product: they stay in the processor's cache."""

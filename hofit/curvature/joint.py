@@ -19,9 +19,9 @@ from ..linear.operator import Operator
 from ..point import Params, Point
 from .assembly import Interaction, Maps, assembled
 from .layout import Layout, structured
-from .lift import IndexCache, LiftFailed
-from .lifted import Lifted
-from .tape import Tape
+from .lifting.pieces import Lifted
+from .lifting.tape import Tape
+from .lifting.watch import IndexCache, LiftFailed
 
 SLOPES = 1e-6
 """How far the slope of vᵀHv may lie from the structure's own, relative to the largest of a parameter."""

@@ -15,8 +15,8 @@ from ..linear.operator import Operator
 from ..point import Point
 from .assembly import Interaction, Maps, assemble, find_layout
 from .layout import Candidate, Layout, arranged, candidates
-from .lift import IndexCache, LiftFailed
-from .lifted import Lifted, Piece
+from .lifting.pieces import Lifted, Piece
+from .lifting.watch import IndexCache, LiftFailed
 from .probed import probed, product
 
 STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..curvature.assembly import Interaction
 from ..curvature.joint import Joint, Joints
-from ..curvature.lift import LiftFailed
+from ..curvature.lifting.watch import LiftFailed
 from ..curvature.structure import Curvature
 from ..errors import ModelError
 from ..linear.dense import flatten, flatten_batched, unflatten

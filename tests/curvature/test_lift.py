@@ -21,8 +21,8 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import constraints
 
-from hofit.curvature.lift import IndexCache, Lift
-from hofit.curvature.lifted import Lifted
+from hofit.curvature.lifting.pieces import Lifted
+from hofit.curvature.lifting.watch import IndexCache, Lift
 from hofit.curvature.structure import Curvature
 from hofit.linear.dense import flatten
 from hofit.model.trace import Program

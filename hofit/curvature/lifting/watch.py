@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..point import Params
+from ...point import Params
 
 UNBOUND = 8
 """Entries of a sum over a dimension that become terms of their own."""

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..point import Params
-from .lift import SMALL, Entry, IndexCache, Lift, LiftFailed, Matrix, Term, is_identity
+from ...point import Params
 from .tape import Tape
+from .watch import SMALL, Entry, IndexCache, Lift, LiftFailed, Matrix, Term, is_identity
 
 WIDEST = 16
 """Columns of a node's rows, where entries of a row interact, that are probed at most."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..point import Params
+from ...point import Params
 
 Pull = Callable[[Tensor, bool], list[tuple[Tensor, Tensor]]]
 """(adjoint of a leaf, whether to create a graph) → what it adds to the adjoints of earlier leaves, a pair each."""
