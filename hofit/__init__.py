@@ -11,14 +11,14 @@ __all__ = ["Diagnosis", "FitResult", "diagnose", "draws", "errors", "fit", "opti
 if TYPE_CHECKING:
     from . import errors, optim
     from .api import diagnose, fit, resume
-    from .fitting.diagnosis import Diagnosis
     from .fitting.result import FitResult, draws
+    from .uncertainty.diagnosis import Diagnosis
 
 _HOME = {
     "fit": "api",
     "resume": "api",
     "diagnose": "api",
-    "Diagnosis": "fitting.diagnosis",
+    "Diagnosis": "uncertainty.diagnosis",
     "FitResult": "fitting.result",
     "draws": "fitting.result",
     "errors": "errors",

@@ -13,11 +13,9 @@ from typing import Any
 from .config.load import load_source
 from .config.source import Source, from_mapping, set_override
 from .errors import CheckpointError, ConfigError, RunDirectoryError
-from .fitting.diagnosis import Diagnosis, diagnose_fit
 from .fitting.loop import Clock, Loop, LoopEnd, Observer
 from .fitting.result import FitResult
 from .fitting.state import LoopState
-from .fitting.uncertainty import find_uncertainty, gaussian_of
 from .model.module import sha256_of_file
 from .model.randomness import restore_random_state
 from .point import Params
@@ -26,6 +24,8 @@ from .run.directory import PROGRESS, RunDirectory, RunRecorder, drop_rows_after,
 from .run.session import Request as Request
 from .run.session import Session, parse, prepared, versions
 from .run.signals import Interruption, interruption_noted
+from .uncertainty.diagnosis import Diagnosis, diagnose_fit
+from .uncertainty.errors import find_uncertainty, gaussian_of
 
 RESUME_MAY_SET = ("stop", "progress", "checkpoint")
 

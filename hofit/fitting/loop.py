@@ -21,8 +21,8 @@ from ..optim.base import Optimizer
 from ..optim.foreign import ForeignFault
 from ..optim.newton import RowsInteract
 from ..point import Params, PartReport, Point, max_norm, max_norms
+from ..verdict.judge import Check, Verdict, judge, unbounded_parameters
 from .state import LoopState, Snapshot
-from .verdict import Check, Verdict, judge, unbounded_parameters
 
 VERDICT_BACKOFF = 2
 """A point that was not confirmed is checked again after this many times the iterations, or …"""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..point import Params, Site
 from ..status import STATUSES, TERMINATED_EXIT_CODE
-from .uncertainty import Uncertainty
-from .verdict import Check
+from ..uncertainty.errors import Uncertainty
+from ..verdict.judge import Check
 
 EstimateRow = dict[str, Any]
 

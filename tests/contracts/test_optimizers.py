@@ -336,6 +336,6 @@ def test_a_first_order_mix_never_builds_a_second_order_graph(monkeypatch: pytest
 
     monkeypatch.setattr(torch.autograd, "grad", watched)
     config = {"optimizers": [{"params": "*", "optimizer": "adam", "lr": 0.01}], "stop": {"max_iterations": 5}}
-    monkeypatch.setattr("hofit.fitting.verdict.DENSE_LIMIT", 0)  # the verdict's own Hessian is not the loop's
+    monkeypatch.setattr("hofit.verdict.judge.DENSE_LIMIT", 0)  # the verdict's own Hessian is not the loop's
     hofit.fit(model, config, y=torch.tensor(1.0))
     assert len(asked) >= 6 and not any(asked)

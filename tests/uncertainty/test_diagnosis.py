@@ -18,7 +18,7 @@ from torch.distributions import constraints
 
 import hofit
 from hofit.errors import CheckpointError, HofitError, RunDirectoryError
-from hofit.fitting import diagnosis
+from hofit.uncertainty import diagnosis
 
 ROOT = Path(__file__).parents[2]
 TRUST_REGION = [{"params": "*", "optimizer": "trust_region"}]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Cauchy, Normal
 
-from hofit.fitting.psis import fit_generalized_pareto, smoothed
+from hofit.uncertainty.psis import fit_generalized_pareto, smoothed
 
 REPEATS = 400
 
@@ -91,7 +91,7 @@ def test_rows_are_smoothed_as_if_alone_whatever_the_chunks(monkeypatch: pytest.M
     ratios = torch.randn(500, 7) * torch.linspace(0.1, 3.0, 7)
     whole = smoothed(ratios)
     alone = [smoothed(ratios[:, row : row + 1]) for row in range(7)]
-    monkeypatch.setattr("hofit.fitting.psis.MEMORY_BUDGET", 1)
+    monkeypatch.setattr("hofit.uncertainty.psis.MEMORY_BUDGET", 1)
     chunked = smoothed(ratios)
     for name in ("shape", "log_mean", "error"):
         expected = torch.cat([getattr(one, name) for one in alone])

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..curvature.layout import Layout
 from ..curvature.structure import Curvature
 from ..errors import HofitError, ModelError
+from ..fitting.loop import StopRules
 from ..linear.dense import flatten
 from ..linear.operator import MEMORY_BUDGET, Factor
 from ..model.trace import InfeasibleError, Program, full_plates
@@ -28,11 +29,10 @@ from ..objective.marginal import MarginalObjective, MarginalPoint, laplace
 from ..objective.mode import NoMode, row_at
 from ..point import Params
 from ..status import STATUSES
+from ..verdict.judge import judge
+from .errors import gaussian_of
 from .gaussian import standard_normal
-from .loop import StopRules
 from .psis import FEWEST_DRAWS, TRUSTED, smoothed
-from .uncertainty import gaussian_of
-from .verdict import judge
 
 RATIOS_LIMIT = 2**28
 """Ratios that are held at once: 2 GB."""

@@ -26,7 +26,7 @@ from ..objective.base import Objective
 from ..objective.marginal import MarginalObjective, MarginalPoint
 from ..objective.mode import NoMode
 from ..point import Params, Point
-from .verdict import Signs, labeller
+from ..verdict.judge import Signs, labeller
 
 ROUNDS = 10
 """How often, at most, directions without curvature are looked for; each round finds at least eight, if there are."""

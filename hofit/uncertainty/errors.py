@@ -22,8 +22,8 @@ from ..model.trace import InfeasibleError, Program, Reading, value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
 from ..status import STATUSES
+from ..verdict.judge import Verdict, edge_entries
 from .gaussian import SOLVES, Gaussian, gaussian_at
-from .verdict import Verdict, edge_entries
 
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
