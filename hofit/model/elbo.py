@@ -23,8 +23,8 @@ from torch.distributions import Beta, Dirichlet, FisherSnedecor, Gamma, StudentT
 
 from ..errors import ModelError
 from .initial import initial_unconstrained
+from .program import Program, _Evaluation, _SiteMessenger, _transform_to, full_plates
 from .randomness import random_state_kept, set_seed
-from .trace import Program, _Evaluation, _SiteMessenger, _transform_to, full_plates
 
 SETTLED_DRAWS = 100
 """Draws, at least, of what is said at the end of a fit: their mean has a tenth of one draw's standard error."""

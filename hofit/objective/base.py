@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..model.trace import Program
+from ..model.program import Program
 from ..point import Params, Point, PointSource
 
 

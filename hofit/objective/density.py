@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model.program import InfeasibleError, Program
 from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
-from ..model.trace import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site
 from .information import InformationObjective
 

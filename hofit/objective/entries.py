@@ -14,7 +14,7 @@ from ..curvature.layout import Candidate
 from ..errors import ModelError
 from ..linear.dense import unflatten
 from ..linear.operator import MEMORY_BUDGET
-from ..model.trace import Program
+from ..model.program import Program
 from ..point import Params
 
 DIGITS = 64

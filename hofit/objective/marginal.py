@@ -27,7 +27,7 @@ from ..curvature.structure import Curvature
 from ..errors import ModelError
 from ..linear.dense import flatten, flatten_batched, unflatten
 from ..linear.operator import Factor
-from ..model.trace import InfeasibleError, Program
+from ..model.program import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site
 from .density import DensityObjective
 from .mode import NO_MODE, ModeFinder, NoMode, place_of

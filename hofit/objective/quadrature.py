@@ -20,7 +20,7 @@ from ..curvature.layout import Candidate
 from ..errors import ModelError
 from ..linear.block_cholesky import BlockCholesky
 from ..linear.dense import flatten
-from ..model.trace import Program
+from ..model.program import Program
 from .entries import Entries, NotByRow, sums_by_row
 
 WIDEST = 3

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..errors import OptionError
 from ..linear.dense import flatten, unflatten
 from ..point import Params, PartReport, Point
+from .acceptance import ROUNDING, Judge
 from .base import Optimizer, Proposal, State
-from .judging import ROUNDING, Judge
 
 TRIALS = 25
 """Points that one line search evaluates at most: torch's own default."""

@@ -19,8 +19,8 @@ from ..curvature.rows import (
 from ..errors import OptionError
 from ..patterns import matches, speaking_pattern
 from ..point import Params, PartReport, Point
+from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Judge
 from .base import Optimizer, Proposal, State
-from .judging import ACCEPT, CUT, GOOD, POOR, ROUNDING, Judge
 from .subproblem.by_rows import RowSteps, solve_rows
 
 DENSE_LIMIT = 1000

@@ -15,8 +15,8 @@ from ..linear.block_diagonal import BlockDiagonal, Blocks
 from ..linear.dense import flatten, flatten_batched, unflatten
 from ..linear.operator import Factor
 from ..point import PartReport, Point
+from .acceptance import Judge, below_rounding
 from .base import Optimizer, Proposal, State
-from .judging import Judge, below_rounding
 from .subproblem.truncated import TruncatedStep, truncated_step
 
 PRECONDITIONERS = ("auto", "none", "rows")

@@ -16,8 +16,8 @@ from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import Params, PartReport, Point
+from .acceptance import CUT, GOOD, POOR, Judge, below_rounding
 from .base import Optimizer, Proposal, State
-from .judging import CUT, GOOD, POOR, Judge, below_rounding
 from .newton_cg import PRODUCTS, forcing
 from .subproblem.exact import TrustStep, trust_region_step
 from .subproblem.truncated import truncated_step

@@ -27,9 +27,9 @@ from ..model.columns import columns_to_arguments
 from ..model.elbo import AUTOGUIDES, ElboProgram
 from ..model.enumeration import EnumerationError, no_leaf
 from ..model.module import ModelSource, load_model, sha256_of_file, split_reference
+from ..model.program import Program
 from ..model.randomness import random_state_kept, set_seed
 from ..model.table import read_table
-from ..model.trace import Program
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..objective.elbo import ElboObjective

@@ -21,7 +21,7 @@ from ..errors import HofitError, ModelError
 from ..fitting.loop import StopRules
 from ..linear.dense import flatten
 from ..linear.operator import MEMORY_BUDGET, Factor
-from ..model.trace import InfeasibleError, Program, full_plates
+from ..model.program import InfeasibleError, Program, full_plates
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..objective.entries import Entries, NotByRow, sums_by_row

@@ -18,7 +18,7 @@ from torch.distributions.transforms import Transform
 
 from ..errors import HofitError, ModelError
 from ..linear.operator import MEMORY_BUDGET
-from ..model.trace import InfeasibleError, Program, Reading, value_and_slope
+from ..model.program import InfeasibleError, Program, Reading, value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
 from ..status import STATUSES

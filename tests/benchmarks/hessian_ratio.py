@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from hofit.curvature.structure import Curvature  # noqa: E402
-from hofit.model.trace import Program  # noqa: E402
+from hofit.model.program import Program  # noqa: E402
 from hofit.objective.density import DensityObjective  # noqa: E402
 from hofit.run.memory import keep_large_temporaries  # noqa: E402
 

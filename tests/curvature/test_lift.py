@@ -25,7 +25,7 @@ from hofit.curvature.lifting.pieces import Lifted
 from hofit.curvature.lifting.watch import IndexCache, Lift
 from hofit.curvature.structure import Curvature
 from hofit.linear.dense import flatten
-from hofit.model.trace import Program
+from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
 from hofit.point import Params, Point
 

@@ -18,7 +18,7 @@ from hofit.curvature import structure as module
 from hofit.curvature.structure import Curvature, StructureRefuted
 from hofit.errors import OptionError
 from hofit.linear.operator import Operator
-from hofit.model.trace import Program
+from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
 from hofit.point import Params, Point
 

@@ -22,8 +22,8 @@ from torch import Tensor
 import hofit
 from hofit.curvature.structure import Curvature
 from hofit.errors import HofitError
-from hofit.model import trace
-from hofit.model.trace import Program
+from hofit.model import program as trace
+from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
 
 Model = Callable[..., Any]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hofit.curvature import structure
 from hofit.linear.dense import flatten, unflatten
-from hofit.model.trace import Program
+from hofit.model.program import Program
 from hofit.objective.marginal import MarginalObjective, MarginalPoint, laplace
 from hofit.objective.quadrature import Quadrature
 

@@ -20,7 +20,7 @@ import hofit
 from hofit.errors import ConfigError, ModelError
 from hofit.fitting.result import FitResult
 from hofit.linear.dense import flatten, unflatten
-from hofit.model.trace import Program
+from hofit.model.program import Program
 
 from .conftest import Make, slopes_along
 

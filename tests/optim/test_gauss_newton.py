@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 import hofit
 from hofit.curvature.structure import Curvature
-from hofit.model.trace import Program
+from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
 
 N = 6

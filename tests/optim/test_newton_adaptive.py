@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 import hofit
-from hofit.model.trace import Program
+from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
 
 ADAPTIVE = {"optimizers": [{"params": "*", "optimizer": "newton", "adaptive": True}], "init": {"strategy": "zero"}}
