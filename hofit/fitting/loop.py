@@ -21,6 +21,7 @@ from ..optim.base import Optimizer
 from ..optim.foreign import ForeignFault
 from ..optim.newton import RowsInteract
 from ..point import Params, PartReport, Point, max_norm, max_norms
+from ..verdict.checks import StopRules
 from ..verdict.judge import Check, Verdict, judge, unbounded_parameters
 from .state import LoopState, Snapshot
 
@@ -37,17 +38,6 @@ ROUNDING = 16.0
 
 SAME = 1e3
 """Units of eps · max(1, |loss|) within which two traces at one point are the same."""
-
-
-class StopRules(Protocol):
-    """The ``stop`` section of a config."""
-
-    max_iterations: int
-    max_seconds: float | None
-    gradient: float
-    decrement: float | None
-    relative_loss: float
-    patience: int
 
 
 @dataclass(frozen=True)

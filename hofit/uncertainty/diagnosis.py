@@ -18,7 +18,6 @@ from torch import Tensor
 from ..curvature.layout import Layout
 from ..curvature.structure import Curvature
 from ..errors import HofitError, ModelError
-from ..fitting.loop import StopRules
 from ..linear.dense import flatten
 from ..linear.operator import MEMORY_BUDGET, Factor
 from ..model.program import InfeasibleError, Program, full_plates
@@ -29,6 +28,7 @@ from ..objective.marginal import MarginalObjective, MarginalPoint, laplace
 from ..objective.mode import NoMode, row_at
 from ..point import Params
 from ..status import STATUSES
+from ..verdict.checks import StopRules
 from ..verdict.judge import judge
 from .errors import gaussian_of
 from .gaussian import standard_normal
