@@ -293,7 +293,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         and all(site.role != "latent" for site in program.sites.values())
     )
     return FitResult(
-        status=end.status,
+        ended=end.status,
         loss=end.verdict.loss,
         gradient_norm=end.verdict.gradient_norm,
         iterations=end.snapshot.loop.iteration,

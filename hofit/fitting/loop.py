@@ -21,6 +21,7 @@ from ..optim.base import Optimizer
 from ..optim.foreign import ForeignFault
 from ..optim.newton import RowsInteract
 from ..point import Params, PartReport, Point, max_norm, max_norms
+from ..status import Status
 from ..verdict.checks import StopRules
 from ..verdict.judge import Check, Verdict, judge, unbounded_parameters
 from .state import LoopState, Snapshot
@@ -76,7 +77,7 @@ class Clock:
 class LoopEnd:
     """How the loop ended, and where."""
 
-    status: str
+    status: Status
     params: Params
     verdict: Verdict
     remarks: list[str]
@@ -128,12 +129,12 @@ class Loop:
         try:
             return self._iterate(self._last, self._norm)
         except ModelError as error:
-            return self._end_at(self._last, "model_error", [f"model error: {error}"])
+            return self._end_at(self._last, Status.MODEL_ERROR, [f"model error: {error}"])
         except (RowsInteract, StructureRefuted) as error:
-            return self._end_at(self._last, "model_error", [str(error)])
+            return self._end_at(self._last, Status.MODEL_ERROR, [str(error)])
         except ForeignFault as error:
             why = f": {user_fault(error.__cause__)}" if error.__cause__ is not None else ""
-            return self._end_at(self._last, "model_error", [f"{error}{why}"])
+            return self._end_at(self._last, Status.MODEL_ERROR, [f"{error}{why}"])
 
     def _iterate(self, point: Point, norm: float) -> LoopEnd:
         stop, state, objective = self.stop, self.state, self.objective
@@ -178,17 +179,17 @@ class Loop:
             if verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
             elif verdict.status is None and stalled:
-                return self._end_undecided(point, "no_progress", verdict)
+                return self._end_undecided(point, Status.NO_PROGRESS, verdict)
             if verdict.status is not None:
                 return self._end(point, verdict.status, verdict, [])
             state.next_verdict = VERDICT_BACKOFF * max(state.iteration, 5)
             state.verdict_gradient = norm
         if self.interrupted():
-            return self._end_at(point, "interrupted", [])
+            return self._end_at(point, Status.INTERRUPTED, [])
         if state.iteration >= stop.max_iterations:
-            return self._end_final(point, "max_iterations")
+            return self._end_final(point, Status.MAX_ITERATIONS)
         if stop.max_seconds is not None and self.clock.seconds() >= stop.max_seconds:
-            return self._end_final(point, "time")
+            return self._end_final(point, Status.TIME)
         return None
 
     def _check_start(self, point: Point, validated: Point) -> LoopEnd | None:
@@ -203,7 +204,7 @@ class Loop:
             )
         return None
 
-    def _end_final(self, point: Point, status: str) -> LoopEnd:
+    def _end_final(self, point: Point, status: Status) -> LoopEnd:
         try:
             if not self.objective.settles:
                 return self._end_estimated(point, status)
@@ -212,10 +213,10 @@ class Loop:
             if "allocate" not in str(error):
                 raise
             return self._end_at(point, status, ["the verdict could not be taken on the full plates: memory"])
-        if verdict.status is not None and verdict.status != "no_progress":
+        if verdict.status is not None and verdict.status is not Status.NO_PROGRESS:
             return self._end(point, verdict.status, verdict, [])
         if self.interrupted():
-            status = "interrupted"
+            status = Status.INTERRUPTED
         return self._end_undecided(point, status, verdict)
 
     def _judge(self, point: Point, stalled: bool, rounding: bool, final: bool) -> Verdict:
@@ -236,22 +237,22 @@ class Loop:
             )
         return verdict
 
-    def _end_undecided(self, point: Point, status: str, verdict: Verdict) -> LoopEnd:
+    def _end_undecided(self, point: Point, status: Status, verdict: Verdict) -> LoopEnd:
         """No minimum was proved: say so, and whether it is because the loss has none."""
         running = unbounded_parameters(self.objective, point.params, self.stop.gradient)
         if running:
             remark = f"unbounded (diverges): the loss still falls as {', '.join(running)} nears the edge of its support"
-            return self._end(point, "unbounded", verdict, [remark])
+            return self._end(point, Status.UNBOUNDED, verdict, [remark])
         return self._end(point, status, verdict, [])
 
-    def _end_estimated(self, point: Point, status: str) -> LoopEnd:
+    def _end_estimated(self, point: Point, status: Status) -> LoopEnd:
         """Where even the full loss is an estimate: its value and gradient, of which a verdict would be luck."""
         full = self.objective.at_full(point.params)
         norm = max_norm(full.gradient()) if isfinite(full.value) else float("nan")
         check = Check("verdict", None, None, "not taken: the loss is an estimate by draws that change")
         return self._end(point, status, Verdict(None, norm, full.value, checks=[check]), [])
 
-    def _end_at(self, point: Point, status: str, remarks: list[str]) -> LoopEnd:
+    def _end_at(self, point: Point, status: Status, remarks: list[str]) -> LoopEnd:
         """End without a verdict: only what is known already is said."""
         gradient = point._gradient
         norm = max_norm(gradient) if gradient is not None else float("nan")
@@ -263,13 +264,15 @@ class Loop:
         why = self._why_not_finite(last_good, bad)
         remark = f"not finite{' ' + when if when else f' at iteration {self.state.iteration + 1}'}: {why}"
         if bad.failure is None and bad.value == float("-inf"):
-            return self._end_at(last_good, "unbounded", [f"unbounded (diverges): the loss is −inf; {why}"])
+            return self._end_at(last_good, Status.UNBOUNDED, [f"unbounded (diverges): the loss is −inf; {why}"])
         if last_good is not bad:
             running = unbounded_parameters(self.objective, last_good.params, self.stop.gradient)
             if running:
                 names = ", ".join(running)
-                return self._end_at(last_good, "unbounded", [f"unbounded (diverges): {names} ran to the edge", remark])
-        return self._end_at(last_good, "non_finite", [remark])
+                return self._end_at(
+                    last_good, Status.UNBOUNDED, [f"unbounded (diverges): {names} ran to the edge", remark]
+                )
+        return self._end_at(last_good, Status.NON_FINITE, [remark])
 
     def _why_not_finite(self, last_good: Point, bad: Point) -> str:
         if bad.failure is not None:
@@ -285,9 +288,9 @@ class Loop:
         wrong = [name for name, g in bad.gradient().items() if not bool(torch.isfinite(g).all())]
         return f"the gradient of {', '.join(map(repr, wrong))}"
 
-    def _end(self, point: Point, status: str, verdict: Verdict, remarks: list[str]) -> LoopEnd:
+    def _end(self, point: Point, status: Status, verdict: Verdict, remarks: list[str]) -> LoopEnd:
         everything = [*remarks, *verdict.remarks, *self.optimizer.remarks()]
-        if status != "interrupted":  # whoever interrupts does not wait
+        if status is not Status.INTERRUPTED:  # whoever interrupts does not wait
             everything += self.objective.remarks(point.params)
         return LoopEnd(status, point.params, verdict, everything, self._snapshot(point))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..point import Params, Site
-from ..status import STATUSES, TERMINATED_EXIT_CODE
+from ..status import TERMINATED_EXIT_CODE, Status
 from ..uncertainty.errors import Uncertainty
 from ..verdict.judge import Check
 
@@ -29,7 +29,7 @@ class FitResult:
     ``seconds`` runs from the model's first trace to the verdict.
     """
 
-    status: str
+    ended: Status
     loss: float
     gradient_norm: float
     iterations: int
@@ -50,6 +50,10 @@ class FitResult:
     versions: dict[str, str] = field(default_factory=dict)
     model_sha256: dict[str, str] = field(default_factory=dict)
     data_sha256: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        return self.ended.word
 
     @property
     def std_errors(self) -> Params:
@@ -78,17 +82,17 @@ class FitResult:
 
     @property
     def converged(self) -> bool:
-        return STATUSES[self.status].converged
+        return self.ended.converged
 
     @property
     def exit_code(self) -> int:
-        if self.status == "interrupted" and self.terminated:
+        if self.ended is Status.INTERRUPTED and self.terminated:
             return TERMINATED_EXIT_CODE
-        return STATUSES[self.status].exit_code
+        return self.ended.exit_code
 
     @property
     def remedy(self) -> str:
-        return STATUSES[self.status].remedy
+        return self.ended.remedy
 
     def estimates(self) -> list[EstimateRow]:
         """The rows of estimates.csv: one a scalar."""

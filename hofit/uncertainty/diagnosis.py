@@ -27,7 +27,6 @@ from ..objective.entries import Entries, NotByRow, sums_by_row
 from ..objective.marginal import MarginalObjective, MarginalPoint, laplace
 from ..objective.mode import NoMode, row_at
 from ..point import Params
-from ..status import STATUSES
 from ..verdict.checks import StopRules
 from ..verdict.judge import judge
 from .errors import gaussian_of
@@ -233,7 +232,7 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
         objective, params, curvature, stop.gradient, stop.decrement, stalled=True, rounding=True, final=True
     )
     point, program = verdict.point, objective.program
-    if point is None or verdict.status is None or not STATUSES[verdict.status].converged:
+    if point is None or verdict.status is None or not verdict.status.converged:
         raise HofitError(
             f"{NO_GAUSSIAN}: the fit has not converged; `hofit report` says why, and `hofit resume` goes on"
         )

@@ -21,7 +21,7 @@ from ..linear.operator import MEMORY_BUDGET
 from ..model.program import InfeasibleError, Program, Reading, value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
-from ..status import STATUSES
+from ..status import Status
 from ..verdict.judge import Verdict, edge_entries
 from .gaussian import SOLVES, Gaussian, gaussian_at
 
@@ -92,16 +92,16 @@ class Uncertainty:
         return self.gaussian
 
 
-def gaussian_of(objective: Objective, status: str, verdict: Verdict) -> tuple[Gaussian | None, list[str]]:
+def gaussian_of(objective: Objective, status: Status, verdict: Verdict) -> tuple[Gaussian | None, list[str]]:
     """The Gaussian at the end of a fit, with remarks. To be asked before anything else is evaluated."""
-    if not STATUSES[status].converged or verdict.point is None:
+    if not status.converged or verdict.point is None:
         return None, []
     if verdict.hessian is None:
         return None, ["standard errors: none, the curvature is not known"]
     point = verdict.point
-    edge = edge_entries(objective, point.params, point.gradient()) if status == "converged_on_boundary" else {}
+    edge = edge_entries(objective, point.params, point.gradient()) if status is Status.CONVERGED_ON_BOUNDARY else {}
     gaussian, remarks = gaussian_at(objective, point, verdict.hessian, edge)
-    without = "" if gaussian is None or status == "flat_direction" else gaussian.without_curvature()
+    without = "" if gaussian is None or status is Status.FLAT_DIRECTION else gaussian.without_curvature()
     if without:  # where that is the status, its own remark says so
         remarks.append(f"standard errors: none for {without}: no positive curvature along a direction there")
     return gaussian, remarks

@@ -24,6 +24,7 @@ from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator, inertia
 from ..objective.base import Objective
 from ..point import Params, Point, max_norm
+from ..status import Status
 
 DENSE_LIMIT = 500
 """Unknowns up to which the whole spectrum is computed; beyond, the lowest eigenvalues, by the structure."""
@@ -88,7 +89,7 @@ class Verdict:
     ``nearly`` says that a minimum is there, within the decrement's tolerance, and only the gradient is still too large.
     """
 
-    status: str | None
+    status: Status | None
     gradient_norm: float
     loss: float
     nearly: bool = False
@@ -121,7 +122,9 @@ def judge(
     point = objective.at_full(params)
     if point.failure is not None or not isfinite(point.value):
         explained = point.failure or objective.explain_non_finite(params)
-        return Verdict("non_finite", float("nan"), point.value, checks=[Check("loss", False, point.value, explained)])
+        return Verdict(
+            Status.NON_FINITE, float("nan"), point.value, checks=[Check("loss", False, point.value, explained)]
+        )
     gradient = point.gradient()
     norm = max_norm(gradient)
     small_gradient = norm <= gradient_tolerance
@@ -129,7 +132,7 @@ def judge(
     if not isfinite(norm):
         bad = [name for name, g in gradient.items() if not bool(torch.isfinite(g).all())]
         verdict.checks.append(Check("gradient", False, norm, f"the gradient is not finite in {', '.join(bad)}"))
-        verdict.status = "non_finite"
+        verdict.status = Status.NON_FINITE
         return verdict
     verdict.checks.append(
         Check("gradient", small_gradient, norm, f"max-norm {norm:.3g}, tolerance {gradient_tolerance:.3g}")
@@ -151,14 +154,14 @@ def judge(
     except ModelError as error:
         verdict.checks.append(Check("curvature", None, None, f"not checked: {error}"))
         if small_gradient and not at_edge:
-            verdict.status = "flat_direction" if unused else "converged"
+            verdict.status = Status.FLAT_DIRECTION if unused else Status.CONVERGED
             verdict.remarks.append(f"curvature was not checked ({error}): the verdict rests on the gradient alone")
         return verdict
     verdict.hessian = hessian
     if isinstance(hessian, MatrixFree):
         _judge_by_products(verdict, objective, point, gradient_tolerance, stalled, rounding, final)
-        if verdict.status == "converged" and unused:
-            verdict.status = "flat_direction"
+        if verdict.status is Status.CONVERGED and unused:
+            verdict.status = Status.FLAT_DIRECTION
         return verdict
     tolerance = decrement_tolerance if decrement_tolerance is not None else 1e-12 * max(1.0, abs(point.value))
     _judge_curvature(
@@ -221,7 +224,7 @@ def _judge_curvature(
         return  # however small the gradient: the parameter's unit is
     if saddle:
         if stalled or final:  # before that, the optimizer may still leave it
-            verdict.status = "saddle"
+            verdict.status = Status.SADDLE
             directions = label(spectrum.negative)
             verdict.remarks.append(f"saddle: the curvature is negative along {directions}")
         return
@@ -248,9 +251,9 @@ def _judge_curvature(
         if way_down is not None:
             verdict.checks.append(Check("flat", False, None, f"{way_down} along {directions}"))
             if stalled or final:
-                verdict.status = "no_progress"
+                verdict.status = Status.NO_PROGRESS
             return
-        verdict.status = "flat_direction"
+        verdict.status = Status.FLAT_DIRECTION
         verdict.remarks.append(f"flat direction (singular): the loss has no curvature along {directions}")
         return
     faint = spectrum.faint(flatten(params, names), LOSS_ROUNDING * torch.finfo(gradient.dtype).eps, point.value)
@@ -259,9 +262,9 @@ def _judge_curvature(
         if way_down is not None:
             verdict.checks.append(Check("flat", False, None, f"{way_down} along {label(faint)}"))
             if stalled or final:
-                verdict.status = "no_progress"
+                verdict.status = Status.NO_PROGRESS
             return
-    verdict.status = "converged"
+    verdict.status = Status.CONVERGED
     if not small_gradient:
         verdict.remarks.append(
             f"precision: rounding limits the gradient to {verdict.gradient_norm:.3g}; "
@@ -382,13 +385,13 @@ def _settle_on_boundary(verdict: Verdict, objective: Objective, point: Point, na
         losses.append(there.value if there.failure is None else float("nan"))
     first, second = losses[0] - losses[1], losses[1] - losses[2]
     if first > 1e-6 * max(1.0, abs(point.value)) and second > LINEAR_FALL * first:
-        verdict.status = "unbounded"
+        verdict.status = Status.UNBOUNDED
         verdict.remarks.append(
             f"unbounded (diverges): the loss falls without end as {', '.join(names)} "
             f"{'nears' if len(names) == 1 else 'near'} the edge of the support"
         )
         return
-    verdict.status = "converged_on_boundary"
+    verdict.status = Status.CONVERGED_ON_BOUNDARY
     verdict.remarks.append(_boundary(names))
 
 
@@ -472,12 +475,12 @@ def _judge_by_products(
         refuted = _refuted_by_probes(point, gradient)
         verdict.checks.append(Check("probes", refuted is None, None, refuted or "no probe found a way down"))
         if refuted is None:
-            verdict.status = "converged"
+            verdict.status = Status.CONVERGED
             verdict.remarks.append(
                 f"curvature was {message}; the verdict rests on the gradient and {2 * PROBES} probes"
             )
         elif final or stalled:
-            verdict.status = "no_progress"
+            verdict.status = Status.NO_PROGRESS
     elif stalled and not rounding:
         verdict.nearly = verdict.gradient_norm <= NEAR * gradient_tolerance
 

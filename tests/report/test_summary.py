@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hofit.errors import RunDirectoryError
 from hofit.report.summary import load_run, print_summary, verdict_line
-from hofit.status import STATUSES
+from hofit.status import Status
 
 FIT: dict[str, Any] = {
     "status": "converged",
@@ -44,9 +44,13 @@ def summary(fit: dict[str, Any], rows: list[dict[str, Any]], run_dir: Path | Non
     return file.getvalue()
 
 
-def of_status(name: str) -> dict[str, Any]:
-    status = STATUSES[name]
-    return {"status": name, "converged": status.converged, "exit_code": status.exit_code, "remedy": status.remedy}
+def of_status(status: Status) -> dict[str, Any]:
+    return {
+        "status": status.word,
+        "converged": status.converged,
+        "exit_code": status.exit_code,
+        "remedy": status.remedy,
+    }
 
 
 def test_the_verdict_is_one_line_with_status_loss_objective_and_gradient() -> None:
@@ -62,15 +66,15 @@ def test_what_is_not_finite_is_said_in_words(key: str) -> None:
     assert "not finite" in verdict_line({**FIT, key: None})
 
 
-@pytest.mark.parametrize("name", STATUSES)
-def test_every_status_but_converged_has_a_line_of_remedy(name: str) -> None:
-    text = summary(of_status(name), [], Path("runs/mine"))
-    assert text.startswith(name)
-    assert ("What to try: " in text) == (name != "converged")
-    if name != "converged":
-        assert STATUSES[name].remedy.replace("RUN_DIR", "runs/mine") in text
+@pytest.mark.parametrize("status", Status)
+def test_every_status_but_converged_has_a_line_of_remedy(status: Status) -> None:
+    text = summary(of_status(status), [], Path("runs/mine"))
+    assert text.startswith(status.word)
+    assert ("What to try: " in text) == (status is not Status.CONVERGED)
+    if status is not Status.CONVERGED:
+        assert status.remedy.replace("RUN_DIR", "runs/mine") in text
     assert "RUN_DIR" not in text
-    if not STATUSES[name].converged and STATUSES[name].exit_code in (3, 130) and name != "no_progress":
+    if status.exit_code in (3, 130) and status is not Status.NO_PROGRESS:
         assert "hofit resume runs/mine" in text
 
 
@@ -81,10 +85,10 @@ def test_every_remark_is_printed_whole_whatever_it_holds() -> None:
         assert remark in text
 
 
-@pytest.mark.parametrize("name", ["max_iterations", "converged_on_boundary"])
-def test_every_failed_check_is_printed(name: str) -> None:
+@pytest.mark.parametrize("status", [Status.MAX_ITERATIONS, Status.CONVERGED_ON_BOUNDARY])
+def test_every_failed_check_is_printed(status: Status) -> None:
     check = {"name": "curvature", "ok": False, "value": -1.0, "message": "lowest eigenvalue -1 [scaled]"}
-    text = summary({**of_status(name), "checks": [*FIT["checks"], check]}, [])
+    text = summary({**of_status(status), "checks": [*FIT["checks"], check]}, [])
     assert "curvature: lowest eigenvalue -1 [scaled]" in text
     assert "max-norm" not in text
 
