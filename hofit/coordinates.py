@@ -80,10 +80,15 @@ class Coordinates:
 
     def label(self, directions: Tensor) -> str:
         """The entries that carry some directions (d, k), the heaviest first."""
+        chosen = self.heavy(directions)
+        return ", ".join(map(self.call, chosen[:NAMED])) + (", …" if len(chosen) > NAMED else "")
+
+    def heavy(self, directions: Tensor) -> list[int]:
+        """The places of the entries that carry some directions (d, k), the heaviest first."""
         weight = (directions / directions.norm(dim=0)).abs().amax(dim=1)
         heavy = (weight > HEAVY).nonzero()[:, 0]
-        chosen = heavy[weight[heavy].argsort(descending=True)].tolist()
-        return ", ".join(map(self.call, chosen[:NAMED])) + (", …" if len(chosen) > NAMED else "")
+        places: list[int] = heavy[weight[heavy].argsort(descending=True)].tolist()
+        return places
 
     def row(self, place: int, sites: Mapping[str, Site]) -> tuple[str, str, bool]:
         """The parameter that a place belongs to, and the index of its row there, like ``3`` or ``3, 0``.

@@ -22,8 +22,9 @@ from ..optim.foreign import ForeignFault
 from ..optim.newton import RowsInteract
 from ..point import Params, PartReport, Point, max_norm, max_norms
 from ..status import Status
-from ..verdict.checks import StopRules
-from ..verdict.judge import Check, Verdict, judge, unbounded_parameters
+from ..verdict.checks import Check, StopRules, StopState, Verdict
+from ..verdict.edges import unbounded_parameters
+from ..verdict.judge import judge
 from .state import LoopState, Snapshot
 
 VERDICT_BACKOFF = 2
@@ -175,7 +176,7 @@ class Loop:
         rounding = state.rounded >= stop.patience or exhausted
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
         if self.objective.settles and (stalled or (norm <= stop.gradient and due)):
-            verdict = self._judge(point, stalled, rounding, final=False)
+            verdict = self._judge(point, StopState(stalled, rounding))
             if verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
             elif verdict.status is None and stalled:
@@ -208,7 +209,7 @@ class Loop:
         try:
             if not self.objective.settles:
                 return self._end_estimated(point, status)
-            verdict = self._judge(point, stalled=False, rounding=False, final=True)
+            verdict = self._judge(point, StopState(final=True))
         except ModelError as error:
             if "allocate" not in str(error):
                 raise
@@ -219,17 +220,14 @@ class Loop:
             status = Status.INTERRUPTED
         return self._end_undecided(point, status, verdict)
 
-    def _judge(self, point: Point, stalled: bool, rounding: bool, final: bool) -> Verdict:
+    def _judge(self, point: Point, state: StopState) -> Verdict:
         """The verdict on a point, with all saved before it: it may take as long as many iterations.
 
         Raises: ModelError when the loss is not what it was: the model is random.
         """
         for observer in self.observers:
             observer.on_pause(lambda: self._snapshot(point))
-        stop = self.stop
-        verdict = judge(
-            self.objective, point.params, self._curvature, stop.gradient, stop.decrement, stalled, rounding, final
-        )
+        verdict = judge(self.objective, point.params, self._curvature, self.stop, state)
         if not self.objective.stochastic and isfinite(verdict.loss) and not _same_loss(point, verdict.loss):
             raise ModelError(
                 f"the loss is random (stochastic): at the last point it was {point.value!r}, traced again it is "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..point import Params, Site
 from ..status import TERMINATED_EXIT_CODE, Status
 from ..uncertainty.errors import Uncertainty
-from ..verdict.judge import Check
+from ..verdict.checks import Check
 
 EstimateRow = dict[str, Any]
 
@@ -174,7 +174,7 @@ class FitResult:
             "bic": self.bic,
             "observations": self.uncertainty.observations,
             "shrinkage": {name: factor.tolist() for name, factor in self.uncertainty.shrinkage.items()},
-            "checks": [check.to_plain() for check in self.checks],
+            "checks": [asdict(check) for check in self.checks],
             "remarks": self.remarks,
             "remedy": self.remedy,
             "versions": self.versions,

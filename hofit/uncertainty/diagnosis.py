@@ -27,7 +27,7 @@ from ..objective.entries import Entries, NotByRow, sums_by_row
 from ..objective.marginal import MarginalObjective, MarginalPoint, laplace
 from ..objective.mode import NoMode, row_at
 from ..point import Params
-from ..verdict.checks import StopRules
+from ..verdict.checks import StopRules, StopState
 from ..verdict.judge import judge
 from .errors import gaussian_of
 from .gaussian import standard_normal
@@ -228,9 +228,7 @@ class _Target:
 def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
     """The point judged anew, as at the end of a fit. Raises: HofitError."""
     curvature = Curvature()
-    verdict = judge(
-        objective, params, curvature, stop.gradient, stop.decrement, stalled=True, rounding=True, final=True
-    )
+    verdict = judge(objective, params, curvature, stop, StopState(stalled=True, rounding=True, final=True))
     point, program = verdict.point, objective.program
     if point is None or verdict.status is None or not verdict.status.converged:
         raise HofitError(

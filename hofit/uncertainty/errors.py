@@ -22,7 +22,8 @@ from ..model.program import InfeasibleError, Program, Reading, value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
 from ..status import Status
-from ..verdict.judge import Verdict, edge_entries
+from ..verdict.checks import Verdict
+from ..verdict.edges import edge_entries
 from .gaussian import SOLVES, Gaussian, gaussian_at
 
 NORMAL_975 = 1.959963984540054
@@ -99,7 +100,7 @@ def gaussian_of(objective: Objective, status: Status, verdict: Verdict) -> tuple
     if verdict.hessian is None:
         return None, ["standard errors: none, the curvature is not known"]
     point = verdict.point
-    edge = edge_entries(objective, point.params, point.gradient()) if status is Status.CONVERGED_ON_BOUNDARY else {}
+    edge = edge_entries(objective, point) if status is Status.CONVERGED_ON_BOUNDARY else {}
     gaussian, remarks = gaussian_at(objective, point, verdict.hessian, edge)
     without = "" if gaussian is None or status is Status.FLAT_DIRECTION else gaussian.without_curvature()
     if without:  # where that is the status, its own remark says so

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..errors import ModelError
 from ..linear.dense import flatten, unflatten
 from ..linear.matrix_free import MatrixFree
@@ -26,7 +27,7 @@ from ..objective.base import Objective
 from ..objective.marginal import MarginalObjective, MarginalPoint
 from ..objective.mode import NoMode
 from ..point import Params, Point
-from ..verdict.judge import Signs, labeller
+from ..verdict.signs import Signs, curvature_scale
 
 ROUNDS = 10
 """How often, at most, directions without curvature are looked for; each round finds at least eight, if there are."""
@@ -66,7 +67,7 @@ class Gaussian:
         units = self.flat.new_zeros(len(self.unused), len(places))
         units[places, torch.arange(len(places))] = 1.0
         directions = torch.cat([self.flat, units], 1)
-        return labeller(self.params, self.names)(directions) if directions.shape[1] else ""
+        return Coordinates.of(self.params, self.names).label(directions) if directions.shape[1] else ""
 
     @property
     def size(self) -> int:
@@ -202,8 +203,7 @@ def gaussian_at(
         return None, ["standard errors: none, the Hessian is not positive definite in too many directions"]
     flat = torch.cat(found, 1) if found else here.new_zeros(len(here), 0)
     remarks: list[str] = []
-    diagonal = hessian.diagonal().abs()
-    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+    scale = curvature_scale(hessian)
     plain = Gaussian(names, [], point.params, factor, held, unused, flat, scale)
     if not isinstance(objective, MarginalObjective):
         return plain, remarks

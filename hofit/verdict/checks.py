@@ -1,8 +1,13 @@
-"""What was looked at in a point, and by which rules."""
+"""What was looked at in a point, what was found, and by which rules."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from ..linear.operator import Operator
+from ..point import Point
+from ..status import Status
 
 
 class StopRules(Protocol):
@@ -14,3 +19,69 @@ class StopRules(Protocol):
     decrement: float | None
     relative_loss: float
     patience: int
+
+
+@dataclass(frozen=True)
+class StopState:
+    """Where a fit stands when it asks for a verdict.
+
+    ``stalled`` says that the optimizer lowers the loss no further to speak of: only then does a boundary decide, and,
+    where it is ``rounding`` that holds it up, the decrement; before, the fit can still go on. ``final`` says that the
+    fit ends here whatever is found.
+    """
+
+    stalled: bool = False
+    rounding: bool = False
+    final: bool = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether nothing better can be hoped for: a point that is refuted ends the fit."""
+        return self.stalled or self.final
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. ``ok`` None: it could not be checked, and ``message`` says why."""
+
+    name: str
+    ok: bool | None
+    value: float | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one question of the verdict found: what was looked at, how the fit ends for it, what is to be said of it.
+
+    ``nearly`` says that a minimum is there, within the decrement's tolerance, and only the gradient is still too large.
+    """
+
+    check: Check | None = None
+    status: Status | None = None
+    remark: str | None = None
+    nearly: bool = False
+
+
+@dataclass
+class Verdict:
+    """``status`` is set when the point settles how the fit ends; None when the fit should go on."""
+
+    status: Status | None
+    gradient_norm: float
+    loss: float
+    nearly: bool = False
+    """See ``Finding``."""
+    checks: list[Check] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    point: Point | None = None
+    """What was judged."""
+    hessian: Operator | None = None
+    """The Hessian over all parameters there, where it was looked at."""
+
+    def take(self, finding: Finding) -> None:
+        """Gather the answer to one more question; a later status stands."""
+        self.checks += [finding.check] if finding.check is not None else []
+        self.remarks += [finding.remark] if finding.remark is not None else []
+        self.status = finding.status or self.status
+        self.nearly |= finding.nearly

@@ -19,9 +19,9 @@ from torch.distributions import constraints
 from torch.nn.functional import one_hot
 
 import hofit
-from hofit.curvature import arrowhead, operator
 from hofit.errors import HofitError
-from hofit.fitting import gaussian, uncertainty
+from hofit.linear import arrowhead, operator
+from hofit.uncertainty import errors, gaussian
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = json.loads((ROOT / "models" / "data" / "reference.json").read_text())
@@ -336,7 +336,7 @@ def test_a_simplex_has_the_errors_of_the_multinomial() -> None:
 
 
 def test_a_transform_of_too_many_numbers_has_no_errors_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uncertainty, "JACOBIAN_LIMIT", 1)
+    monkeypatch.setattr(errors, "JACOBIAN_LIMIT", 1)
     result = fit(multinomial)
     assert {row["std_error"] for row in result.estimates()} == {None}
     assert any("p: 3 numbers under one transform" in remark for remark in result.remarks)
@@ -399,7 +399,7 @@ def test_without_a_structure_there_are_no_errors_and_the_names_are_said(monkeypa
 
 
 def test_a_deterministic_site_of_too_many_numbers_has_values_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uncertainty, "DERIVED_LIMIT", 1)
+    monkeypatch.setattr(errors, "DERIVED_LIMIT", 1)
     result = fit(regression, arguments=regression_data())
     assert torch.isfinite(result.derived["ratio"][1]) and torch.isnan(result.derived["both"][1]).all()
     assert any("none for both: 2 numbers" in remark for remark in result.remarks)
