@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from .errors import ModelError
 
 Params = dict[str, Tensor]
 """Name → unconstrained value, in the order of the trace."""
+
+Role = Literal["parameter", "latent", "integrated", "fixed"]
+"""What a fit does with a site: optimise it, as one of the model's `pyro.param` sites or as an unobserved sample site;
+integrate it out; or hold it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Site:
     """
 
     name: str
-    role: str  # parameter | latent | integrated | fixed
+    role: Role
     shape: torch.Size
     value_shape: torch.Size
     constraint: str
@@ -60,6 +64,19 @@ class Evaluations:
     gradient: int = 0
     hvp: int = 0
     inner: int = 0
+
+    def restore(self, counts: Evaluations) -> None:
+        """Go on from other counts. Whoever counts here goes on counting here."""
+        self.loss, self.gradient, self.hvp, self.inner = counts.loss, counts.gradient, counts.hvp, counts.inner
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Inside, nothing counts: the counts are put back on leaving."""
+        counts = replace(self)
+        try:
+            yield
+        finally:
+            self.restore(counts)
 
 
 @dataclass
