@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -106,9 +106,6 @@ class PointSource(Protocol):
     def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
         """The loss at ``point`` as a function of the leaves of ``names`` alone, computed inside ``watching``."""
 
-    def information(self, point: Point) -> Point:
-        """A point whose loss has, there, the expected information as its Hessian (the priors' own besides)."""
-
     def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
         """What the sites inside all of these plates add to the loss at ``params``, an index of the plates each.
 
@@ -120,6 +117,14 @@ class PointSource(Protocol):
 
     def invalidate(self) -> None:
         """Hear that the leaves were written: every point must trace again."""
+
+
+@runtime_checkable
+class HasInformation(Protocol):
+    """A source that knows the distributions of what was observed."""
+
+    def information(self, point: Point) -> Point:
+        """A point whose loss has, there, the expected information as its Hessian (the priors' own besides)."""
 
 
 @dataclass(eq=False)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..model.program import Program
 from ..point import Params, Point, PointSource
+from .leaves import Leaves
 
 
 class Objective(PointSource, Protocol):
@@ -13,6 +14,7 @@ class Objective(PointSource, Protocol):
 
     type: str
     program: Program
+    leaves: Leaves
 
     @property
     def stochastic(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ..model.program import InfeasibleError, Program
 from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
 from ..point import Evaluations, Params, Point, Site
 from .information import InformationObjective
+from .leaves import Leaves
 
 
 class DensityObjective:
@@ -21,8 +22,7 @@ class DensityObjective:
     `map` takes the density of the constrained values: penalised maximum likelihood, as Stan's `optimize` and Pyro's
     AutoDelta. `map_unconstrained` adds −log|det| of the latents' transforms: the mode in unconstrained space.
 
-    Use inside ``program.scope()``. Each evaluation writes the program's leaves; a point knows whether they are still
-    its own.
+    Use inside ``program.scope()``.
     """
 
     def __init__(
@@ -31,8 +31,12 @@ class DensityObjective:
         type: str = "map",
         names: Collection[str] | None = None,
         jacobian: Collection[str] | None = None,
+        leaves: Leaves | None = None,
     ) -> None:
-        """``names`` are the parameters, all that are free if None; ``jacobian`` the latents whose transforms count."""
+        """``names`` are the parameters, all that are free if None; ``jacobian`` the latents whose transforms count.
+
+        ``leaves`` are the program's, where it has another objective already.
+        """
         self.program = program
         self.type = type
         if jacobian is None:
@@ -40,9 +44,9 @@ class DensityObjective:
         self.jacobian = frozenset(jacobian)
         self.evaluations = Evaluations()
         self.sites: Mapping[str, Site] = program.sites
-        leaves = program.leaves
-        self._leaves = leaves if names is None else {name: leaf for name, leaf in leaves.items() if name in names}
-        self._current: Point | None = None
+        self.leaves = leaves or Leaves(program.leaves)
+        tensors = self.leaves.tensors
+        self._own = {name: leaf for name, leaf in tensors.items() if names is None or name in names}
 
     @property
     def stochastic(self) -> bool:
@@ -70,7 +74,7 @@ class DensityObjective:
 
     def start(self) -> Params:
         """The start point: what the model's own starts and the config's make of each parameter."""
-        return {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
+        return {name: leaf.detach().clone() for name, leaf in self._own.items()}
 
     def resume_from(self, params: Params, inner: Params) -> None:
         return None
@@ -89,8 +93,8 @@ class DensityObjective:
 
     def retrace(self, point: Point) -> Tensor:
         self.evaluations.loss += 1
-        self._write(point.params)
-        self._current = point
+        self.leaves.write(point.params)
+        self.leaves.make_current(point)
         if point.random_state is None:
             return self._loss(full=point.full)
         with random_state_kept():
@@ -99,87 +103,58 @@ class DensityObjective:
 
     def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
         self.evaluations.loss += 1
-        with self.written(point, names), watching:
+        with self.leaves.holding(point, names), watching:
             return self._loss(full=point.full)
 
     def information(self, point: Point) -> Point:
-        return InformationObjective(self, point).at(point.params)
+        program, jacobian, evaluations = self.program, self.jacobian, self.evaluations
+        return InformationObjective(program, self.leaves, jacobian, evaluations, point).at(point.params)
 
     def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
         self.evaluations.loss += 1
-        self._write(params)
-        self._current = None
+        self.leaves.write(params)
         try:
             found = self.program.log_densities_by_row(plates, self.jacobian)
         except InfeasibleError:
             return torch.full((), float("inf"))
         return None if found is None else -found
 
-    @contextmanager
-    def written(self, point: Point, names: Sequence[str] | None = None) -> Iterator[None]:
-        """Inside, the leaves hold the point; those that are not in ``names`` are constants."""
-        if self._current is not point:
-            self._write(point.params)
-            self._current = None
-        others = [leaf for name, leaf in self._leaves.items() if names is not None and name not in names]
-        for leaf in others:
-            leaf.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for leaf in others:
-                leaf.requires_grad_(True)
-
     def is_current(self, point: Point) -> bool:
-        return self._current is point
-
-    def make_current(self, point: Point) -> None:
-        """Say that ``point``'s loss was computed from what the leaves hold."""
-        self._current = point
+        return self.leaves.is_current(point)
 
     def invalidate(self) -> None:
-        """Say that someone has written the leaves: every point must trace again."""
-        self._current = None
+        self.leaves.invalidate()
 
     def values(self, params: Params) -> Params:
         """The constrained value of every site, fixed ones included."""
-        self._write(params)
-        self._current = None
+        self.leaves.write(params)
         with random_state_kept():
             return self.program.values()
 
     def explain_non_finite(self, params: Params) -> str:
         """Which sites make the loss non-finite at ``params``, or why they cannot be computed."""
-        self._write(params)
-        self._current = None
+        self.leaves.write(params)
         try:
             with random_state_kept(), torch.no_grad():
                 self.program.log_density(full=True, validate=True)
                 sites = self.program.site_log_densities(full=True)
         except InfeasibleError as error:
             return str(error)
-        finally:
-            self._current = None
         wrong = [f"{name!r} ({value})" for name, value in sites.items() if value != value or abs(value) == float("inf")]
         return f"the log density is not finite at {', '.join(wrong)}" if wrong else ""
 
     def _evaluate(self, params: Params, full: bool, validate: bool) -> Point:
         self.evaluations.loss += 1
         state = capture_random_state() if self.stochastic and not full else None
-        self._write(params)
+        self.leaves.write(params)
         failure = None
         try:
             loss = self._loss(full, validate)
         except InfeasibleError as error:
             loss, failure = torch.tensor(float("inf")), str(error)
-        point = Point(params, loss, self._leaves, self, failure, state, full)
-        self._current = point
+        point = Point(params, loss, self._own, self, failure, state, full)
+        self.leaves.make_current(point)
         return point
 
     def _loss(self, full: bool = False, validate: bool = False) -> Tensor:
         return -self.program.log_density(self.jacobian, full, validate)
-
-    def _write(self, params: Params) -> None:
-        with torch.no_grad():
-            for name, leaf in self._leaves.items():
-                leaf.copy_(params[name])

@@ -32,8 +32,7 @@ class ElboObjective(DensityObjective):
 
     def remarks(self, params: Params) -> list[str]:
         """How far the loss is to be believed: by draws that the fit has not seen."""
-        self._write(params)
-        self._current = None
+        self.leaves.write(params)
         try:
             losses = -self._elbo.bounds()
         except (InfeasibleError, ModelError):

@@ -16,6 +16,7 @@ from ..linear.dense import unflatten
 from ..linear.operator import MEMORY_BUDGET
 from ..model.program import Program
 from ..point import Params
+from .leaves import Leaves
 
 DIGITS = 64
 """A row's number is read off by digits to this base, so that it is found in single precision too."""
@@ -41,16 +42,16 @@ class Entries:
     Args: jacobian: the latents whose transforms count.
     """
 
-    def __init__(self, program: Program, jacobian: Collection[str]) -> None:
-        self._program, self._jacobian = program, jacobian
+    def __init__(self, program: Program, leaves: Leaves, jacobian: Collection[str]) -> None:
+        self._program, self._leaves, self._jacobian = program, leaves, jacobian
         self._batched = True
 
     def at(self, values: Params) -> Tensor:
         """Shape (n,)."""
         latents = {name: value for name, value in values.items() if name in self._program.latents}
-        with torch.no_grad():
-            for name in values.keys() - latents:
-                self._program.unconstrained(name).copy_(values[name])
+        parameters = {name: value for name, value in values.items() if name not in latents}
+        if parameters:
+            self._leaves.write(parameters)
         with self._program.substituted(latents):
             return self._program.log_density_entries(self._jacobian)
 

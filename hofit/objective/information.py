@@ -8,62 +8,63 @@ is for curvature alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from ..model.program import Program
 from ..point import Evaluations, Params, Point, Site
-
-if TYPE_CHECKING:
-    from .density import DensityObjective
+from .leaves import Leaves
 
 
 class InformationObjective:
-    """The divergence from the distributions that ``objective`` has at one point, and the priors."""
+    """The divergence from the distributions that the program has at ``around``, and the priors.
 
-    def __init__(self, objective: DensityObjective, around: Point) -> None:
-        self.evaluations: Evaluations = objective.evaluations
-        self.sites: Mapping[str, Site] = objective.sites
-        self._objective, self._full = objective, around.full
-        with objective.written(around, ()):
+    ``jacobian`` names the latents whose transforms count.
+    """
+
+    def __init__(
+        self, program: Program, leaves: Leaves, jacobian: Collection[str], evaluations: Evaluations, around: Point
+    ) -> None:
+        self.evaluations = evaluations
+        self.sites: Mapping[str, Site] = program.sites
+        self._program, self._leaves, self._jacobian, self._full = program, leaves, jacobian, around.full
+        with leaves.holding(around, ()):
             # Copied: what a model hands to a distribution as it is would be the leaf itself, and move with it.
-            self._reference = deepcopy(objective.program.observed_distributions(full=self._full))
+            self._reference = deepcopy(program.observed_distributions(full=self._full))
 
     @property
     def entries(self) -> int:
-        return self._objective.entries
+        return self._program.entries
 
     def at(self, params: Params) -> Point:
         nothing = next(iter(params.values())).new_zeros(())
-        point = Point(params, nothing, self._objective.program.leaves, self, full=self._full)
+        point = Point(params, nothing, self._leaves.tensors, self, full=self._full)
         point.loss = self.retrace(point)
         return point
 
     def retrace(self, point: Point) -> Tensor:
-        with self._objective.written(point):
+        with self._leaves.holding(point, point.params):
             loss = self._loss()
-        self._objective.make_current(point)
+        self._leaves.make_current(point)
         return loss
 
     def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
-        with self._objective.written(point, names), watching:
+        with self._leaves.holding(point, names), watching:
             return self._loss()
 
     def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
         return None
 
-    def information(self, point: Point) -> Point:
-        return self._objective.information(point)
-
     def is_current(self, point: Point) -> bool:
-        return self._objective.is_current(point)
+        return self._leaves.is_current(point)
 
     def invalidate(self) -> None:
-        self._objective.invalidate()
+        self._leaves.invalidate()
 
     def _loss(self) -> Tensor:
         self.evaluations.loss += 1
-        return -self._objective.program.expected_log_density(self._reference, self._objective.jacobian, self._full)
+        return -self._program.expected_log_density(self._reference, self._jacobian, self._full)

@@ -30,6 +30,7 @@ from ..linear.operator import Factor
 from ..model.program import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site
 from .density import DensityObjective
+from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, place_of
 
 Approximation = Callable[[Joint], Tensor]
@@ -120,18 +121,20 @@ class MarginalObjective:
         integrated: Collection[str],
         jacobian: bool = False,
         approximation: Approximation = laplace,
+        leaves: Leaves | None = None,
     ) -> None:
         self.program = program
+        self.leaves = leaves or Leaves(program.leaves)
         self.evaluations = Evaluations()
-        self.integrated = [name for name in program.leaves if name in integrated]
-        self.outer = [name for name in program.leaves if name not in integrated]
+        self.integrated = [name for name in self.leaves.tensors if name in integrated]
+        self.outer = [name for name in self.leaves.tensors if name not in integrated]
         self.jacobian = frozenset(program.latents if jacobian else self.integrated)
         self.sites: Mapping[str, Site] = program.sites
         self.curvature = Curvature()
         self._approximation = approximation
-        self._inner = DensityObjective(program, "marginal", self.integrated, self.jacobian)
+        self._inner = DensityObjective(program, "marginal", self.integrated, self.jacobian, self.leaves)
         self._inner.evaluations = self.evaluations
-        self._whole = DensityObjective(program, "marginal", None, self.jacobian)
+        self._whole = DensityObjective(program, "marginal", None, self.jacobian, self.leaves)
         self._finder = ModeFinder(self._inner, self.curvature)
         self._joints = Joints()
         self._explored = False
@@ -142,7 +145,7 @@ class MarginalObjective:
         self._last = self._anchor
 
     def start(self) -> Params:
-        return {name: leaf.detach().clone() for name, leaf in self.program.leaves.items() if name in self.outer}
+        return {name: leaf.detach().clone() for name, leaf in self.leaves.tensors.items() if name in self.outer}
 
     def remarks(self, params: Params) -> list[str]:
         return []
@@ -175,7 +178,7 @@ class MarginalObjective:
         self._held = None
         self.evaluations.loss += 1
         infinite = torch.tensor(float("inf"))
-        point = MarginalPoint(params, infinite, self.program.leaves, self, full=True, inner=start)
+        point = MarginalPoint(params, infinite, self.leaves.tensors, self, full=True, inner=start)
         try:
             with self._outer_held(params):
                 if validate:
@@ -221,10 +224,10 @@ class MarginalObjective:
                 name: value + 0.1 * torch.randn(value.shape, generator=noise, dtype=torch.float64).to(value)
                 for name, value in everything.items()
             }
-            self._joints.explore(Point(beside, torch.zeros(()), self.program.leaves, self._whole), self.integrated)
-        at = Point(everything, torch.zeros(()), self._whole.program.leaves, self._whole)
-        with self._whole.written(at):  # once: the graphs of the joint read the leaves
-            self._whole.make_current(at)
+            self._joints.explore(Point(beside, torch.zeros(()), self.leaves.tensors, self._whole), self.integrated)
+        at = Point(everything, torch.zeros(()), self.leaves.tensors, self._whole)
+        self.leaves.write(everything)  # once: the graphs of the joint read the leaves
+        self.leaves.make_current(at)
         layout = self.curvature.layout
         assert layout is not None
         try:
@@ -317,9 +320,6 @@ class MarginalObjective:
     def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
         raise LiftFailed("the loss is an integral")
 
-    def information(self, point: Point) -> Point:
-        raise ModelError("the expected information of a marginal is not known: take trust_region")
-
     def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
         return None
 
@@ -351,18 +351,9 @@ class MarginalObjective:
     @contextmanager
     def _outer_held(self, params: Params) -> Iterator[None]:
         """Inside, the outer parameters' leaves hold ``params`` and are constants."""
-        leaves = self.program.leaves
-        with torch.no_grad():
-            for name in self.outer:
-                leaves[name].copy_(params[name])
-        for name in self.outer:
-            leaves[name].requires_grad_(False)
-        self._inner.invalidate()
-        try:
+        self.leaves.write(params)
+        with self.leaves.constant(self.outer):
             yield
-        finally:
-            for name in self.outer:
-                leaves[name].requires_grad_(True)
 
 
 def _is_identity(matrix: Tensor) -> bool:

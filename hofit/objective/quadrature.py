@@ -22,6 +22,7 @@ from ..linear.block_cholesky import BlockCholesky
 from ..linear.dense import flatten
 from ..model.program import Program
 from .entries import Entries, NotByRow, sums_by_row
+from .leaves import Leaves
 
 WIDEST = 3
 """Numbers of a row at most: the nodes are as many as ``nodes`` to this power."""
@@ -39,9 +40,11 @@ class Quadrature:
     Raises: ModelError where the rows of a site are not independent, too wide, or shared with another method.
     """
 
-    def __init__(self, program: Program, methods: Mapping[str, str], nodes: int, jacobian: Collection[str]) -> None:
+    def __init__(
+        self, program: Program, leaves: Leaves, methods: Mapping[str, str], nodes: int, jacobian: Collection[str]
+    ) -> None:
         self._methods, self._nodes = methods, nodes
-        self._entries = Entries(program, jacobian)
+        self._entries = Entries(program, leaves, jacobian)
         self._rows: dict[int, Tensor] = {}
         self._terms = 0
 

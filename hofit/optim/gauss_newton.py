@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..linear.operator import Operator
-from ..point import Point
+from ..point import HasInformation, Point
 from .trust_region import TrustRegion
 
 
@@ -33,6 +33,6 @@ class GaussNewton(TrustRegion):
     second_order = False  # its products are taken elsewhere: on a point of the divergence
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator:
-        if point.source is None:
+        if not isinstance(point.source, HasInformation):
             raise TypeError("gauss_newton reads the model's distributions: it needs a hofit objective, not a bare loss")
         return self.curvature.at(point.source.information(point), names)

@@ -33,6 +33,7 @@ from ..model.table import read_table
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..objective.elbo import ElboObjective
+from ..objective.leaves import Leaves
 from ..objective.marginal import Approximation, MarginalObjective, laplace
 from ..objective.quadrature import DEFAULT_NODES, WIDEST, Quadrature
 from ..optim.base import OptimizerSpec
@@ -259,11 +260,12 @@ class _Builder:
             jacobian = program.latents if asked.jacobian else None
             return DensityObjective(program, asked.type, jacobian=jacobian)
         program.integrate(integrated)
+        leaves = Leaves(program.leaves)
         approximation: Approximation = laplace
         if "aghq" in integrated.values():
             names = program.latents if asked.jacobian else integrated
-            approximation = Quadrature(program, integrated, asked.nodes or DEFAULT_NODES, names)
-        return MarginalObjective(program, list(integrated), bool(asked.jacobian), approximation)
+            approximation = Quadrature(program, leaves, integrated, asked.nodes or DEFAULT_NODES, names)
+        return MarginalObjective(program, list(integrated), bool(asked.jacobian), approximation, leaves)
 
     # the config against the model -------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from ..model.program import InfeasibleError, Program, full_plates
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..objective.entries import Entries, NotByRow, sums_by_row
+from ..objective.leaves import Leaves
 from ..objective.marginal import MarginalObjective, MarginalPoint, laplace
 from ..objective.mode import NoMode, row_at
 from ..point import Params
@@ -206,6 +207,7 @@ class _Target:
     """
 
     program: Program
+    leaves: Leaves
     names: list[str]
     params: Params
     jacobian: frozenset[str]
@@ -242,6 +244,7 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
             raise HofitError(f"{NO_GAUSSIAN}: {failure}") from failure
         return _Target(
             program,
+            objective.leaves,
             objective.integrated,
             {**point.params, **point.inner},
             objective.jacobian,
@@ -257,10 +260,11 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
         where = gaussian.without_curvature()
         what = f"there is no curvature along {where}" if where else "a value lies at the edge of its support"
         raise HofitError(f"{NO_GAUSSIAN}: {what}; hold it (`fixed:`) or give it a prior, and fit again")
-    log_density = -DensityObjective(program, "map_unconstrained").at(gaussian.params).value
+    log_density = -DensityObjective(program, "map_unconstrained", leaves=objective.leaves).at(gaussian.params).value
     log_volume = 0.5 * gaussian.size * log(2 * pi) - 0.5 * float(gaussian.factor.log_determinant())
     return _Target(
         program,
+        objective.leaves,
         gaussian.names,
         gaussian.params,
         frozenset(program.latents),
@@ -273,10 +277,8 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
 def _log_ratios(target: _Target, draws: int, seed: int) -> tuple[Tensor, bool, list[str]]:
     """Of every draw: (S, R) where rows are independent, else (S, 1). Which of the two; what is to be said of it."""
     program, names = target.program, target.names
-    with torch.no_grad():
-        for name, leaf in program.leaves.items():
-            leaf.copy_(target.params[name])
-    entries = Entries(program, target.jacobian)
+    target.leaves.write(target.params)
+    entries = Entries(program, target.leaves, target.jacobian)
     base = entries.at({name: target.params[name] for name in names}).detach()
     drawn = _Draws(target, entries, base, draws)
     why = []

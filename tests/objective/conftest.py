@@ -14,7 +14,8 @@ from torch import Tensor
 from hofit.curvature import structure
 from hofit.linear.dense import flatten, unflatten
 from hofit.model.program import Program
-from hofit.objective.marginal import MarginalObjective, MarginalPoint, laplace
+from hofit.objective.leaves import Leaves
+from hofit.objective.marginal import Approximation, MarginalObjective, MarginalPoint, laplace
 from hofit.objective.quadrature import Quadrature
 
 
@@ -90,11 +91,12 @@ def evidence() -> Iterator[Make]:
             stack.enter_context(program.scope())
             program.discover()
             program.integrate(integrated)
-            approximation = laplace
+            approximation: Approximation = laplace
+            leaves = Leaves(program.leaves)
             if nodes is not None:
                 names = program.latents if jacobian else integrated
-                approximation = Quadrature(program, methods or dict.fromkeys(integrated, "aghq"), nodes, names)
-            return Evidence(MarginalObjective(program, integrated, jacobian, approximation))
+                approximation = Quadrature(program, leaves, methods or dict.fromkeys(integrated, "aghq"), nodes, names)
+            return Evidence(MarginalObjective(program, integrated, jacobian, approximation, leaves))
 
         yield make
 
