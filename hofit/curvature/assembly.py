@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear.crossed import Crossing, Pattern
+from ..linear.coupling import Coupling, DenseCoupling, Pattern, SparseCoupling
 from ..linear.operator import MEMORY_BUDGET, Operator
 from ..point import Params
 from .layout import Candidate, Layout, arranged, offsets, structured
@@ -125,9 +125,7 @@ def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
     return structured(maps.layout, *assembled(lifted, pieces, maps))
 
 
-def assembled(
-    lifted: Lifted, pieces: Sequence[Piece], maps: Maps
-) -> tuple[list[Tensor], list[Tensor | Crossing], Tensor]:
+def assembled(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> tuple[list[Tensor], list[Coupling], Tensor]:
     """The parts of the Hessian: matrices and couplings of each group of rows, and the corner; see ``structured``.
 
     Raises: Interaction where the pieces do not fit the layout.
@@ -169,14 +167,14 @@ def assembled(
         else:
             _add_corner(maps, cache, sums, piece, left, right, mirrored, corner)
     matrices: list[Tensor] = []
-    borders: list[Tensor | Crossing] = []
+    borders: list[Coupling] = []
     for number, (one, block, coupling) in enumerate(zip(layout.rows, blocks, couplings, strict=True)):
         count, length = one.index.shape
         matrices.append(block.view(length, length, count).permute(2, 0, 1))
         if slots is None:
-            borders.append(coupling.view(length, m, count).permute(2, 0, 1))
+            borders.append(DenseCoupling(coupling.view(length, m, count).permute(2, 0, 1)))
         else:
-            borders.append(Crossing(slots[number].pattern, coupling.T))
+            borders.append(SparseCoupling(slots[number].pattern, coupling.T))
     return matrices, borders, (corner + corner.T) / 2
 
 

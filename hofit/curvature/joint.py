@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..linear.crossed import Crossing, log_determinant
+from ..linear.coupling import Coupling, DenseCoupling
 from ..linear.dense import flatten
+from ..linear.log_determinant import log_determinant
 from ..linear.operator import Operator
 from ..point import Params, Point
 from .assembly import Interaction, Maps, assembled
@@ -40,7 +41,7 @@ class Joint:
     slope: Params
     layout: Layout
     matrices: list[Tensor]
-    couplings: list[Tensor | Crossing]
+    couplings: list[Coupling]
     corner: Tensor
     tape: Tape
 
@@ -50,10 +51,7 @@ class Joint:
 
     def operator(self) -> Operator:
         """The Hessian over ``names``, as numbers."""
-        couplings = [
-            Crossing(one.pattern, one.values.detach()) if isinstance(one, Crossing) else one.detach()
-            for one in self.couplings
-        ]
+        couplings = [one.detach() for one in self.couplings]
         return structured(self.layout, [one.detach() for one in self.matrices], couplings, self.corner.detach())
 
     def log_determinant(self) -> Tensor:
@@ -207,7 +205,7 @@ def _by_products(point: Point, names: list[str], layout: Layout | None) -> Joint
     for one in layout.rows:
         block = torch.stack([answer[one.index] for answer in answers[: one.index.shape[1]]], -1)  # (R, L, L)
         joint.matrices.append((block + block.transpose(-1, -2)) / 2)
-        joint.couplings.append(border[:, one.index].permute(1, 2, 0))
+        joint.couplings.append(DenseCoupling(border[:, one.index].permute(1, 2, 0)))
     return joint
 
 

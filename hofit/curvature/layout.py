@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..linear.arrowhead import Arrowhead
 from ..linear.block_diagonal import BlockDiagonal, Blocks
-from ..linear.crossed import Crossed, Crossing
+from ..linear.coupling import Coupling
 from ..linear.dense import Dense
 from ..linear.diagonal import Diagonal
 from ..linear.operator import Operator
@@ -73,21 +73,16 @@ def arranged(size: int, rows: Sequence[Candidate], border: Sequence[Candidate]) 
     return Layout(size, tuple(rows), outer, tuple(name for one in border for name in one.names))
 
 
-def structured(
-    layout: Layout, matrices: Sequence[Tensor], couplings: Sequence[Tensor | Crossing], corner: Tensor
-) -> Operator:
+def structured(layout: Layout, matrices: Sequence[Tensor], couplings: Sequence[Coupling], corner: Tensor) -> Operator:
     """The operator of a layout: dense, diagonal, rows or arrowhead.
 
-    Shapes: for each group of rows a matrix (R, L, L) and a coupling (R, L, m), or all couplings sparse; corner (m, m).
+    Shapes: for each group of rows a matrix (R, L, L) and a coupling (R, L, m); corner (m, m).
     """
     if not layout.rows:
         return Dense(corner)
     groups = [Blocks(one.index, matrix) for one, matrix in zip(layout.rows, matrices, strict=True)]
     if len(layout.border):
-        sparse = [one for one in couplings if isinstance(one, Crossing)]
-        if sparse:
-            return Crossed(groups, sparse, layout.border, corner)
-        return Arrowhead(groups, [one for one in couplings if isinstance(one, Tensor)], layout.border, corner)
+        return Arrowhead(groups, couplings, layout.border, corner)
     if all(one.index.shape[1] == 1 for one in layout.rows):
         entries = corner.new_empty(layout.size)
         for group in groups:

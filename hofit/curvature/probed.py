@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..linear.coupling import DenseCoupling
 from ..linear.dense import flatten_batched, unflatten
 from ..linear.operator import Operator
 from ..point import Point
@@ -43,5 +44,5 @@ def probed(point: Point, names: Sequence[str], layout: Layout) -> Operator:
     for one in layout.rows:
         block = answers[: one.index.shape[1], one.index].permute(1, 2, 0)
         matrices.append((block + block.transpose(-1, -2)) / 2)
-    couplings = [columns[:, one.index].permute(1, 2, 0) for one in layout.rows]
+    couplings = [DenseCoupling(columns[:, one.index].permute(1, 2, 0)) for one in layout.rows]
     return structured(layout, matrices, couplings, corner)

@@ -79,10 +79,6 @@ class BlockCholesky:
         unit = torch.eye(self.length, dtype=self._dtype, device=self.positive.device).expand(rows, -1, -1)
         return self.solve(unit).diagonal(dim1=-2, dim2=-1)
 
-    def part(self, start: int, stop: int) -> BlockCholesky:
-        """The factors of the rows from ``start`` to ``stop``."""
-        return self.picked(slice(start, stop))
-
     def picked(self, rows: slice | Tensor) -> BlockCholesky:
         """The factors of some rows."""
         part = BlockCholesky.__new__(BlockCholesky)

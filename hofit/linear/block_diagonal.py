@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -21,11 +21,24 @@ CANDIDATES = 64
 class Blocks:
     """Blocks of one length.
 
-    Shapes: index (R, L), where the entries of a row stand in the flat vector; matrices (R, L, L), symmetric.
+    Shapes: index (R, L), where the entries of a row stand in the flat vector (d,); matrices (R, L, L), symmetric.
     """
 
     index: Tensor
     matrices: Tensor
+
+    def diagonal(self) -> Tensor:
+        """Shape (R, L)."""
+        return self.matrices.diagonal(dim1=-2, dim2=-1)
+
+    def scaled(self, scale: Tensor) -> Blocks:
+        """diag(s) A diag(s). Shape of scale: (d,)."""
+        s = scale[self.index]
+        return Blocks(self.index, self.matrices * s[:, :, None] * s[:, None, :])
+
+    def held(self, places: Tensor) -> Blocks:
+        """The rows and columns of some places those of the identity. Shape of places: (d,), booleans."""
+        return Blocks(self.index, held_matrices(self.matrices, places[self.index]))
 
 
 class BlockDiagonal(Operator):
@@ -48,18 +61,14 @@ class BlockDiagonal(Operator):
     def diagonal(self) -> Tensor:
         result = self.like.new_empty(self.size)
         for group in self.groups:
-            result[group.index] = group.matrices.diagonal(dim1=-2, dim2=-1)
+            result[group.index] = group.diagonal()
         return result
 
     def scaled(self, scale: Tensor) -> BlockDiagonal:
-        groups = []
-        for group in self.groups:
-            s = scale[group.index]
-            groups.append(Blocks(group.index, group.matrices * s[:, :, None] * s[:, None, :]))
-        return BlockDiagonal(groups)
+        return BlockDiagonal([group.scaled(scale) for group in self.groups])
 
     def held(self, places: Tensor) -> BlockDiagonal:
-        return BlockDiagonal(held_blocks(self.groups, places))
+        return BlockDiagonal([group.held(places) for group in self.groups])
 
     def largest(self) -> float:
         return float(torch.stack([group.matrices.abs().max() for group in self.groups]).max())
@@ -76,7 +85,7 @@ class BlockDiagonal(Operator):
         if not isfinite(self.largest()):
             return unknown_spectrum(self.like.new_empty(self.size, 0), count)
         # The c-th smallest of the diagonal bounds the c-th eigenvalue when the c stand in different blocks.
-        smallest = torch.cat([group.matrices.diagonal(dim1=-2, dim2=-1).amin(-1) for group in self.groups])
+        smallest = torch.cat([group.diagonal().amin(-1) for group in self.groups])
         reach = smallest.sort().values[count - 1] if len(smallest) >= count else torch.inf
         values, rows, inside = [], [], []
         for group in self.groups:
@@ -95,54 +104,37 @@ class BlockDiagonal(Operator):
 
 
 class BlockDiagonalFactor(Factor):
-    """The Cholesky factors of all blocks, which may leave places of a vector of ``size`` to others."""
+    """The Cholesky ``factors`` of each group's blocks, which may leave places of a vector of ``size`` to others."""
 
     def __init__(self, groups: Sequence[Blocks], shift: float, like: Tensor, size: int) -> None:
         self._groups, self._like, self._size = groups, like, size
-        self._factors = [BlockCholesky(shifted(group.matrices, shift)) for group in groups]
-        self.positive = all(bool(factor.positive.all()) for factor in self._factors)
+        self.factors = [BlockCholesky(shifted(group.matrices, shift)) for group in groups]
+        self.positive = all(bool(factor.positive.all()) for factor in self.factors)
         if not self.positive:
             self.direction = self._refused(shift)
 
     def solve(self, vectors: Tensor) -> Tensor:
-        flat = vectors.reshape(-1, self._size)
-        result = torch.empty_like(flat)
-        for group, factor in zip(self._groups, self._factors, strict=True):
-            rows = flat[:, group.index].permute(1, 2, 0)
-            result[:, group.index] = factor.solve(rows).permute(2, 0, 1)
-        return result.reshape(vectors.shape)
+        return self._by_rows(BlockCholesky.solve, vectors)
 
     def draw(self, noise: Tensor) -> Tensor:
-        flat = noise.reshape(-1, self._size)
-        result = torch.empty_like(flat)
-        for number, group in enumerate(self._groups):
-            result[:, group.index] = self.draw_rows(number, flat[:, group.index].permute(1, 2, 0)).permute(2, 0, 1)
-        return result.reshape(noise.shape)
-
-    def draw_rows(self, number: int, noise: Tensor) -> Tensor:
-        """One group's share of ``draw``. Shapes: (R, L, k) → (R, L, k)."""
-        return self._factors[number].back_solve(noise)
-
-    def solve_rows(self, number: int, right: Tensor) -> Tensor:
-        """One group's blocks⁻¹ right. Shapes: (R, L, k) → (R, L, k)."""
-        return self._factors[number].solve(right)
-
-    def rows_factor(self, number: int) -> BlockCholesky:
-        """The factors of a group's rows."""
-        return self._factors[number]
-
-    def part(self, number: int, start: int, stop: int) -> BlockCholesky:
-        """The factors of some rows of a group."""
-        return self._factors[number].part(start, stop)
+        return self._by_rows(BlockCholesky.back_solve, noise)
 
     def log_determinant(self) -> Tensor:
-        return torch.stack([self._like.new_zeros(()), *(f.log_determinant() for f in self._factors)]).sum()
+        return torch.stack([self._like.new_zeros(()), *(f.log_determinant() for f in self.factors)]).sum()
 
     def inverse_diagonal(self) -> Tensor:
         result = self._like.new_empty(self._size)
-        for group, factor in zip(self._groups, self._factors, strict=True):
+        for group, factor in zip(self._groups, self.factors, strict=True):
             result[group.index] = factor.inverse_diagonal()
         return result
+
+    def _by_rows(self, solve: Callable[[BlockCholesky, Tensor], Tensor], vectors: Tensor) -> Tensor:
+        flat = vectors.reshape(-1, self._size)
+        result = torch.empty_like(flat)
+        for group, factor in zip(self._groups, self.factors, strict=True):
+            rows = flat[:, group.index].permute(1, 2, 0)  # (R, L, k)
+            result[:, group.index] = solve(factor, rows).permute(2, 0, 1)
+        return result.reshape(vectors.shape)
 
     def _refused(self, shift: float) -> Tensor | None:
         """The lowest eigenvector of the worst of the blocks that are not positive definite.
@@ -150,7 +142,7 @@ class BlockDiagonalFactor(Factor):
         Of many such blocks only the CANDIDATES with the lowest discs are decomposed: any of them is a proof.
         """
         best: tuple[float, Tensor] | None = None
-        for group, factor in zip(self._groups, self._factors, strict=True):
+        for group, factor in zip(self._groups, self.factors, strict=True):
             bad = (~factor.positive).nonzero()[:, 0]
             bad = bad[torch.isfinite(group.matrices[bad]).all(-1).all(-1)]
             if not len(bad):
@@ -164,11 +156,6 @@ class BlockDiagonalFactor(Factor):
                 direction[group.index[bad[worst]]] = vectors[worst, :, 0]
                 best = (float(values[worst, 0]), direction)
         return None if best is None else best[1]
-
-
-def held_blocks(groups: Sequence[Blocks], places: Tensor) -> list[Blocks]:
-    """The blocks with the rows and columns of some places those of the identity. Shape of places: (d,)."""
-    return [Blocks(group.index, held_matrices(group.matrices, places[group.index])) for group in groups]
 
 
 def disc_bounds(matrices: Tensor) -> Tensor:

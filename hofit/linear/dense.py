@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -60,6 +61,11 @@ class DenseFactor(Factor):
     def solve(self, vectors: Tensor) -> Tensor:
         flat = vectors.flatten(0, -2) if vectors.dim() > 1 else vectors[None]
         return torch.cholesky_solve(flat.T, self._lower).T.reshape(vectors.shape)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """(H + shift · I)⁻¹, kept; shape (d, d)."""
+        return self.solve(torch.eye(len(self._lower), dtype=self._lower.dtype, device=self._lower.device))
 
     def log_determinant(self) -> Tensor:
         total: Tensor = self._lower.diagonal().log().sum()
