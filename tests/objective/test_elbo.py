@@ -229,7 +229,7 @@ def test_a_delta_is_no_latent(autoguide: str) -> None:
 def test_modules_serve_as_model_and_guide() -> None:
     from pyro.nn import PyroModule, PyroParam, PyroSample
 
-    class Regression(PyroModule):  # type: ignore[misc]
+    class Regression(PyroModule):
         def __init__(self) -> None:
             super().__init__()
             self.w = PyroSample(dist.Normal(0.0, 1.0).expand([2]).to_event(1))

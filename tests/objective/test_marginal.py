@@ -336,7 +336,7 @@ class DensityReference:
 
 def test_a_fit_of_the_evidence_is_that_of_the_closed_form() -> None:
     ours = fit(gaussian, b="laplace", **DATA)
-    closed = hofit.fit(evidence_by_covariance, {"optimizers": TRUST_REGION}, **DATA)
+    closed = hofit.fit(evidence_by_covariance, {"optimizers": TRUST_REGION}, data=DATA)
     assert ours.converged and ours.loss == pytest.approx(closed.loss, rel=1e-10)
     for name, value in closed.values.items():
         assert torch.allclose(ours.values[name], value, atol=1e-5)
@@ -464,7 +464,7 @@ def test_a_step_to_where_there_is_no_mode_is_taken_back(optimizer: str) -> None:
 def test_what_cannot_be_integrated_is_refused_by_key(integrate: Any, more: Any, says: str) -> None:
     config = {"objective": {"type": "marginal", "integrate": integrate}, "optimizers": TRUST_REGION, **more}
     with pytest.raises(ConfigError) as caught:
-        hofit.fit(gaussian, config, **DATA)
+        hofit.fit(gaussian, config, data=DATA)
     assert len(caught.value.mistakes) == 1 and says in caught.value.mistakes[0]
 
 
@@ -555,7 +555,7 @@ def conditional_autoregression() -> None:
     observe_counts(counts(), f)
 
 
-def correlated() -> None:
+def uncorrelated_at_the_start() -> None:
     mu, sd, rho = scalar("mu", 0.1), positive("sd", 1.2), scalar("rho", 0.0).tanh()
     scale = torch.stack([torch.stack([sd, 0 * sd]), torch.stack([rho, (1 - rho**2).sqrt()])])
     with pyro.plate("rows", ROWS):
@@ -565,13 +565,13 @@ def correlated() -> None:
 
 def test_rows_whose_numbers_are_uncorrelated_at_the_start_stay_rows(evidence: Make, path: str) -> None:
     """The slope in the correlation is that of what is not there yet: the off-diagonal entries of each block."""
-    own = evidence(correlated, ["b"])
+    own = evidence(uncorrelated_at_the_start, ["b"])
     at_start = own.gradient(own.start)
     layout = own.objective.curvature.layout
     assert layout is not None and [tuple(one.index.shape) for one in layout.rows] == [(ROWS, 2)]
     direction = torch.zeros_like(own.start)
     direction[-1] = 1.0
-    slope, _ = slopes_along(evidence(correlated, ["b"]), own.start, direction)
+    slope, _ = slopes_along(evidence(uncorrelated_at_the_start, ["b"]), own.start, direction)
     torch.testing.assert_close(at_start[-1], slope, rtol=GRADIENT, atol=0.0)
 
 
