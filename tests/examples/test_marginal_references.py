@@ -17,12 +17,12 @@ from tests.examples import marginals
 from tests.examples.marginals import Evidence, Marginal, Values
 from tests.examples.references import REFERENCE, Array, standard_deviations
 from tests.examples.test_examples import CONFIGS, NOT_MARGINAL, ROOT, fitted, load
+from tests.tolerances import APPROXIMATE_LOG_LIKELIHOOD, ESTIMATE, LOG_LIKELIHOOD, ROUNDING, STANDARD_ERROR
 
-EXACT = 1e-6  # of a log-likelihood, absolute: everything is Gaussian
-APPROXIMATE = 1e-5  # the same, by Laplace's approximation or quadrature
-ESTIMATE = 2e-5  # of an estimate or, where that is larger, of its error
-ERROR = 1e-3  # relative, of a standard error: some references have it by finite differences
-MODE = 1e-5  # of the largest effect, and of each conditional error
+EFFECT = 1e-5
+"""Of the largest effect, and of each conditional error: they move with the estimates, which ESTIMATE holds."""
+NO_SPREAD = 1e-3
+"""A standard deviation that stands at its boundary: the loss no longer tells it from zero."""
 
 
 @dataclass(frozen=True)
@@ -44,42 +44,44 @@ def published(name: str) -> Published:
             r = REFERENCE["sleepstudy_reml" if restricted else "sleepstudy"]
             values = {key: r[key] for key in ("sd_intercept", "sd_days", "correlation", "sigma")}
             if restricted:
-                return Published(r["restricted_log_likelihood"], values, {}, EXACT, {})
+                return Published(r["restricted_log_likelihood"], values, {}, LOG_LIKELIHOOD, {})
             values["beta"] = [*r["fixed"].values()]
-            return Published(r["log_likelihood"], values, {"beta": [*r["se_fixed"].values()]}, EXACT, {})
+            return Published(r["log_likelihood"], values, {"beta": [*r["se_fixed"].values()]}, LOG_LIKELIHOOD, {})
         case "radon_marginal":
             r = REFERENCE["radon"]
             scales = named(("sd_intercept", "sd_floor", "correlation", "sigma"), standard_deviations("radon"))
             values = {"beta": [*r["fixed"].values()], **scales}
-            return Published(r["log_likelihood"], values, {"beta": [*r["se_hessian"].values()]}, EXACT, {})
+            return Published(r["log_likelihood"], values, {"beta": [*r["se_hessian"].values()]}, LOG_LIKELIHOOD, {})
         case "penicillin_marginal":
             r = REFERENCE["penicillin"]
             scales = named(("sd_plate", "sd_sample", "sigma"), standard_deviations("penicillin"))
             values = {"intercept": [*r["fixed"].values()], **scales}
-            return Published(r["log_likelihood"], values, {"intercept": [*r["se_fixed"].values()]}, EXACT, {})
+            return Published(r["log_likelihood"], values, {"intercept": [*r["se_fixed"].values()]}, LOG_LIKELIHOOD, {})
         case "cbpp_laplace":
             r = REFERENCE[name]
             values = {"beta": [*r["fixed"].values()], "sd_herd": np.exp(r["log_sd_herd"])}
             *fixed, log_sd = r["se_fixed_then_log_sd"]
-            return Published(r["log_likelihood"], values, {"beta": fixed}, APPROXIMATE, {"sd_herd": log_sd})
+            return Published(
+                r["log_likelihood"], values, {"beta": fixed}, APPROXIMATE_LOG_LIKELIHOOD, {"sd_herd": log_sd}
+            )
         case "cbpp_quadrature":
             r = REFERENCE[name]
             values = {"beta": [*r["fixed"].values()], "sd_herd": r["sd_herd"]}
-            return Published(r["log_likelihood"], values, {}, APPROXIMATE, {})
+            return Published(r["log_likelihood"], values, {}, APPROXIMATE_LOG_LIKELIHOOD, {})
         case "theophylline_laplace":
             r = REFERENCE["theoph_laplace"]
             fixed, scales = ("lKe", "lKa", "lCl"), ("sd_lKa", "sd_lCl", "sigma")
             log_scales = np.array([*r["log_sd_lKa_lCl"], r["log_sigma"]])
             values = named(fixed, r["lKe_lKa_lCl"]) | named(scales, np.exp(log_scales))
             errors, log_errors = named(fixed, r["se"][:3]), named(scales, r["se"][3:])
-            return Published(r["log_likelihood"], values, errors, APPROXIMATE, log_errors)
+            return Published(r["log_likelihood"], values, errors, APPROXIMATE_LOG_LIKELIHOOD, log_errors)
         case "theophylline_quadrature":
             r = REFERENCE["theoph_quadrature"]
             scales = {f"sd_{key}": value for key, value in r["sd"].items()} | {"sigma": r["sigma"]}
-            return Published(r["log_likelihood"], r["fixed"] | scales, {}, APPROXIMATE, {})
+            return Published(r["log_likelihood"], r["fixed"] | scales, {}, APPROXIMATE_LOG_LIKELIHOOD, {})
         case "eight_schools_marginal_jacobian":
             r = REFERENCE["eight_schools"]["eta integrated out, with the Jacobian of log tau"]
-            return Published(r["log_density"], {"mu": r["mu"], "tau": r["tau"]}, {}, EXACT, {})
+            return Published(r["log_density"], {"mu": r["mu"], "tau": r["tau"]}, {}, LOG_LIKELIHOOD, {})
     raise KeyError(name)
 
 
@@ -184,14 +186,14 @@ def test_the_hessian_of_the_numpy_evidence_has_the_published_standard_errors(nam
     errors = np.sqrt(np.diag(np.linalg.inv(free.hessian(point))))
     by_name = free.split(errors)
     for parameter, error in {**known.errors, **known.log_errors}.items():
-        assert np.ravel(by_name[parameter]) == pytest.approx(np.ravel(error), rel=ERROR), parameter
+        assert np.ravel(by_name[parameter]) == pytest.approx(np.ravel(error), rel=STANDARD_ERROR), parameter
 
 
 def test_the_numpy_evidence_of_eight_schools_is_highest_at_no_spread() -> None:
     known = REFERENCE["eight_schools"]["eta integrated out, constrained (marginal)"]
     free = evidence(BOUNDARY)
     near_zero = [free.density(np.array([known["mu"], log_tau])) for log_tau in (-20.0, -5.0, 0.0)]
-    assert -near_zero[0] == pytest.approx(known["log_density"], rel=0.0, abs=EXACT)
+    assert -near_zero[0] == pytest.approx(known["log_density"], rel=0.0, abs=LOG_LIKELIHOOD)
     assert sorted(near_zero) == near_zero
 
 
@@ -217,24 +219,26 @@ def test_a_fit_has_the_published_estimates(name: str) -> None:
 def test_a_fit_has_the_published_standard_errors(name: str) -> None:
     known, result = published(name), fitted(name)
     for parameter, error in known.errors.items():
-        assert result.std_errors[parameter].numpy().ravel() == pytest.approx(np.ravel(error), rel=ERROR), parameter
+        assert result.std_errors[parameter].numpy().ravel() == pytest.approx(np.ravel(error), rel=STANDARD_ERROR), (
+            parameter
+        )
     for parameter, error in known.log_errors.items():
         relative = result.std_errors[parameter] / result.values[parameter]  # that of the log, by the delta method
-        assert relative.numpy() == pytest.approx(error, rel=ERROR), parameter
+        assert relative.numpy() == pytest.approx(error, rel=STANDARD_ERROR), parameter
 
 
 def test_sleepstudy_has_the_conditional_modes_of_lme4() -> None:
     b = fitted("sleepstudy_marginal").values["b"].numpy()
     for column, modes in enumerate(REFERENCE["sleepstudy"]["modes_first5"].values()):
         known = np.array([*modes["first5"].values()])
-        assert np.abs(b[:5, column] - known).max() <= MODE * np.abs(known).max()
-        assert (b[:, column] ** 2).sum() == pytest.approx(modes["sumsq"], rel=2 * MODE)
+        assert np.abs(b[:5, column] - known).max() <= EFFECT * np.abs(known).max()
+        assert (b[:, column] ** 2).sum() == pytest.approx(modes["sumsq"], rel=2 * EFFECT)
 
 
 def test_cbpp_has_the_conditional_modes_of_glmmtmb() -> None:
     known = np.array(REFERENCE["cbpp_laplace"]["herd_modes_first10"])
     b = fitted("cbpp_laplace").values["b"].numpy()
-    assert np.abs(b[:10] - known).max() <= MODE * np.abs(known).max()
+    assert np.abs(b[:10] - known).max() <= EFFECT * np.abs(known).max()
 
 
 def test_eight_schools_end_on_the_boundary_and_say_so() -> None:
@@ -242,8 +246,8 @@ def test_eight_schools_end_on_the_boundary_and_say_so() -> None:
     result = fitted(BOUNDARY)
     assert result.status == "converged_on_boundary"
     assert any("tau" in remark for remark in result.remarks)
-    assert -result.loss == pytest.approx(known["log_density"], rel=0.0, abs=EXACT)
-    assert float(result.values["tau"]) <= 1e-3
+    assert -result.loss == pytest.approx(known["log_density"], rel=0.0, abs=LOG_LIKELIHOOD)
+    assert float(result.values["tau"]) <= NO_SPREAD
     assert float(result.values["mu"]) == pytest.approx(known["mu"], rel=ESTIMATE)
     (error,) = [row["std_error"] for row in result.estimates() if row["name"] == "tau"]
     assert error is None
@@ -256,10 +260,10 @@ def test_eight_schools_end_on_the_boundary_and_say_so() -> None:
 def test_a_fit_has_the_evidence_of_numpy_where_it_ends(name: str) -> None:
     result, free = fitted(name), evidence(name)
     point = flat_point(result, free)
-    tolerance = APPROXIMATE if "aghq" in config_text(name) else EXACT
+    tolerance = APPROXIMATE_LOG_LIKELIHOOD if "aghq" in config_text(name) else LOG_LIKELIHOOD
     assert result.loss == pytest.approx(free.density(point), rel=0.0, abs=tolerance)
     for parameter, value in free.values(point).items():
-        assert result.values[parameter].numpy().ravel() == pytest.approx(np.ravel(value), rel=1e-12), parameter
+        assert result.values[parameter].numpy().ravel() == pytest.approx(np.ravel(value), rel=ROUNDING), parameter
 
 
 @pytest.mark.parametrize("name", INSIDE)
@@ -276,7 +280,7 @@ def test_a_newton_step_of_numpy_stays_where_a_fit_ends(name: str) -> None:
 def test_the_standard_errors_are_those_of_the_hessian_of_numpy(name: str) -> None:
     free, result = evidence(name), fitted(name)
     errors = free.slopes(flat_point(result, free)) * np.sqrt(np.diag(curvature(name)[1]))
-    assert flat_errors(result, free) == pytest.approx(errors, rel=ERROR)
+    assert flat_errors(result, free) == pytest.approx(errors, rel=STANDARD_ERROR)
 
 
 @pytest.mark.parametrize("name", [*INSIDE, BOUNDARY])
@@ -284,14 +288,14 @@ def test_the_integrated_latents_have_their_conditional_modes(name: str) -> None:
     result, there = fitted(name), evidence_there(name)
     for latent, mode in there.modes.items():
         scale = np.maximum(np.abs(mode), there.errors[latent]).max()
-        assert np.abs(result.values[latent].numpy() - mode).max() <= MODE * scale, latent
+        assert np.abs(result.values[latent].numpy() - mode).max() <= EFFECT * scale, latent
 
 
 @pytest.mark.parametrize("name", [*INSIDE, BOUNDARY])
 def test_the_integrated_latents_have_their_conditional_errors(name: str) -> None:
     result, there = fitted(name), evidence_there(name)
     for latent, errors in there.errors.items():
-        assert result.std_errors[latent].numpy() == pytest.approx(errors, rel=MODE), latent
+        assert result.std_errors[latent].numpy() == pytest.approx(errors, rel=EFFECT), latent
 
 
 def config_text(name: str) -> str:

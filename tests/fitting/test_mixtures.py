@@ -16,14 +16,15 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 import hofit
+from tests.tolerances import MINIMUM, MODE
 
 OBJECTIVE = {"type": "map", "integrate": {"kind": "enumerate"}}
 START = (0.5, np.array([-1.0, 1.0]), np.array([1.0, 1.0]))
 
-SAME_LOSS = 1e-9
-"""Relative: EM stops where a round moves nothing by more than 1e-13, a fit where the gradient is 1e-6."""
-SAME_VALUES = 1e-6
-"""Absolute, of numbers of order one whose curvature is of order a hundred."""
+EM_STOPS = 1e-13
+"""EM ends where a round moves nothing by more."""
+LAPLACE_BY_DIFFERENCES = 1e-6
+"""Relative: a curvature by a difference of second order with a step of 1e-3."""
 
 
 def data(rows: int = 150) -> Any:
@@ -51,7 +52,7 @@ def expectation_maximization(y: Any) -> tuple[float, Any, Any, Any]:
         before = np.concatenate([[weight], mean, scale])
         weight, mean = sizes[1] / len(y), (shares * y[:, None]).sum(0) / sizes
         scale = np.sqrt((shares * (y[:, None] - mean) ** 2).sum(0) / sizes)
-        if np.abs(np.concatenate([[weight], mean, scale]) - before).max() < 1e-13:
+        if np.abs(np.concatenate([[weight], mean, scale]) - before).max() < EM_STOPS:
             return float(loss), weight, mean, scale
 
 
@@ -76,11 +77,11 @@ def test_a_mixture_is_fitted_to_the_optimum_of_em(entry: dict[str, Any]) -> None
     )
     assert result.status == "converged", result.remarks
     assert [*result.values] == ["weight", "mean", "scale"]
-    assert result.loss == pytest.approx(loss, rel=SAME_LOSS)
+    assert result.loss == pytest.approx(loss, rel=MINIMUM)
     assert result.log_likelihood == -result.loss
-    assert float(result.values["weight"]) == pytest.approx(weight, abs=SAME_VALUES)
-    assert result.values["mean"].numpy() == pytest.approx(mean, abs=SAME_VALUES)
-    assert result.values["scale"].numpy() == pytest.approx(scale, abs=SAME_VALUES)
+    assert float(result.values["weight"]) == pytest.approx(weight, abs=MODE)
+    assert result.values["mean"].numpy() == pytest.approx(mean, abs=MODE)
+    assert result.values["scale"].numpy() == pytest.approx(scale, abs=MODE)
 
 
 def test_a_mixture_of_many_rows_is_fitted_though_its_maps_cannot_be_lifted() -> None:
@@ -89,7 +90,7 @@ def test_a_mixture_of_many_rows_is_fitted_though_its_maps_cannot_be_lifted() -> 
     config = {"objective": OBJECTIVE, "optimizers": [{"params": "*", "optimizer": "trust_region"}]}
     result = hofit.fit(model, config, y=torch.as_tensor(y))
     assert result.status == "converged", result.remarks
-    assert result.loss == pytest.approx(loss, rel=SAME_LOSS)
+    assert result.loss == pytest.approx(loss, rel=MINIMUM)
 
 
 @pytest.mark.parametrize("optimizer", [{"optimizer": "trust_region"}, {"optimizer": "newton", "adaptive": True}])
@@ -117,8 +118,8 @@ def test_rows_of_latents_below_a_discrete_one_are_fitted_as_with_the_mixture_wri
     found = hofit.fit(summed_out, {"objective": OBJECTIVE, "optimizers": optimizers})
     expected = hofit.fit(written_out, {"optimizers": optimizers})
     assert (found.status, expected.status) == ("converged", "converged")
-    assert found.loss == pytest.approx(expected.loss, rel=SAME_LOSS)
-    assert found.values["b"].numpy() == pytest.approx(expected.values["b"].numpy(), abs=SAME_VALUES)
+    assert found.loss == pytest.approx(expected.loss, rel=MINIMUM)
+    assert found.values["b"].numpy() == pytest.approx(expected.values["b"].numpy(), abs=MODE)
 
 
 def test_a_discrete_latent_is_summed_out_inside_a_laplace_approximation() -> None:
@@ -151,4 +152,4 @@ def test_a_discrete_latent_is_summed_out_inside_a_laplace_approximation() -> Non
         curvature = (joint(mode + 1e-3) - 2 * joint(mode) + joint(mode - 1e-3)) / 1e-6
         return joint(mode) + 0.5 * float(np.log(curvature / (2 * np.pi)))
 
-    assert result.loss == pytest.approx(sum(map(loss_of_group, y)), rel=1e-6)  # the differences' error
+    assert result.loss == pytest.approx(sum(map(loss_of_group, y)), rel=LAPLACE_BY_DIFFERENCES)
