@@ -89,7 +89,7 @@ class Curvature:
         if self.lifts and self.layout is None and is_small(point, names):
             self.lifts, self.why_not_lifted = False, "the model is small"
 
-    def at(self, point: Point, names: Sequence[str]) -> Operator:
+    def at(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         """The Hessian over ``names``, flat in their order. Raises: StructureRefuted."""
         if self._names != list(names):
             self._forget()
@@ -118,7 +118,7 @@ class Curvature:
     def remarks(self) -> list[str]:
         return [f"rows of {', '.join(names)} interact: {what}" for names, what in sorted(self._coarsened.items())]
 
-    def describe(self, operator: Operator) -> str:
+    def describe(self, operator: Operator | MatrixFree) -> str:
         """What was found, and what a Hessian like ``operator`` takes: a phrase."""
         how = (
             "maps lifted" if self.lifts else f"by products{f' ({self.why_not_lifted})' if self.why_not_lifted else ''}"
@@ -171,7 +171,7 @@ class Curvature:
 
     # lifted ------------------------------------------------------------------------------------------------------
 
-    def _lifted(self, point: Point, names: Sequence[str]) -> Operator:
+    def _lifted(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         lifted = self._traced(point, names)
         if lifted.signature != self._signature:
             self._forget()
@@ -262,7 +262,7 @@ class Curvature:
 
     # by products -------------------------------------------------------------------------------------------------
 
-    def _probed(self, point: Point, names: Sequence[str]) -> Operator:
+    def _probed(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         """By products, each time with the proof: one product more, where a surprise would not show otherwise."""
         size = sum(point.params[name].numel() for name in names)
         given = candidates(point.params, names, point.sites, self.structure)
@@ -303,10 +303,10 @@ class Curvature:
             return found
         return [*found, arranged(size, [], given)] if size <= BORDER_LIMIT else found
 
-    def _matrix_free(self, point: Point, names: Sequence[str]) -> Operator:
+    def _matrix_free(self, point: Point, names: Sequence[str]) -> MatrixFree:
         self.lifts, self.layout = False, None
         size = sum(point.params[name].numel() for name in names)
-        return MatrixFree(lambda vectors: product(point, names, vectors), size, flatten(point.params, names))
+        return MatrixFree(lambda vectors: product(point, names, vectors), size)
 
     def _agrees(self, operator: Operator, point: Point, names: Sequence[str]) -> bool:
         """Whether a random Hessian-vector product is the operator's own, parameter by parameter."""

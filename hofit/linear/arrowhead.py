@@ -17,7 +17,8 @@ from .block_cholesky import BlockCholesky
 from .block_diagonal import BlockDiagonalFactor, Blocks
 from .coupling import Coupling
 from .dense import Dense, held_matrices
-from .operator import Factor, Operator
+from .operator import Factor, Operator, Spectrum
+from .spectrum import lowest_by_inverse_iteration
 
 
 class Arrowhead(Operator):
@@ -85,6 +86,9 @@ class Arrowhead(Operator):
 
     def factor(self, shift: float = 0.0) -> Factor:
         return _ArrowheadFactor(self, shift)
+
+    def lowest(self, count: int = 1) -> Spectrum:
+        return lowest_by_inverse_iteration(self, min(count, self.size))
 
 
 class _ArrowheadFactor(Factor):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .block_cholesky import BlockCholesky
 from .dense import held_matrices
-from .operator import Factor, Operator, Spectrum, unknown_spectrum
+from .operator import Factor, Operator, Spectrum
+from .spectrum import unknown_spectrum
 
 CANDIDATES = 64
 """Blocks to a group that are decomposed to find one that proves negative curvature."""

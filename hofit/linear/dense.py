@@ -8,8 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..point import Params, Point
-from .operator import Factor, Operator, Spectrum, dense_spectrum
+from ..point import Params
+from .operator import Factor, Operator, Spectrum
+from .spectrum import dense_spectrum
 
 
 class Dense(Operator):
@@ -101,14 +102,6 @@ def unflatten(vector: Tensor, like: Params, names: Sequence[str]) -> Params:
     """One vector (…, d) → parameters shaped as in ``like``, leading dimensions kept."""
     parts = vector.split([like[name].numel() for name in names], dim=-1)
     return {n: part.reshape((*vector.shape[:-1], *like[n].shape)) for n, part in zip(names, parts, strict=True)}
-
-
-def dense_hessian(point: Point, names: Sequence[str]) -> Tensor:
-    """The Hessian over ``names``, one probe a column. Shape (d, d), symmetric; may hold nan."""
-    gradient = flatten(point.gradient(differentiable=True), names)
-    probes = torch.eye(gradient.numel(), dtype=gradient.dtype, device=gradient.device)
-    columns = flatten_batched(point.hvp(unflatten(probes, point.params, names)), names)
-    return (columns + columns.T) / 2
 
 
 def flatten_batched(params: Params, names: Sequence[str]) -> Tensor:

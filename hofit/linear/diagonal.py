@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .operator import Factor, Operator, Spectrum, unknown_spectrum
+from .operator import Factor, Operator, Spectrum
+from .spectrum import unknown_spectrum
 
 
 class Diagonal(Operator):

@@ -74,7 +74,7 @@ class ModeFinder:
                     return point.params  # as good as quadratic: the next step would be as short as that
             elif part.exhausted():
                 break
-        assert operator is not None
+        assert isinstance(operator, Operator)
         raise NoMode(self._why(point, operator, iteration + 1))
 
     def _why(self, point: Point, operator: Operator, steps: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import HasInformation, Point
 from .trust_region import TrustRegion
@@ -32,7 +33,7 @@ class GaussNewton(TrustRegion):
     reads_model = True
     second_order = False  # its products are taken elsewhere: on a point of the divergence
 
-    def _hessian(self, point: Point, names: Sequence[str]) -> Operator:
+    def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         if not isinstance(point.source, HasInformation):
             raise TypeError("gauss_newton reads the model's distributions: it needs a hofit objective, not a bare loss")
         return self.curvature.at(point.source.information(point), names)

@@ -71,13 +71,13 @@ class TrustRegion(Optimizer):
         self._radius = initial_radius
         self._scale: Tensor | None = None
         self._root: Tensor | None = None
-        self._operator: Operator | None = None
+        self._operator: Operator | MatrixFree | None = None
         self._at: Point | None = None
         self._shift = 0.0
         self._accepted: bool | None = None
 
     @property
-    def operator(self) -> Operator | None:
+    def operator(self) -> Operator | MatrixFree | None:
         """The Hessian at the last point that a step was proposed from."""
         return self._operator
 
@@ -95,19 +95,19 @@ class TrustRegion(Optimizer):
         if self._at is not point:
             self._operator = self._hessian(point, names)
             self._at = point
-            # The diagonal of a matrix known by its products alone would cost one for each unknown.
-            free = isinstance(self._operator, MatrixFree)
-            diagonal = torch.ones_like(gradient) if free else self._operator.diagonal().abs()
-            if not free and not isfinite(self._operator.largest()):
+            if isinstance(self._operator, MatrixFree):
+                scale = torch.ones_like(gradient)  # its diagonal would cost a product for each unknown
+            elif isfinite(self._operator.largest()):
+                scale = _scale(self._operator, self._operator.diagonal().abs())
+            else:
                 # No curvature to be had here: straight downhill, as far as the radius goes.
-                self._operator, diagonal = Diagonal(torch.zeros_like(gradient)), torch.zeros_like(gradient)
-            scale = diagonal if free else _scale(self._operator, diagonal)
+                self._operator, scale = Diagonal(torch.zeros_like(gradient)), torch.zeros_like(gradient)
             self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
             self._root = _positive(self._scale).sqrt()
         assert self._root is not None and self._scale is not None and self._operator is not None
         g = gradient / self._root
         if isinstance(self._operator, MatrixFree):
-            scaled: Operator = self._operator
+            scaled: Operator | MatrixFree = self._operator
             solution = _truncated(self._operator, g, inf if self._radius is None else self._radius, point)
             self._radius = float(solution.step.norm()) if self._radius is None else self._radius
         else:
@@ -132,7 +132,7 @@ class TrustRegion(Optimizer):
         step = unflatten(scaled_step / self._root, point.params, names)
         return {name: point.params[name] + step[name] for name in names}
 
-    def _correct(self, proposal: Proposal, scaled: Operator, names: Sequence[str]) -> None:
+    def _correct(self, proposal: Proposal, scaled: Operator | MatrixFree, names: Sequence[str]) -> None:
         """Put a second step behind one that falls short, where the two together do not."""
         point, solution = proposal.details
         trial = proposal.point
@@ -199,7 +199,7 @@ class TrustRegion(Optimizer):
         self._radius, self._scale = state.get("radius"), state.get("scale")
         self._shift, self._at = float(state["shift"]), None
 
-    def _hessian(self, point: Point, names: Sequence[str]) -> Operator:
+    def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         return self.curvature.at(point, names)
 
 

@@ -173,7 +173,7 @@ class Gaussian:
 
 
 def gaussian_at(
-    objective: Objective, point: Point, hessian: Operator, edge: Params
+    objective: Objective, point: Point, hessian: Operator | MatrixFree, edge: Params
 ) -> tuple[Gaussian | None, list[str]]:
     """The Gaussian at a point that was judged, and what is to be said of it.
 

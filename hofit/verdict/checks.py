@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import Point
 from ..status import Status
@@ -76,7 +77,7 @@ class Verdict:
     remarks: list[str] = field(default_factory=list)
     point: Point | None = None
     """What was judged."""
-    hessian: Operator | None = None
+    hessian: Operator | MatrixFree | None = None
     """The Hessian over all parameters there, where it was looked at."""
 
     def take(self, finding: Finding) -> None:

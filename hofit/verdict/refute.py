@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isfinite
 
 import torch
@@ -11,6 +10,8 @@ from torch import Tensor
 from ..coordinates import Coordinates
 from ..curvature.probed import product as products
 from ..curvature.structure import Curvature
+from ..linear.krylov import conjugate_gradients, extreme_ritz_values
+from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..objective.base import Objective
 from ..point import Point
@@ -88,6 +89,8 @@ def confirming_step(
         return answer(False, "the loss is not finite after the confirming step")
     gradient = coordinates.flatten(there.gradient())
     hessian_there = curvature.at(there, coordinates.names)
+    if isinstance(hessian_there, MatrixFree):
+        return answer(False, "no structure makes the Hessian affordable after the confirming step")
     if not isfinite(hessian_there.largest()) or not bool(torch.isfinite(gradient).all()):
         return answer(False, "the curvature is not finite after the confirming step")
     actual = point.value - there.value
@@ -156,21 +159,13 @@ def refuted_by_probes(point: Point) -> str | None:
     g = coordinates.flatten(point.gradient())
     eps = torch.finfo(g.dtype).eps
     signs = torch.randint(0, 2, g.shape, generator=torch.Generator().manual_seed(2))
-    lowest, largest = _lanczos(product, (2.0 * signs - 1).to(g))
+    lowest, largest = extreme_ritz_values(product, (2.0 * signs - 1).to(g), PROBES)
     if lowest < -CLEARLY_NEGATIVE * eps * largest:
         return f"the curvature is negative along a direction ({lowest:.3g}): a saddle or a maximum"
-    step, residual, direction = torch.zeros_like(g), -g, -g
-    for _ in range(PROBES):
-        curved = product(direction)
-        curvature = float(direction @ curved)
-        square = float(residual @ residual)
-        if square == 0.0 or curvature <= eps * float(direction @ direction) * max(largest, 1e-300):
-            if square > 0.0 and curvature < 0.0:
-                return "the curvature is negative along the gradient"
-            break
-        step = step + (square / curvature) * direction
-        residual = residual - (square / curvature) * curved
-        direction = residual + (float(residual @ residual) / square) * direction
+    found = conjugate_gradients(product, -g, largest, PROBES)
+    if found.indefinite:
+        return "the curvature is negative along the gradient"
+    step = found.solution
     here = coordinates.flatten(point.params)
     if float((step.abs() / torch.clamp(here.abs(), min=1.0)).max()) <= max(CONFIRM_STEP, 8 * eps):
         return None
@@ -178,27 +173,6 @@ def refuted_by_probes(point: Point) -> str | None:
     if there.failure is not None or not isfinite(there.value):
         return "the loss is not finite after the confirming step"
     true = coordinates.flatten(there.gradient())
-    if float((true + residual).norm()) > CONFIRM_FACTOR**-0.5 * float(g.norm()):
+    if float((true + found.residual).norm()) > CONFIRM_FACTOR**-0.5 * float(g.norm()):
         return "a Newton step does not divide the gradient as a minimum's would (a plateau or an escape to infinity)"
     return None
-
-
-def _lanczos(product: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float, float]:
-    """The lowest and the largest |.| of the Ritz values after PROBES products (fully reorthogonalised)."""
-    basis = [start / start.norm()]
-    diagonal, off = [], []
-    for _ in range(PROBES):
-        vector = product(basis[-1])
-        diagonal.append(float(basis[-1] @ vector))
-        for other in basis:
-            vector = vector - (other @ vector) * other
-        size = float(vector.norm())
-        if not size > 1e-12 * max(1e-300, abs(diagonal[0])) or len(basis) == start.numel():
-            break
-        off.append(size)
-        basis.append(vector / size)
-    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    for i, value in enumerate(off[: len(diagonal) - 1]):
-        matrix[i, i + 1] = matrix[i + 1, i] = value
-    ritz = torch.linalg.eigvalsh(matrix)
-    return float(ritz[0]), float(ritz.abs().max())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linear.operator import Operator, inertia
+from ..linear.operator import Operator
+from ..linear.spectrum import inertia
 from .checks import Check
 
 DENSE_LIMIT = 500

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hofit.coordinates import Coordinates
+from hofit.curvature.probed import product
 from hofit.curvature.rows import hessian_blocks, rows_by_last_dimension, rows_from_plates, rows_interact
-from hofit.linear.dense import dense_hessian
 from hofit.point import Params, Plate, Point, Site
 
 
@@ -64,6 +65,11 @@ def by_rows(params: Params) -> Tensor:
     return ((a**2).sum(-1, keepdim=True) * b.cos() + (a * b).exp()).sum()
 
 
+def dense_hessian(point: Point, names: list[str]) -> Tensor:
+    """One probe a column. Shape (d, d)."""
+    return product(point, names, torch.eye(Coordinates.of(point.params, names).size))
+
+
 def test_blocks_equal_the_dense_hessian_where_rows_are_independent() -> None:
     params = {name: 0.3 * p for name, p in some().items() if name in ("a", "b")}
     (group,) = rows_from_plates(list(params), SITES)
@@ -108,7 +114,12 @@ def test_an_operation_that_cannot_be_batched_over_probes_falls_back_to_one_by_on
             (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
             if g.numel():
                 float(g.sum())  # a number is asked for: not possible under vmap
-            return g * 3 * x**2
+            slope: Tensor = g * 3 * x**2
+            return slope
 
-    at = point(lambda p: Cube.apply(p["x"]).sum(), {"x": torch.tensor([1.0, 2.0, -1.0])})
+    def cubes(params: Params) -> Tensor:
+        total: Tensor = Cube.apply(params["x"]).sum()  # type: ignore[no-untyped-call]
+        return total
+
+    at = point(cubes, {"x": torch.tensor([1.0, 2.0, -1.0])})
     assert torch.allclose(dense_hessian(at, ["x"]), torch.diag(torch.tensor([6.0, 12.0, -6.0])))
