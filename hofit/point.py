@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -88,29 +89,20 @@ class PartReport:
     accepted: bool | None = None
 
 
-class PointSource(Protocol):
-    """What a point can ask of the objective that made it."""
+class Source(Protocol):
+    """What makes points, and counts what is computed for them."""
 
     evaluations: Evaluations
     sites: Mapping[str, Site]
 
-    @property
-    def entries(self) -> int:
-        """How many terms the loss is a sum of."""
-
     def at(self, params: Params) -> Point: ...
 
-    def retrace(self, point: Point) -> Tensor:
+
+class Retraceable(Source, Protocol):
+    """A source whose loss is a trace of a program's leaves, which the next trace overwrites."""
+
+    def retrace(self, point: TracedPoint) -> Tensor:
         """The loss at ``point`` once more, computed from ``point.leaves``."""
-
-    def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
-        """The loss at ``point`` as a function of the leaves of ``names`` alone, computed inside ``watching``."""
-
-    def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
-        """What the sites inside all of these plates add to the loss at ``params``, an index of the plates each.
-
-        Shape (size of the first plate, …); inf () where the loss cannot be computed; None where no site stands there.
-        """
 
     def is_current(self, point: Point) -> bool:
         """Whether the leaves still hold what ``point`` was traced at."""
@@ -120,39 +112,55 @@ class PointSource(Protocol):
 
 
 @runtime_checkable
+class Watchable(Protocol):
+    """A source whose loss can be watched as it is computed."""
+
+    @property
+    def entries(self) -> int:
+        """How many terms the loss is a sum of."""
+
+    def evaluate(self, point: TracedPoint, names: Sequence[str], watching: AbstractContextManager[object]) -> Tensor:
+        """The loss at ``point`` as a function of the leaves of ``names`` alone, computed inside ``watching``."""
+
+
+@runtime_checkable
+class ByRow(Protocol):
+    """A source that knows what each row of some plates adds to the loss."""
+
+    def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
+        """What the sites inside all of these plates add to the loss at ``params``, an index of the plates each.
+
+        Shape (size of the first plate, …); inf () where the loss cannot be computed; None where no site stands there.
+        """
+
+
+@runtime_checkable
 class HasInformation(Protocol):
     """A source that knows the distributions of what was observed."""
 
-    def information(self, point: Point) -> Point:
+    def information(self, point: TracedPoint) -> TracedPoint:
         """A point whose loss has, there, the expected information as its Hessian (the priors' own besides)."""
 
 
 @dataclass(eq=False)
-class Point:
-    """The model traced at one place: the loss there, and its derivatives on demand.
+class Point(ABC):
+    """An objective at one place: the loss there, and its derivatives on demand. ``params`` is never written to.
 
-    ``params`` is never written to. ``leaves`` are the tensors that ``loss`` was computed from; an objective reuses
-    them, so a point whose leaves were overwritten, or whose graph is spent, traces itself again to differentiate.
-    A point whose model could not be evaluated has loss inf and says why in ``failure``.
-    Without a ``source`` it is a bare loss and its leaves, as plain Pyro code hands them over.
+    A point that could not be evaluated has loss inf and says why in ``failure``.
     """
 
     params: Params
     loss: Tensor
-    leaves: Params
-    source: PointSource | None = None
-    failure: str | None = None
-    random_state: Any = None
+    source: Source | None = field(default=None, kw_only=True)
+    """Who made the point; None for a bare loss."""
+    failure: str | None = field(default=None, kw_only=True)
+    random_state: dict[str, Any] | None = field(default=None, kw_only=True)
     """State of the random generators before the trace, where the trace draws from them."""
-    full: bool = False
-    """Whether subsampled plates were traced whole."""
-    inner: Params = field(default_factory=dict)
+    inner: Params = field(default_factory=dict, kw_only=True)
     """What the objective has found inside the point: the mode of integrated latents, unconstrained."""
-
-    _value: float | None = None
-    _gradient: Params | None = None
-    _graph: Params | None = None
-    _spent: bool = False
+    known_gradient: Params | None = field(default=None, init=False)
+    """The gradient, once it was computed."""
+    _value: float | None = field(default=None, init=False)
 
     @property
     def value(self) -> float:
@@ -166,39 +174,65 @@ class Point:
         """What is known of each parameter; empty for a bare loss."""
         return self.source.sites if self.source is not None else {}
 
+    @abstractmethod
     def at(self, params: Params) -> Point:
-        """The same objective elsewhere: one more trace."""
+        """The same objective elsewhere: one more evaluation."""
+
+    @abstractmethod
+    def gradient(self, differentiable: bool = False) -> Params:
+        """d loss / d params, computed once and kept; ``differentiable`` says that ``hvp`` will be asked for next."""
+
+    @abstractmethod
+    def hvp(self, vectors: Params) -> Params:
+        """Hessian-vector products over the parameters named in ``vectors``; the others are held.
+
+        Shapes: ``vectors[name]`` (probes, *param.shape), and so is the result.
+        """
+
+
+@dataclass(eq=False)
+class TracedPoint(Point):
+    """A point whose loss is a graph, and whose derivatives are autograd's.
+
+    ``leaves`` are the tensors that ``loss`` was computed from; an objective reuses them, so a point whose leaves were
+    overwritten, or whose graph is spent, traces itself again to differentiate. Without a ``source`` it is a bare loss
+    and its leaves, as plain Pyro code hands them over.
+    """
+
+    leaves: Params
+    source: Retraceable | None = field(default=None, kw_only=True)
+    full: bool = field(default=False, kw_only=True)
+    """Whether subsampled plates were traced whole."""
+    _graph: Params | None = field(default=None, init=False)
+    _spent: bool = field(default=False, init=False)
+
+    def at(self, params: Params) -> Point:
         if self.source is None:
             raise TypeError("this optimizer evaluates trial points: it needs a hofit objective, not a bare loss")
         return self.source.at(params)
 
     def gradient(self, differentiable: bool = False) -> Params:
-        """d loss / d params, computed once and kept; ``differentiable`` keeps the graph that ``hvp`` needs."""
-        if self._gradient is None or (differentiable and self._graph is None):
+        if self.known_gradient is None or (differentiable and self._graph is None):
             self._differentiate(differentiable)
-        assert self._gradient is not None
-        return self._gradient
+        assert self.known_gradient is not None
+        return self.known_gradient
 
-    def gradient_graph(self) -> Params:
+    def loss_graph(self) -> Tensor:
+        """The loss as a function of ``leaves``, to be differentiated by someone else."""
+        if self._stale():
+            self._graph = None
+        self._gradient_graph()
+        return self.loss
+
+    def _gradient_graph(self) -> Params:
         """The gradient with its graph, a function of ``leaves``."""
         if self._graph is None or self._stale():
             self._differentiate(True)
         assert self._graph is not None
         return self._graph
 
-    def loss_graph(self) -> Tensor:
-        """The loss as a function of ``leaves``, to be differentiated by someone else."""
-        if self._stale():
-            self._graph = None
-        self.gradient_graph()
-        return self.loss
-
     def hvp(self, vectors: Params) -> Params:
-        """Hessian-vector products over the parameters named in ``vectors``; the others are held.
-
-        Shapes: ``vectors[name]`` (probes, *param.shape), and so is the result.
-        """
-        graph = self.gradient_graph()
+        graph = self._gradient_graph()
         names = list(vectors)
         probes = vectors[names[0]].shape[0]
         if self.source is not None:
@@ -279,8 +313,8 @@ class Point:
             self._graph = found
         else:
             self._spent = self.source is not None
-        if self._gradient is None:
-            self._gradient = {name: g.detach() for name, g in found.items()} if differentiable else found
+        if self.known_gradient is None:
+            self.known_gradient = {name: g.detach() for name, g in found.items()} if differentiable else found
 
 
 _PROBE_CHUNK = 16

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from ..linear.coupling import Coupling, DenseCoupling
 from ..linear.dense import flatten
 from ..linear.log_determinant import log_determinant
 from ..linear.operator import Operator
-from ..point import Params, Point
+from ..point import Params, TracedPoint, Watchable
 from .assembly import Interaction, Maps, assembled
 from .layout import Layout, structured
 from .lifting.pieces import Lifted
@@ -60,9 +61,10 @@ class Joint:
 
 
 class Joints:
-    """Makes joints at point after point; what one has learned of the model's maps serves the next."""
+    """Makes joints at point after point of one source; what one has learned of the model's maps serves the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: Watchable) -> None:
+        self._source = source
         self._cache = IndexCache()
         self._events: dict[tuple[int, ...], int] = {}
         self._signature: str | None = None
@@ -72,7 +74,7 @@ class Joints:
         """The layout whose rows were seen to stay apart."""
         self.lifts = True
 
-    def at(self, point: Point, names: Sequence[str], layout: Layout, lifts: bool) -> Joint:
+    def at(self, point: TracedPoint, names: Sequence[str], layout: Layout, lifts: bool) -> Joint:
         """The loss at ``point``, with its Hessian over ``names`` in a layout that holds there.
 
         ``lifts``: the model's linear maps can be lifted; else, or where that fails, products take their place.
@@ -91,30 +93,26 @@ class Joints:
             except Interaction:
                 joint, self.lifts = None, False
         if joint is None:
-            joint = _by_products(point, list(names), layout)
+            joint = _by_products(self._source, point, list(names), layout)
         if self._apart is not layout:
             self._check_apart(joint, point)
             self._apart = layout
         return joint
 
-    def explore(self, point: Point, names: Sequence[str]) -> None:
+    def explore(self, point: TracedPoint, names: Sequence[str]) -> None:
         """Learn at ``point`` how far entries interact. At a start they may not: where a correlation is zero."""
-        source = point.source
-        assert source is not None
         everything = list(point.params)
         with suppress(LiftFailed):
             lifted = Lifted(
-                point.leaves, lambda lift: source.evaluate(point, everything, lift), self._cache, self._events, names
+                point.leaves, partial(self._source.evaluate, point, everything), self._cache, self._events, names
             )
             lifted.take_apart(prove=True)
 
-    def _lifted(self, point: Point, names: list[str], layout: Layout) -> Joint:
-        source = point.source
-        assert source is not None
+    def _lifted(self, point: TracedPoint, names: list[str], layout: Layout) -> Joint:
         everything = list(point.params)
         lifted = Lifted(
             point.leaves,
-            lambda lift: source.evaluate(point, everything, lift),
+            partial(self._source.evaluate, point, everything),
             self._cache,
             self._events,
             names,
@@ -132,7 +130,7 @@ class Joints:
             self._proved = True
         return joint
 
-    def _check_apart(self, joint: Joint, point: Point) -> None:
+    def _check_apart(self, joint: Joint, point: TracedPoint) -> None:
         """Hold the slope of the rows' part of the Hessian against autograd's own.
 
         What couples two rows may vanish here and have a slope: a correlation that starts at zero. Without it the
@@ -141,18 +139,18 @@ class Joints:
         rows = joint.layout.rows
         if not rows:
             return
-        plain = _by_products(point, joint.names, None)
+        plain = _by_products(self._source, point, joint.names, None)
         together = [one for k, one in enumerate(rows) if not _stay_apart(joint, plain, [k])]
         if together:
             raise Interaction([name for one in together for name in one.names])
         if len(rows) > 1 and not _stay_apart(joint, plain, range(len(rows))):
             raise Interaction([name for one in rows[1:] for name in one.names])
 
-    def _check(self, joint: Joint, point: Point) -> None:
+    def _check(self, joint: Joint, point: TracedPoint) -> None:
         """Hold gradient and Hessian against autograd's own."""
         noise = _noise(joint)
         ours = joint.operator().matvec(noise)
-        plain = _by_products(point, joint.names, None)
+        plain = _by_products(self._source, point, joint.names, None)
         pairs = [(joint.slope[name].detach(), plain.slope[name].detach()) for name in plain.slope]
         pairs.append((ours, _product(plain, noise).detach()))
         tolerance = 1e9 * torch.finfo(noise.dtype).eps
@@ -167,15 +165,13 @@ class Joints:
             raise LiftFailed("what vanishes in the Hessian here has a slope")
 
 
-def _in_own_dtype(loss: Tensor, point: Point) -> Tensor:
+def _in_own_dtype(loss: Tensor, point: TracedPoint) -> Tensor:
     """In the parameters' dtype: data of another make the loss of theirs."""
     return loss.to(next(iter(point.leaves.values())).dtype)
 
 
-def _by_products(point: Point, names: list[str], layout: Layout | None) -> Joint:
+def _by_products(source: Watchable, point: TracedPoint, names: list[str], layout: Layout | None) -> Joint:
     """Every column of the structure by a product that can be differentiated again; no Hessian without a layout."""
-    source = point.source
-    assert source is not None
     leaves = point.leaves
     loss = _in_own_dtype(source.evaluate(point, list(leaves), nullcontext()), point)
     found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)

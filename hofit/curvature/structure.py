@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..errors import OptionError
 from ..linear.dense import flatten
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
-from ..point import Point
+from ..point import Point, TracedPoint, Watchable
 from .assembly import Interaction, Maps, assemble, find_layout
 from .layout import Candidate, Layout, arranged, candidates
 from .lifting.pieces import Lifted, Piece
@@ -203,10 +204,11 @@ class Curvature:
         return operator
 
     def _traced(self, point: Point, names: Sequence[str]) -> Lifted:
-        assert point.source is not None
         source = point.source
+        if not isinstance(point, TracedPoint) or not isinstance(source, Watchable):
+            raise LiftFailed("the loss is an integral")
         leaves = {name: point.leaves[name] for name in names}
-        lifted = Lifted(leaves, lambda lift: source.evaluate(point, names, lift), self._cache, self._events)
+        lifted = Lifted(leaves, partial(source.evaluate, point, names), self._cache, self._events)
         if not abs(lifted.loss - point.value) <= _tolerance(point) * max(1.0, abs(point.value)):
             raise LiftFailed("the loss is another when it is watched")
         return lifted
@@ -342,7 +344,7 @@ class Curvature:
 def is_small(point: Point, names: Sequence[str]) -> bool:
     """Whether a few products cost less than to watch a trace: that takes some milliseconds, whatever the model."""
     size = sum(point.params[name].numel() for name in names)
-    return size <= FEW_UNKNOWNS and (point.source is None or point.source.entries <= FEW_ENTRIES)
+    return size <= FEW_UNKNOWNS and (not isinstance(point.source, Watchable) or point.source.entries <= FEW_ENTRIES)
 
 
 def too_large(layout: Layout) -> bool:

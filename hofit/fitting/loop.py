@@ -252,7 +252,7 @@ class Loop:
 
     def _end_at(self, point: Point, status: Status, remarks: list[str]) -> LoopEnd:
         """End without a verdict: only what is known already is said."""
-        gradient = point._gradient
+        gradient = point.known_gradient
         norm = max_norm(gradient) if gradient is not None else float("nan")
         not_taken = Check("verdict", None, None, "not taken: the fit was cut short")
         verdict = Verdict(None, norm, point.value, checks=[not_taken])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..model.program import Program
-from ..point import Params, Point, PointSource
+from ..point import Params, Point, Source
 from .leaves import Leaves
 
 
-class Objective(PointSource, Protocol):
+class Objective(Source, Protocol):
     """A loss over the parameters that are optimised. Use inside ``program.scope()``."""
 
     type: str

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..model.program import InfeasibleError, Program
 from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
-from ..point import Evaluations, Params, Point, Site
+from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .information import InformationObjective
 from .leaves import Leaves
 
@@ -84,14 +83,14 @@ class DensityObjective:
         density = self.program.take_start_density()
         return None if density is None or self.type != "map" else -density
 
-    def at(self, params: Params) -> Point:
+    def at(self, params: Params) -> TracedPoint:
         return self._evaluate(params, full=False, validate=False)
 
-    def at_full(self, params: Params) -> Point:
+    def at_full(self, params: Params) -> TracedPoint:
         """The loss on the full plates, with distributions validated: what a verdict is taken on."""
         return self._evaluate(params, full=True, validate=True)
 
-    def retrace(self, point: Point) -> Tensor:
+    def retrace(self, point: TracedPoint) -> Tensor:
         self.evaluations.loss += 1
         self.leaves.write(point.params)
         self.leaves.make_current(point)
@@ -101,12 +100,12 @@ class DensityObjective:
             restore_random_state(point.random_state)
             return self._loss(full=point.full)
 
-    def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
+    def evaluate(self, point: TracedPoint, names: Sequence[str], watching: AbstractContextManager[object]) -> Tensor:
         self.evaluations.loss += 1
         with self.leaves.holding(point, names), watching:
             return self._loss(full=point.full)
 
-    def information(self, point: Point) -> Point:
+    def information(self, point: TracedPoint) -> TracedPoint:
         program, jacobian, evaluations = self.program, self.jacobian, self.evaluations
         return InformationObjective(program, self.leaves, jacobian, evaluations, point).at(point.params)
 
@@ -143,7 +142,7 @@ class DensityObjective:
         wrong = [f"{name!r} ({value})" for name, value in sites.items() if value != value or abs(value) == float("inf")]
         return f"the log density is not finite at {', '.join(wrong)}" if wrong else ""
 
-    def _evaluate(self, params: Params, full: bool, validate: bool) -> Point:
+    def _evaluate(self, params: Params, full: bool, validate: bool) -> TracedPoint:
         self.evaluations.loss += 1
         state = capture_random_state() if self.stochastic and not full else None
         self.leaves.write(params)
@@ -152,7 +151,7 @@ class DensityObjective:
             loss = self._loss(full, validate)
         except InfeasibleError as error:
             loss, failure = torch.tensor(float("inf")), str(error)
-        point = Point(params, loss, self._own, self, failure, state, full)
+        point = TracedPoint(params, loss, self._own, source=self, failure=failure, random_state=state, full=full)
         self.leaves.make_current(point)
         return point
 

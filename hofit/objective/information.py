@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from typing import Any
 
 from torch import Tensor
 
 from ..model.program import Program
-from ..point import Evaluations, Params, Point, Site
+from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .leaves import Leaves
 
 
@@ -27,7 +26,7 @@ class InformationObjective:
     """
 
     def __init__(
-        self, program: Program, leaves: Leaves, jacobian: Collection[str], evaluations: Evaluations, around: Point
+        self, program: Program, leaves: Leaves, jacobian: Collection[str], evaluations: Evaluations, around: TracedPoint
     ) -> None:
         self.evaluations = evaluations
         self.sites: Mapping[str, Site] = program.sites
@@ -40,24 +39,21 @@ class InformationObjective:
     def entries(self) -> int:
         return self._program.entries
 
-    def at(self, params: Params) -> Point:
+    def at(self, params: Params) -> TracedPoint:
         nothing = next(iter(params.values())).new_zeros(())
-        point = Point(params, nothing, self._leaves.tensors, self, full=self._full)
+        point = TracedPoint(params, nothing, self._leaves.tensors, source=self, full=self._full)
         point.loss = self.retrace(point)
         return point
 
-    def retrace(self, point: Point) -> Tensor:
+    def retrace(self, point: TracedPoint) -> Tensor:
         with self._leaves.holding(point, point.params):
             loss = self._loss()
         self._leaves.make_current(point)
         return loss
 
-    def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
+    def evaluate(self, point: TracedPoint, names: Sequence[str], watching: AbstractContextManager[object]) -> Tensor:
         with self._leaves.holding(point, names), watching:
             return self._loss()
-
-    def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
-        return None
 
     def is_current(self, point: Point) -> bool:
         return self._leaves.is_current(point)

@@ -11,24 +11,21 @@ Skaug & Fournier (2006).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from math import log, pi
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..curvature.assembly import Interaction
 from ..curvature.joint import Joint, Joints
-from ..curvature.lifting.watch import LiftFailed
 from ..curvature.structure import Curvature
-from ..errors import ModelError
 from ..linear.dense import flatten, flatten_batched, unflatten
 from ..linear.operator import Factor
 from ..model.program import InfeasibleError, Program
-from ..point import Evaluations, Params, Point, Site
+from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .density import DensityObjective
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, place_of
@@ -52,29 +49,19 @@ class MarginalPoint(Point):
     ``sensitivity`` is dû/dθ, a row for each unconstrained number of θ (p, d), once a Hessian was asked for.
     """
 
-    sensitivity: Tensor | None = None
-
-    @property
-    def marginal(self) -> MarginalObjective:
-        assert isinstance(self.source, MarginalObjective)
-        return self.source
+    source: MarginalObjective = field(kw_only=True)
+    sensitivity: Tensor | None = field(default=None, init=False)
 
     def at(self, params: Params) -> Point:
-        return self.marginal.near(self, params)
+        return self.source.near(self, params)
 
     def gradient(self, differentiable: bool = False) -> Params:
-        if self._gradient is None:  # of a point that could not be evaluated
-            self._gradient = {name: torch.full_like(value, torch.nan) for name, value in self.params.items()}
-        return self._gradient
-
-    def gradient_graph(self) -> Params:
-        raise ModelError("the gradient of a marginal has no graph of its own: this optimizer needs type map")
-
-    def loss_graph(self) -> Tensor:
-        raise ModelError("the loss of a marginal has no graph of its own: this optimizer needs type map")
+        if self.known_gradient is None:  # of a point that could not be evaluated
+            self.known_gradient = {name: torch.full_like(value, torch.nan) for name, value in self.params.items()}
+        return self.known_gradient
 
     def hvp(self, vectors: Params) -> Params:
-        return self.marginal.products(self, vectors)
+        return self.source.products(self, vectors)
 
 
 @dataclass
@@ -113,7 +100,6 @@ class MarginalObjective:
     type: str = "marginal"
     stochastic: bool = False
     settles: bool = True
-    entries: int = 1
 
     def __init__(
         self,
@@ -136,7 +122,7 @@ class MarginalObjective:
         self._inner.evaluations = self.evaluations
         self._whole = DensityObjective(program, "marginal", None, self.jacobian, self.leaves)
         self._finder = ModeFinder(self._inner, self.curvature)
-        self._joints = Joints()
+        self._joints = Joints(self._whole)
         self._explored = False
         self._held: _Held | None = None
         self._curved: _Curved | None = None
@@ -178,7 +164,7 @@ class MarginalObjective:
         self._held = None
         self.evaluations.loss += 1
         infinite = torch.tensor(float("inf"))
-        point = MarginalPoint(params, infinite, self.leaves.tensors, self, full=True, inner=start)
+        point = MarginalPoint(params, infinite, source=self, inner=start)
         try:
             with self._outer_held(params):
                 if validate:
@@ -212,7 +198,7 @@ class MarginalObjective:
         lag = (flatten(joint.slope, self.integrated) * held.correction).sum()
         back = joint.gradient(lag)
         point.loss = (held.approximation - lag).detach()
-        point._gradient = {name: (whole[name] - back[name]).detach() for name in self.outer}
+        point.known_gradient = {name: (whole[name] - back[name]).detach() for name in self.outer}
         self._held = held
 
     def _hold(self, point: MarginalPoint) -> _Held:
@@ -224,8 +210,8 @@ class MarginalObjective:
                 name: value + 0.1 * torch.randn(value.shape, generator=noise, dtype=torch.float64).to(value)
                 for name, value in everything.items()
             }
-            self._joints.explore(Point(beside, torch.zeros(()), self.leaves.tensors, self._whole), self.integrated)
-        at = Point(everything, torch.zeros(()), self.leaves.tensors, self._whole)
+            self._joints.explore(self._watched(beside), self.integrated)
+        at = self._watched(everything)
         self.leaves.write(everything)  # once: the graphs of the joint read the leaves
         self.leaves.make_current(at)
         layout = self.curvature.layout
@@ -246,6 +232,10 @@ class MarginalObjective:
                 where = f" along {place_of(factor.direction, point.inner, names, self._inner)}"
             raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
         return _Held(point, joint, factor, self._approximation(joint), joint.loss.new_zeros(0))
+
+    def _watched(self, params: Params) -> TracedPoint:
+        """A place for the joint of the model to be watched at; its loss is computed there."""
+        return TracedPoint(params, torch.zeros(()), self.leaves.tensors, source=self._whole)
 
     # second derivatives ------------------------------------------------------------------------------------------
 
@@ -313,21 +303,6 @@ class MarginalObjective:
         return {name: (second[name] - rest[name]).detach() for name in vector}, move
 
     # what else is asked of an objective --------------------------------------------------------------------------
-
-    def retrace(self, point: Point) -> Tensor:
-        raise ModelError("a marginal is not traced again")
-
-    def evaluate(self, point: Point, names: Sequence[str], watching: AbstractContextManager[Any]) -> Tensor:
-        raise LiftFailed("the loss is an integral")
-
-    def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
-        return None
-
-    def is_current(self, point: Point) -> bool:
-        return True
-
-    def invalidate(self) -> None:
-        self._held = None
 
     def values(self, params: Params) -> Params:
         """The constrained value of every site: integrated latents at their mode."""

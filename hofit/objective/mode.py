@@ -44,7 +44,7 @@ class ModeFinder:
         part = TrustRegion()
         part.curvature = self.curvature
         part.bind(names)
-        point = self.objective.at(start)
+        point: Point = self.objective.at(start)
         if point.failure is not None or not isfinite(point.value):
             raise NoMode(point.failure or self.objective.explain_non_finite(start) or "the density is not finite")
         eps = torch.finfo(point.loss.dtype).eps

@@ -10,7 +10,7 @@ import torch
 from pyro.optim.multi import MultiOptimizer
 from torch import Tensor
 
-from ..point import Params, PartReport, Point
+from ..point import Params, PartReport, Point, TracedPoint
 
 State = dict[str, Any]
 
@@ -94,7 +94,7 @@ class Optimizer(MultiOptimizer):
 
     def get_step(self, loss: Tensor, params: Params) -> Params:
         """The updated values of ``params``, one step down from ``loss``."""
-        return self.propose(Point({n: p.detach() for n, p in params.items()}, loss, params)).params
+        return self.propose(TracedPoint({n: p.detach() for n, p in params.items()}, loss, params)).params
 
     def prepare(self, loss: Tensor, params: Params) -> Callable[[], None]:
         """Read every derivative now; the callable that comes back writes. A mix prepares all before any writes."""

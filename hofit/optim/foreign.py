@@ -13,7 +13,7 @@ from pyro.optim.optim import _get_state_dict, _load_state_dict
 from torch import Tensor
 
 from ..errors import OptionError
-from ..point import Params, Point
+from ..point import Params, Point, TracedPoint
 from .base import Optimizer, Proposal, State
 
 
@@ -40,6 +40,7 @@ class ForeignOptimizer(Optimizer):
 
     def propose(self, point: Point) -> Proposal:
         names = self.__dict__.get("names") or list(point.params)
+        assert isinstance(point, TracedPoint)  # a part that reads the model is refused where the loss is an integral
         loss = point.loss_graph()
         leaves = {name: point.leaves[name] for name in names}
         self._leaves = list(leaves.values())

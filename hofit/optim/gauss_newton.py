@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
-from ..point import HasInformation, Point
+from ..point import HasInformation, Point, TracedPoint
 from .trust_region import TrustRegion
 
 
@@ -34,6 +34,6 @@ class GaussNewton(TrustRegion):
     second_order = False  # its products are taken elsewhere: on a point of the divergence
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
-        if not isinstance(point.source, HasInformation):
+        if not isinstance(point, TracedPoint) or not isinstance(point.source, HasInformation):
             raise TypeError("gauss_newton reads the model's distributions: it needs a hofit objective, not a bare loss")
         return self.curvature.at(point.source.information(point), names)

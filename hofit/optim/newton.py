@@ -18,7 +18,7 @@ from ..curvature.rows import (
 )
 from ..errors import OptionError
 from ..patterns import matches, speaking_pattern
-from ..point import Params, PartReport, Point
+from ..point import ByRow, Params, PartReport, Point
 from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Judge
 from .base import Optimizer, Proposal, State
 from .subproblem.by_rows import RowSteps, solve_rows
@@ -236,7 +236,7 @@ class Newton(Optimizer):
         """
         whole = point.loss.detach().new_tensor([point.value]), point.loss.detach().new_tensor([trial.value])
         site = point.sites[group.names[0]]
-        if group.rows == 1 or point.source is None or trial.failure is not None:
+        if group.rows == 1 or trial.failure is not None or not isinstance(point.source, ByRow):
             return whole
         plates = sorted(plate.name for plate in site.plates)
         before = point.source.losses_by_row(point.params, plates)

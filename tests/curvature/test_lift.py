@@ -27,7 +27,7 @@ from hofit.curvature.structure import Curvature
 from hofit.linear.dense import flatten
 from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
-from hofit.point import Params, Point
+from hofit.point import Params, TracedPoint
 
 Model = Callable[[], Any]
 
@@ -1401,7 +1401,7 @@ def test_an_index_that_changes_between_traces_is_read_anew() -> None:
 
 def test_a_bare_loss_is_probed() -> None:
     leaf = torch.linspace(-1.0, 1.0, 5).requires_grad_(True)
-    point = Point({"x": leaf.detach().clone()}, (leaf**3).sum() + leaf[0] * leaf[1], {"x": leaf})
+    point = TracedPoint({"x": leaf.detach().clone()}, (leaf**3).sum() + leaf[0] * leaf[1], {"x": leaf})
     operator = Curvature().at(point, ["x"])
     assert torch.allclose(whole(operator).diagonal(), 6 * leaf.detach())
 

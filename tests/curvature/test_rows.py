@@ -8,7 +8,7 @@ from torch import Tensor
 from hofit.coordinates import Coordinates
 from hofit.curvature.probed import product
 from hofit.curvature.rows import hessian_blocks, rows_by_last_dimension, rows_from_plates, rows_interact
-from hofit.point import Params, Plate, Point, Site
+from hofit.point import Params, Plate, Point, Site, TracedPoint
 
 
 def site(name: str, shape: tuple[int, ...], *plates: Plate) -> Site:
@@ -57,7 +57,7 @@ def test_rows_and_parameters_are_each_others_inverse_with_and_without_a_batch() 
 
 def point(function: object, params: Params) -> Point:
     leaves = {name: p.clone().requires_grad_(True) for name, p in params.items()}
-    return Point(params, function(leaves), leaves)  # type: ignore[operator]
+    return TracedPoint(params, function(leaves), leaves)  # type: ignore[operator]
 
 
 def by_rows(params: Params) -> Tensor:

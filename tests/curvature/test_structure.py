@@ -20,7 +20,7 @@ from hofit.errors import OptionError
 from hofit.linear.operator import Operator
 from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
-from hofit.point import Params, Point
+from hofit.point import Params, TracedPoint
 
 Model = Callable[[], Any]
 
@@ -124,7 +124,7 @@ def random_point(at: DensityObjective, seed: int, spread: float = 0.5) -> Params
     return {n: spread * torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in at.start().items()}
 
 
-def true_hessian(point: Point, names: list[str]) -> Tensor:
+def true_hessian(point: TracedPoint, names: list[str]) -> Tensor:
     leaves = [point.leaves[name] for name in names]
     gradients = torch.autograd.grad(point.loss, leaves, create_graph=True, allow_unused=True)
     flat = torch.cat([(0 * x if g is None else g).reshape(-1) for g, x in zip(gradients, leaves, strict=True)])

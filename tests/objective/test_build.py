@@ -21,6 +21,7 @@ from hofit.objective.build import OBJECTIVES, ObjectiveRefused, objective_of, pr
 from hofit.objective.density import DensityObjective
 from hofit.objective.elbo import ElboObjective
 from hofit.objective.marginal import MarginalObjective
+from hofit.point import ByRow, HasInformation, TracedPoint, Watchable
 
 Y = torch.tensor([0.5, 1.5])
 
@@ -105,6 +106,19 @@ def test_an_elbo_draws_from_the_module_s_own_guide(fixed: bool, seed: int | None
     assert isinstance(objective, ElboObjective) and list(objective.start()) == ["loc", "log_scale"]
     assert isinstance(objective.program, ElboProgram)
     assert (objective.program.particles, objective.program.fixed_seed) == (3, seed)
+
+
+def test_an_objective_offers_what_it_can_and_nothing_else(built: Built) -> None:
+    asked = (Watchable, ByRow, HasInformation)
+    density = built({"type": "map"})
+    assert isinstance(density, HasInformation)
+    point = density.at(density.start())
+    assert isinstance(point, TracedPoint)
+    information = density.information(point).source
+    marginal = built({"type": "marginal", "integrate": {"b": "laplace"}}, {"b": "laplace"})
+    offered = [[isinstance(source, one) for one in asked] for source in (density, information, marginal)]
+    assert offered == [[True, True, True], [True, False, False], [False, False, False]]
+    assert not isinstance(marginal.at(marginal.start()), TracedPoint)
 
 
 def test_an_elbo_without_a_guide_is_refused() -> None:

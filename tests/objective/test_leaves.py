@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hofit.objective.leaves import Leaves
-from hofit.point import Params, Point
+from hofit.point import Params, TracedPoint
 
 
 @pytest.fixture
@@ -14,9 +14,9 @@ def leaves() -> Leaves:
     return Leaves({name: torch.zeros(2, requires_grad=True) for name in ("a", "b", "c")})
 
 
-def point(leaves: Leaves, **params: float) -> Point:
+def point(leaves: Leaves, **params: float) -> TracedPoint:
     values = {name: torch.full((2,), value) for name, value in params.items()}
-    return Point(values, torch.zeros(()), leaves.tensors)
+    return TracedPoint(values, torch.zeros(()), leaves.tensors)
 
 
 def held(leaves: Leaves) -> Params:

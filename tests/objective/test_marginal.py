@@ -348,7 +348,7 @@ def test_conditional_modes_are_henderson_s_row_by_row() -> None:
     result = fit(gaussian, b="laplace", **DATA)
     mu, sigma, sd = (result.values[name].numpy() for name in ("mu", "sigma", "sd"))
     for row in range(ROWS):
-        own = (row == GROUP).numpy()
+        own = GROUP.eq(row).numpy()
         z = np.stack([np.ones(own.sum()), DATA["x"].numpy()[own]], 1)
         precision = z.T @ z / sigma**2 + np.diag(sd.clip(1e-8) ** -2.0)
         mode = np.linalg.solve(precision, z.T @ (DATA["y"].numpy()[own] - mu) / sigma**2)

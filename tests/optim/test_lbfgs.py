@@ -17,7 +17,7 @@ from torch import Tensor
 import hofit
 from hofit.errors import OptionError
 from hofit.optim.lbfgs import LBFGS
-from hofit.point import Evaluations, Params, Point
+from hofit.point import Evaluations, Params, Point, TracedPoint
 
 
 class Objective:
@@ -29,12 +29,12 @@ class Objective:
 
     def at(self, params: Params) -> Point:
         leaves = {name: value.detach().clone().requires_grad_(True) for name, value in params.items()}
-        point = Point(params, self.function(leaves), leaves, self)  # type: ignore[arg-type]
+        point = TracedPoint(params, self.function(leaves), leaves, source=self)  # type: ignore[arg-type]
         self.evaluations.loss += 1
         self.seen.append(point.value)
         return point
 
-    def retrace(self, point: Point) -> Tensor:
+    def retrace(self, point: TracedPoint) -> Tensor:
         return self.function(point.leaves)
 
     def is_current(self, point: Point) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import hofit
 from hofit.optim import MixedMultiOptimizer, Newton, Optimizer, Proposal
-from hofit.point import Params, PartReport, Point
+from hofit.point import Params, PartReport, Point, TracedPoint
 
 
 class Doubting(Optimizer):
@@ -53,7 +53,7 @@ class Source:
 
     def __init__(self, function: Any) -> None:
         self.function, self.traced = function, 0
-        self.sites: dict[str, Any] = {}
+        self.sites: Mapping[str, Any] = {}
 
         from hofit.point import Evaluations
 
@@ -62,9 +62,9 @@ class Source:
     def at(self, params: Params) -> Point:
         self.traced += 1
         leaves = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
-        return Point(params, self.function(leaves), leaves, self)
+        return TracedPoint(params, self.function(leaves), leaves, source=self)
 
-    def retrace(self, point: Point) -> Tensor:
+    def retrace(self, point: TracedPoint) -> Tensor:
         self.traced += 1
         return self.function(point.leaves)
 
