@@ -35,16 +35,12 @@ class Arrowhead(Operator):
         self.size = sum(group.index.numel() for group in self.rows) + border.numel()
         self.like = corner.new_empty(0)
 
-    def groups(self) -> Iterator[tuple[Blocks, Coupling]]:
-        """The rows of each group, and what couples them to the border."""
-        return zip(self.rows, self.couplings, strict=True)
-
     def matvec(self, vectors: Tensor) -> Tensor:
         flat = vectors.reshape(-1, self.size)
         result = torch.empty_like(flat)
         outer = flat[:, self.border]
         total = outer @ self.corner
-        for group, coupling in self.groups():
+        for group, coupling in self._groups():
             rows = flat[:, group.index].permute(1, 2, 0)  # (R, L, k)
             result[:, group.index] = (group.matrices @ rows + coupling.outward(outer)).permute(2, 0, 1)
             total = total + coupling.inward(rows)
@@ -61,13 +57,13 @@ class Arrowhead(Operator):
     def scaled(self, scale: Tensor) -> Arrowhead:
         outer = scale[self.border]
         rows = [group.scaled(scale) for group in self.rows]
-        couplings = [coupling.scaled(scale[group.index], outer) for group, coupling in self.groups()]
+        couplings = [coupling.scaled(scale[group.index], outer) for group, coupling in self._groups()]
         return Arrowhead(rows, couplings, self.border, self.corner * outer[:, None] * outer)
 
     def held(self, places: Tensor) -> Arrowhead:
         outer = places[self.border]
         rows = [group.held(places) for group in self.rows]
-        couplings = [coupling.held(places[group.index], outer) for group, coupling in self.groups()]
+        couplings = [coupling.held(places[group.index], outer) for group, coupling in self._groups()]
         return Arrowhead(rows, couplings, self.border, held_matrices(self.corner, outer))
 
     def largest(self) -> float:
@@ -79,7 +75,7 @@ class Arrowhead(Operator):
         """The largest absolute row sum."""
         outer = self.corner.abs().sum(1)
         sums = []
-        for group, coupling in self.groups():
+        for group, coupling in self._groups():
             rows, outer = coupling.row_sums(group.matrices.abs().sum(-1), outer)
             sums.append(rows.reshape(-1))
         return float(torch.cat([*sums, outer]).max())
@@ -89,6 +85,9 @@ class Arrowhead(Operator):
 
     def lowest(self, count: int = 1) -> Spectrum:
         return lowest_by_inverse_iteration(self, min(count, self.size))
+
+    def _groups(self) -> Iterator[tuple[Blocks, Coupling]]:
+        return zip(self.rows, self.couplings, strict=True)
 
 
 class _ArrowheadFactor(Factor):

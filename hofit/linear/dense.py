@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..point import Params
 from .operator import Factor, Operator, Spectrum
 from .spectrum import dense_spectrum
 
@@ -93,17 +92,17 @@ def held_matrices(matrices: Tensor, places: Tensor) -> Tensor:
     return free
 
 
-def flatten(params: Params, names: Sequence[str]) -> Tensor:
+def flatten(params: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     """Parameters → one vector (d,), in the order of ``names``."""
     return torch.cat([params[name].reshape(-1) for name in names])
 
 
-def unflatten(vector: Tensor, like: Params, names: Sequence[str]) -> Params:
+def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """One vector (…, d) → parameters shaped as in ``like``, leading dimensions kept."""
     parts = vector.split([like[name].numel() for name in names], dim=-1)
     return {n: part.reshape((*vector.shape[:-1], *like[n].shape)) for n, part in zip(names, parts, strict=True)}
 
 
-def flatten_batched(params: Params, names: Sequence[str]) -> Tensor:
+def flatten_batched(params: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     """Parameters with one leading dimension → (k, d)."""
     return torch.cat([params[name].reshape(params[name].shape[0], -1) for name in names], dim=1)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
-
-Multiply = Callable[[Tensor], Tensor]
-"""Hessian-vector products. Shapes: (k, d) → (k, d)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,12 +13,11 @@ class MatrixFree:
     """A symmetric matrix (d, d) known by its products; it cannot be factored, and so it is no ``Operator``.
 
     Args:
-        product: one Hessian-vector product a row.
+        product: one Hessian-vector product a row, (k, d) → (k, d).
         size: d.
     """
 
-    structure: ClassVar[str] = "matrix_free"
-    product: Multiply
+    product: Callable[[Tensor], Tensor]
     size: int
 
     def matvec(self, vectors: Tensor) -> Tensor:

@@ -19,8 +19,14 @@ DENSE_SPECTRUM = 256
 KRYLOV_STEPS = 6
 """Blocks of vectors to a basis, each the shifted inverse of the one before."""
 
+SPARE_VECTORS = 4
+"""Vectors of a block beyond those that are asked for: the next eigenvalues may lie close to the last of them."""
+
 KRYLOV_RESTARTS = 12
 """How often, at most, a basis is condensed to its lowest Ritz vectors; one or two settle all but clusters."""
+
+SHIFT_ABOVE = 0.05
+"""How far above −λ₁ the shift may lie, relative to it: close enough for λ₁ to grow twenty times as fast as zero."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,9 @@ def lowest_by_inverse_iteration(operator: Operator, count: int) -> Spectrum:
     """The lowest eigenpairs by a restarted block Krylov method on (H + shift)⁻¹, the shift just above −λ₁.
 
     Shapes: values (count,); vectors (d, count).
-    Cost: up to 30 factorisations where H is not positive definite, else one; KRYLOV_STEPS solves of count + 4 vectors a
-    restart; a basis of KRYLOV_STEPS · (count + 4) vectors. Sizes up to DENSE_SPECTRUM are one dense decomposition.
+    Cost: up to 30 factorisations where H is not positive definite, else one; KRYLOV_STEPS solves of a block of
+    count + SPARE_VECTORS vectors a restart; a basis of as many blocks. Sizes up to DENSE_SPECTRUM are one dense
+    decomposition.
     Source: Golub & Van Loan (2013), sections 8.2.4 and 10.3.6; Stewart (2001), "Eigensystems", section 5.2.
     """
     size, like = operator.size, operator.like
@@ -100,7 +107,7 @@ def lowest_by_inverse_iteration(operator: Operator, count: int) -> Spectrum:
     norm = unit.norm_bound()
     eps = torch.finfo(like.dtype).eps
     factor = _lowest_definite(unit, norm, 32 * eps * max(norm, 1.0))
-    wide = min(size, count + 4)
+    wide = min(size, count + SPARE_VECTORS)
     generator = torch.Generator().manual_seed(7)
     block = torch.randn(size, wide, generator=generator, dtype=torch.float64).to(like)
     basis = like.new_empty(size, wide * min(KRYLOV_STEPS, size // wide))
@@ -134,7 +141,7 @@ def _lowest_definite(operator: Operator, norm: float, tolerance: float) -> Facto
             low = max(low, -float(factor.direction @ operator.matvec(factor.direction)))
         shift, grow = grow * low + 2 * tolerance, 4.0
         factor = operator.factor(shift)
-    while shift - low > 0.05 * shift + 4 * tolerance:
+    while shift - low > SHIFT_ABOVE * shift + 4 * tolerance:
         middle = max((low * shift) ** 0.5, 0.1 * shift)
         trial = operator.factor(middle)
         if trial.positive:
