@@ -48,7 +48,8 @@ class Study:
 
 
 def scale(name: str) -> Tensor:
-    return pyro.param(name, torch.tensor(0.5), constraint=constraints.positive)
+    value: Tensor = pyro.param(name, torch.tensor(0.5), constraint=constraints.positive)
+    return value
 
 
 # --- Three models ---------------------------------------------------------------------------------

@@ -62,8 +62,8 @@ def problems(groups: int) -> list[tuple[str, Callable[..., Any], dict[str, Any]]
     for layout in ("nested", "indexed"):
         data = item_response.load_data(persons=5000, items=40, seed=0, layout=layout)
         found.append((f"item response, 5000 × 40, {layout}", getattr(item_response, layout), data))
-    data = poisson_regression.load_data(rows=200_000, covariates=50, seed=0)
-    return [*found, ("Poisson, 200,000 rows × 50", poisson_regression.model, data)]
+    rows = poisson_regression.load_data(rows=200_000, covariates=50, seed=0)
+    return [*found, ("Poisson, 200,000 rows × 50", poisson_regression.model, rows)]
 
 
 def measure(model: Callable[..., Any], data: dict[str, Any], repeats: int) -> tuple[list[float], list[float], str]:

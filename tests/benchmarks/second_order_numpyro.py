@@ -142,9 +142,10 @@ class Recorder:
 def recorded(fn: Callable[[Any], tuple[Array, Any]], recorder: Recorder) -> Callable[[Any], tuple[Array, Any]]:
     """The loss, recorded whenever someone takes its gradient."""
 
-    @jax.custom_vjp
-    def loss_of(params: Any) -> Array:
+    def plain(params: Any) -> Array:
         return fn(params)[0]
+
+    loss_of = jax.custom_vjp(plain)
 
     def forward(params: Any) -> tuple[Array, Any]:
         loss, gradient = jax.value_and_grad(lambda p: fn(p)[0])(params)

@@ -28,6 +28,7 @@ from pyro.infer.autoguide.initialization import init_to_value
 from pyro.optim.multi import MixedMultiOptimizer, Newton
 from torch import Tensor
 from torch.distributions import biject_to, transform_to
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = 1_000_000
@@ -97,12 +98,13 @@ class Objective:
         model = poutine.condition(self.model, data={name: values[name] for name in self.latents})
         if self.parameters:
             model = poutine.substitute(model, data={name: values[name] for name in self.parameters})
-        return -poutine.trace(model).get_trace(**self.arguments).log_prob_sum()
+        log_density: Tensor = poutine.trace(model).get_trace(**self.arguments).log_prob_sum()
+        return -log_density
 
     def __call__(self, x: Tensor) -> Tensor:
         try:
             return self.loss_at(self.leaves(x))
-        except torch.linalg.LinAlgError:  # a trial point where a factorisation fails
+        except LinAlgError:  # a trial point where a factorisation fails
             return x.sum() * 0.0 + math.inf
 
     def loss_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -514,7 +516,8 @@ def rehearse(job: Job, run: Callable[[Job, Objective, Recorder], Ended]) -> None
 def export(asked: dict[str, Any]) -> None:
     """The data as numpy arrays, for another interpreter."""
     arguments = read_job(asked).arguments
-    np.savez(asked["data"], **{name: np.asarray(value) for name, value in arguments.items()})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in arguments.items()}
+    np.savez(asked["data"], **arrays)
 
 
 def main() -> None:

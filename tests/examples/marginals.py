@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from scipy.special import gammaln
 
 from tests.examples.references import (
+    COMPLEX_STEP,
     LOG_2PI,
     Array,
     codes,
@@ -28,6 +29,7 @@ from tests.examples.references import (
 )
 
 Values = dict[str, Any]
+Free = dict[str, tuple[Callable[[Array], Array], int]]
 Likelihood = Callable[[Array], tuple[Any, Array, Array]]
 """η → −log likelihood, its first and its second derivative by η_i. Shapes: η and the derivatives (n,)."""
 
@@ -47,7 +49,7 @@ class Evidence:
 class Marginal:
     """`free` has the free quantities in the order of the flat point: a transform and a number of entries each."""
 
-    free: dict[str, tuple[Callable[[Array], Array], int]]
+    free: Free
     evidence: Callable[[Values], Evidence]
 
     def split(self, point: Array) -> Values:
@@ -71,11 +73,13 @@ class Marginal:
         here = self.gradient(point)
         rows = [(self.gradient(point + step) - here) / DIFFERENCE for step in DIFFERENCE * np.eye(len(point))]
         hessian = np.array(rows)
-        return (hessian + hessian.T) / 2
+        return np.asarray(hessian + hessian.T) / 2
 
     def slopes(self, point: Array) -> Array:
         """d value / d unconstrained, entry by entry: every transform is elementwise."""
-        return np.concatenate([np.atleast_1d(v.imag) for v in self.values(point + 1e-30j).values()]) / 1e-30
+        values = self.values(point + 1j * COMPLEX_STEP).values()
+        slopes: Array = np.concatenate([np.atleast_1d(value.imag) for value in values]) / COMPLEX_STEP
+        return slopes
 
 
 def identity(u: Array) -> Array:
@@ -195,7 +199,7 @@ def intercepts_and_slopes(x: Array, group: Array) -> Array:
     return np.stack([members, members * x[:, None]], -1).reshape(len(x), -1)
 
 
-SLEEP_SCALES = {
+SLEEP_SCALES: Free = {
     "sd_intercept": (np.exp, 1),
     "sd_days": (np.exp, 1),
     "correlation": (correlation, 1),
@@ -294,7 +298,7 @@ def cbpp_data() -> tuple[Array, Array, Array, Array]:
     return numbers(data["incidence"]), numbers(data["size"]), X, codes(data["herd"])
 
 
-CBPP = {"beta": (identity, 4), "sd_herd": (np.exp, 1)}
+CBPP: Free = {"beta": (identity, 4), "sd_herd": (np.exp, 1)}
 
 
 def cbpp_laplace() -> Marginal:
@@ -374,7 +378,7 @@ def cbpp_quadrature() -> Marginal:
     return Marginal(CBPP, evidence)
 
 
-THEOPHYLLINE = {
+THEOPHYLLINE: Free = {
     **dict.fromkeys(("lKe", "lKa", "lCl"), (identity, 1)),
     **dict.fromkeys(("sd_lKa", "sd_lCl", "sigma"), (np.exp, 1)),
 }
@@ -427,7 +431,7 @@ class Theophylline:
         for _ in range(4):
             slope, hessian = self.newton(v, b)
             b = b - np.linalg.solve(hessian, slope[..., None])[..., 0]
-        return b
+        return np.asarray(b)
 
     def joint(self, v: Values, b: Array) -> Any:
         """−log density, subject by subject. Shapes: b (…, 12, 2); result (…, 12)."""
@@ -439,7 +443,8 @@ class Theophylline:
 
 def theophylline_data() -> Theophylline:
     data = table("theoph.csv")
-    return Theophylline(*(numbers(data[name]) for name in ("conc", "Time", "Dose")), codes(data["Subject"]))
+    concentration, time, dose = (numbers(data[name]) for name in ("conc", "Time", "Dose"))
+    return Theophylline(concentration, time, dose, codes(data["Subject"]))
 
 
 def theophylline_laplace() -> Marginal:

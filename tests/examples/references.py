@@ -135,9 +135,8 @@ def intercept_and_slope(y: Array, X: Array, x: Array, group: Array, scales: tupl
         return normal(residual, sigma) + bivariate_normal(b, sd_intercept, sd_slope, correlation)
 
     members = incidence_matrix(group)
-    Z = np.stack([members, members * x[:, None]], -1).reshape(
-        len(y), 2 * groups
-    )  # columns: group by group, intercept then slope
+    # The columns go group by group, the intercept before the slope.
+    Z = np.stack([members, members * x[:, None]], -1).reshape(len(y), 2 * groups)
     beta, b = henderson(y, X, Z, np.kron(np.eye(groups), block), sigma)
     return Mode(density, np.concatenate([beta, b]), {"beta": beta, "b": b.reshape(groups, 2)})
 
@@ -224,7 +223,7 @@ def eight_schools_elbo(noise: Array) -> Mode:
         return (joint + half_cauchy - normal(noise, 1 + 0 * noise)) / draws - np.log(scale).sum()
 
     point = minimum(density, np.concatenate([np.zeros(size), np.full(size, -0.5)]))
-    values = {}
+    values: dict[str, Array] = {}
     for kind, part in (("locs", point[:size]), ("scales", np.exp(point[size:]))):
         values |= {f"AutoNormal.{kind}.{n}": v for n, v in (("mu", part[0]), ("tau", part[1]), ("eta", part[2:]))}
     return Mode(density, point, values)

@@ -4,7 +4,7 @@ Published are the answers of lme4, glmmTMB and TMB in models/data/reference.json
 two references are held against each other first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -70,10 +70,10 @@ def published(name: str) -> Published:
             return Published(r["log_likelihood"], values, {}, APPROXIMATE_LOG_LIKELIHOOD, {})
         case "theophylline_laplace":
             r = REFERENCE["theoph_laplace"]
-            fixed, scales = ("lKe", "lKa", "lCl"), ("sd_lKa", "sd_lCl", "sigma")
-            log_scales = np.array([*r["log_sd_lKa_lCl"], r["log_sigma"]])
-            values = named(fixed, r["lKe_lKa_lCl"]) | named(scales, np.exp(log_scales))
-            errors, log_errors = named(fixed, r["se"][:3]), named(scales, r["se"][3:])
+            fixed, spreads = ("lKe", "lKa", "lCl"), ("sd_lKa", "sd_lCl", "sigma")
+            log_spreads = np.array([*r["log_sd_lKa_lCl"], r["log_sigma"]])
+            values = named(fixed, r["lKe_lKa_lCl"]) | named(spreads, np.exp(log_spreads))
+            errors, log_errors = named(fixed, r["se"][:3]), named(spreads, r["se"][3:])
             return Published(r["log_likelihood"], values, errors, APPROXIMATE_LOG_LIKELIHOOD, log_errors)
         case "theophylline_quadrature":
             r = REFERENCE["theoph_quadrature"]
@@ -123,7 +123,11 @@ def evidence(name: str) -> Marginal:
 
 def point_of(values: Values, free: Marginal) -> Array:
     """The flat point at the constrained values."""
-    inverse = {marginals.identity: lambda v: v, np.exp: np.log, marginals.correlation: lambda v: 2 * np.arctanh(v)}
+    inverse: dict[Callable[[Array], Array], Callable[[Array], Array]] = {
+        marginals.identity: marginals.identity,
+        np.exp: np.log,
+        marginals.correlation: lambda v: 2 * np.arctanh(v),
+    }
     parts = [inverse[transform](np.atleast_1d(values[name])) for name, (transform, _) in free.free.items()]
     return np.concatenate(parts)
 
