@@ -4,17 +4,27 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test bench bench-second-order bench-marginal coverage-study certify clean
+.PHONY: demo test check hooks coverage bench bench-second-order bench-marginal coverage-study certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
 
-test: .venv/installed
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# What needs no run: .pre-commit-config.yaml asks for the same.
+check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+hooks: .venv/installed
+	$(BIN)/pre-commit install
+
+# The lines and branches of hofit/ that no test reaches, the command line's own processes included.
+coverage: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
 
 # The exact set that is tested; torch first, so that nothing asks for another build of it.
 .venv/installed: pyproject.toml constraints.txt
@@ -41,4 +51,4 @@ certify: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.certification.nist
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv runs build .coverage* *.egg-info
