@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import ModelError
+from .internals import foreach_norm
 
 Params = dict[str, Tensor]
 """Name → unconstrained value, in the order of the trace."""
@@ -331,7 +332,7 @@ def max_norms(*groups: list[Tensor]) -> list[float]:
     tensors = [tensor for group in groups for tensor in group if tensor.numel()]
     if not tensors:
         return [0.0] * len(groups)
-    norms = iter(torch.stack(torch._foreach_norm(tensors, float("inf"))).tolist())
+    norms = iter(torch.stack(foreach_norm(tensors, float("inf"))).tolist())
     return [_largest([next(norms) for tensor in group if tensor.numel()]) for group in groups]
 
 

@@ -14,6 +14,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..curvature.structure import Curvature, StructureRefuted
 from ..errors import ModelError
+from ..internals import foreach_sub
 from ..model.faults import user_fault
 from ..model.randomness import capture_random_state
 from ..objective.base import Objective
@@ -328,4 +329,4 @@ def _moves(before: Params, after: Params) -> list[Tensor]:
     moved = [name for name in before if after[name] is not before[name]]
     if not moved:
         return []
-    return list(torch._foreach_sub([after[name] for name in moved], [before[name] for name in moved]))
+    return list(foreach_sub([after[name] for name in moved], [before[name] for name in moved]))

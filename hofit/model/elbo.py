@@ -17,11 +17,11 @@ from pyro import poutine
 from pyro.distributions import Delta, Unit
 from pyro.infer import autoguide
 from pyro.infer.autoguide.initialization import InitMessenger
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Beta, Dirichlet, FisherSnedecor, Gamma, StudentT, Wishart, constraints
 
 from ..errors import ModelError
+from ..internals import Subsample
 from .initial import initial_unconstrained
 from .program import Program, _Evaluation, _SiteMessenger, _transform_to, full_plates
 from .randomness import random_state_kept, set_seed
@@ -140,7 +140,7 @@ class ElboProgram(Program):
         drawn, sampled = _samples(guide), _samples(model)
         self._check(drawn, sampled)
         for name, site in {**drawn, **sampled}.items():
-            if isinstance(site["fn"], _Subsample) and len(site["value"]) != site["fn"].size:
+            if isinstance(site["fn"], Subsample) and len(site["value"]) != site["fn"].size:
                 self._drawn[name] = (site["fn"].size, len(site["value"]))
         density = _Evaluation(self)
         terms = {f"{name} (guide)": -density.site_log_density(site) for name, site in drawn.items()}
@@ -155,7 +155,7 @@ class ElboProgram(Program):
             raise ModelError(f"elbo: the guide does not sample {', '.join(map(repr, missing))}, which the model does")
         for name, site in drawn.items():
             fn = site["fn"]
-            if isinstance(fn, _Subsample) or (site["is_observed"] and not isinstance(fn, Unit)):
+            if isinstance(fn, Subsample) or (site["is_observed"] and not isinstance(fn, Unit)):
                 continue
             if not fn.has_rsample:
                 raise ModelError(
@@ -223,7 +223,7 @@ def _samples(trace: Any) -> dict[str, Any]:
 
 
 def _is_latent(site: Any) -> bool:
-    return not site["is_observed"] and not isinstance(site["fn"], (_Subsample, Delta))
+    return not site["is_observed"] and not isinstance(site["fn"], (Subsample, Delta))
 
 
 def _is_delta(message: Any) -> bool:

@@ -31,10 +31,9 @@ from pyro.ops.contract import contract_tensor_tree
 from pyro.ops.rings import LogRing
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ModelError
+from ..internals import DIM_TO_ID, ENUMERATE_DIM, MARKOV_SCOPE, TorchDispatchMode, packed_dims, pytree, with_packed_dims
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of one tensor at most: a gradient keeps several of that size."""
@@ -81,7 +80,7 @@ def no_leaf(name: str, distribution: str) -> str:
 def discrete(msg: Any) -> Discrete:
     fn = msg["fn"]
     finite = bool(getattr(fn, "has_enumerate_support", False))
-    return Discrete(type(fn).__name__, finite, "_markov_scope" in msg["infer"])
+    return Discrete(type(fn).__name__, finite, MARKOV_SCOPE in msg["infer"])
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,12 @@ class Enumeration:
         for message, log_prob in every:
             name, infer = message["name"], message["infer"]
             if name in self.sites:
-                dim, event_dim = infer["_enumerate_dim"], message["fn"].event_dim
+                dim, event_dim = infer[ENUMERATE_DIM], message["fn"].event_dim
                 same = message["value"] == chosen[name]
                 same = same.flatten(-event_dim).all(-1) if event_dim else same
-                places[infer["_dim_to_id"][dim]] = same.to(torch.uint8).argmax(dim, keepdim=True)
+                places[infer[DIM_TO_ID][dim]] = same.to(torch.uint8).argmax(dim, keepdim=True)
             found = log_prob
-            for dim, id_ in infer.get("_dim_to_id", {}).items():
+            for dim, id_ in infer.get(DIM_TO_ID, {}).items():
                 if found.dim() >= -dim and found.shape[dim] > 1:
                     place = places[id_]
                     rank = max(found.dim(), place.dim())
@@ -190,7 +189,7 @@ class Enumeration:
 
 @dataclass
 class _Weighted:
-    """The factors that share a scale: ordinal (symbols of plates) → tensors with ``_pyro_dims``."""
+    """The factors that share a scale: ordinal (symbols of plates) → packed tensors."""
 
     scale: Tensor
     site: str
@@ -231,13 +230,13 @@ class _Graph:
                 self.frames[symbol] = frame
                 symbols[frame.dim] = symbol
         ordinal = frozenset(symbols.values())
-        symbols.update({dim: get_symbol(1 + 2 * id_) for dim, id_ in infer.get("_dim_to_id", {}).items()})
+        symbols.update({dim: get_symbol(1 + 2 * id_) for dim, id_ in infer.get(DIM_TO_ID, {}).items()})
         if name in self.enumeration.sites:
-            self.owners[symbols[infer["_enumerate_dim"]]] = name, ordinal
+            self.owners[symbols[infer[ENUMERATE_DIM]]] = name, ordinal
         elif message["mask"] is not None:
             log_prob = scale_and_mask(log_prob, 1.0, message["mask"])
         term = self._packed(log_prob, symbols)
-        for symbol in term._pyro_dims:
+        for symbol in packed_dims(term):
             owner, of_owner = self.owners.get(symbol, (name, frozenset()))
             if not of_owner <= ordinal:
                 plate = ", ".join(repr(self.frames[one].name) for one in sorted(of_owner - ordinal))
@@ -248,7 +247,7 @@ class _Graph:
                 )
         group = self._group(name, torch.as_tensor(message["scale"], device=log_prob.device))
         group.tree.setdefault(ordinal, []).append(term)
-        group.summed.update(symbol for symbol in term._pyro_dims if symbol in self.owners)
+        group.summed.update(symbol for symbol in packed_dims(term) if symbol in self.owners)
 
     def parts(self) -> Iterator[tuple[Sequence[Any], Tensor]]:
         self._check_scales()
@@ -269,7 +268,7 @@ class _Graph:
                 for term in terms:
                     yield frames, scale_and_mask(packed.unpack(term, dims), group.scale, None)
 
-    def _packed(self, log_prob: Tensor, symbols: Mapping[int, str]) -> Any:
+    def _packed(self, log_prob: Tensor, symbols: Mapping[int, str]) -> Tensor:
         """Without dimensions of size one; those in no plate summed, as they are where nothing is enumerated."""
         shape = log_prob.shape
         at = {dim: shape[dim] for dim in range(-len(shape), 0) if shape[dim] > 1}
@@ -278,9 +277,8 @@ class _Graph:
             log_prob = log_prob.sum(loose, keepdim=True)
         kept = [dim for dim in at if dim in symbols]
         # The new first dimension makes a tensor of its own, whatever watches the computation: one carries one name.
-        term: Any = log_prob.unsqueeze(0).reshape([at[dim] for dim in kept])
-        term._pyro_dims = "".join(symbols[dim] for dim in kept)
-        return term
+        term = log_prob.unsqueeze(0).reshape([at[dim] for dim in kept])
+        return with_packed_dims(term, "".join(symbols[dim] for dim in kept))
 
     def _group(self, name: str, scale: Tensor) -> _Weighted:
         for group in self.weighted:
@@ -309,8 +307,8 @@ class _ExactLogRing(LogRing):
 
     def sumproduct(self, terms: Iterable[Any], dims: Iterable[str]) -> Any:
         factors = list(terms)
-        sizes = {symbol: size for term in factors for symbol, size in zip(term._pyro_dims, term.shape, strict=True)}
-        inputs = tuple(term._pyro_dims for term in factors)
+        sizes = {symbol: size for term in factors for symbol, size in zip(packed_dims(term), term.shape, strict=True)}
+        inputs = tuple(packed_dims(term) for term in factors)
         used: set[int] = set()
         for group, summed in _elimination(inputs, tuple(sorted(sizes.items())), frozenset(dims).intersection(sizes)):
             used.update(group)
@@ -363,10 +361,10 @@ def _elimination(
 
 def _log_sum(factors: list[Any], summed: str) -> Any:
     """log Σ exp of the sum of ``factors`` over the symbols ``summed``."""
-    symbols = "".join(sorted(set().union(*(factor._pyro_dims for factor in factors))))
+    symbols = "".join(sorted(set().union(*(packed_dims(factor) for factor in factors))))
     total: Any = None
     for factor in factors:
-        own = factor._pyro_dims
+        own = packed_dims(factor)
         ordered = sorted(own)
         aligned = factor.permute([own.index(symbol) for symbol in ordered]) if ordered != list(own) else factor
         if len(own) < len(symbols):
@@ -377,8 +375,7 @@ def _log_sum(factors: list[Any], summed: str) -> Any:
         total = total.logsumexp([symbols.index(symbol) for symbol in summed])
     elif len(factors) == 1:
         return factors[0]
-    total._pyro_dims = "".join(symbol for symbol in symbols if symbol not in summed)
-    return total
+    return with_packed_dims(total, "".join(symbol for symbol in symbols if symbol not in summed))
 
 
 class TooLarge(ModelError):

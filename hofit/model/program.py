@@ -20,13 +20,20 @@ from pyro.distributions import Delta, Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.params.param_store import normalize_param_name
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints, kl_divergence, transform_to
 from torch.distributions.transforms import IndependentTransform, Transform, identity_transform
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..errors import ModelError, StartError
+from ..internals import (
+    DETERMINISTIC,
+    Subsample,
+    replace_leaf,
+    store_constraints,
+    swap_subsampling,
+    unconstrained_params,
+)
 from ..point import Params, Plate, Site
 from .enumeration import (
     BROADCAST,
@@ -453,7 +460,6 @@ def value_and_slope(transform: Transform, unconstrained: Tensor) -> tuple[Tensor
 @contextmanager
 def full_plates() -> Iterator[set[str]]:
     """Inside, plates ignore `subsample_size` and `subsample`: Pyro has no switch for it. Yields who asks for them."""
-    original = SubsampleMessenger._subsample
     asked: set[str] = set()
 
     def whole(
@@ -463,11 +469,11 @@ def full_plates() -> Iterator[set[str]]:
             asked.add(name)
         return original(name, size, None, None, *more, **named)
 
-    SubsampleMessenger._subsample = staticmethod(whole)
+    original = swap_subsampling(whole)
     try:
         yield asked
     finally:
-        SubsampleMessenger._subsample = staticmethod(original)
+        swap_subsampling(original)
 
 
 def describe(constraint: constraints.Constraint) -> str:
@@ -527,7 +533,7 @@ class _PlateWatcher(_SiteMessenger):
         return super().__enter__()
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if isinstance(msg["fn"], _Subsample):
+        if isinstance(msg["fn"], Subsample):
             self.plates[msg["name"]] = msg["value"]
             if len(msg["value"]) != msg["fn"].size:
                 self.subsampled[msg["name"]] = (msg["fn"].size, len(msg["value"]))
@@ -561,14 +567,14 @@ class _Discovery(_SiteMessenger):
             raise ModelError(f"two sample sites are called {name!r}: every site needs a name of its own")
         self.seen.add(name)
         self.has_factor |= isinstance(fn, Unit)
-        if not isinstance(fn, _Subsample):
+        if not isinstance(fn, Subsample):
             self.batch_shapes[name] = fn.batch_shape
             deepest = max((-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized), default=0)
             observed = msg["value"].dim() - fn.event_dim if isinstance(msg["value"], Tensor) else 0
             self.nesting = max(self.nesting, deepest, len(fn.batch_shape), observed)
         if msg["is_observed"] and not isinstance(fn, (Unit, Delta)):
             self.observed.append(name)
-        if msg["is_observed"] or msg["value"] is not None or isinstance(fn, (_Subsample, Delta)):
+        if msg["is_observed"] or msg["value"] is not None or isinstance(fn, (Subsample, Delta)):
             return
         if is_discrete(fn):
             if not self.program.integration:
@@ -586,7 +592,7 @@ class _Discovery(_SiteMessenger):
         msg["value"] = value.detach()
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not isinstance(msg["fn"], _Subsample):
+        if not isinstance(msg["fn"], Subsample):
             self.samples.append(msg)
 
     def log_density(self) -> float | None:
@@ -617,12 +623,12 @@ class _Discovery(_SiteMessenger):
             return
         if store_name not in store:
             raise ModelError(f"parameter {name!r} is not in Pyro's parameter store (module_local_params is on?)")
-        leaf = store._params[store_name]
-        constraint = store._constraints[store_name]
+        leaf = unconstrained_params(store)[store_name]
+        constraint = store_constraints(store)[store_name]
         if name not in self.known and not isinstance(leaf, torch.nn.Parameter):
             # Pyro keeps the caller's own tensor where there is no constraint: a fit must not write to it.
             leaf = leaf.detach().clone().requires_grad_(True)
-            _replace_in_store(store, store_name, leaf)
+            replace_leaf(store, store_name, leaf)
         if name in self.start_values:
             with torch.no_grad():
                 leaf.copy_(transform_to(constraint).inv(self.start_values[name]))
@@ -685,7 +691,7 @@ class _Evaluation(_SiteMessenger):
         if latent is None:
             if self.enumeration is not None and msg["name"] in self.enumeration.sites:
                 return
-            if isinstance(msg["fn"], (_Subsample, Delta)):
+            if isinstance(msg["fn"], (Subsample, Delta)):
                 return
             raise TraceChanged(
                 f"the latent {msg['name']!r} appeared: it was not there at the first trace. "
@@ -724,7 +730,7 @@ class _Evaluation(_SiteMessenger):
         msg["value"] = value
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if isinstance(msg["fn"], _Subsample):
+        if isinstance(msg["fn"], Subsample):
             if len(msg["value"]) != msg["fn"].size:
                 self.plates[msg["name"]] = msg["value"]
         else:
@@ -753,7 +759,7 @@ class _Evaluation(_SiteMessenger):
 
     def _pyro_post_param(self, msg: Any) -> None:
         entry = self.program._of_store[msg["name"]]
-        if pyro.get_param_store()._params.get(msg["name"]) is not entry.leaf:
+        if unconstrained_params(pyro.get_param_store()).get(msg["name"]) is not entry.leaf:
             raise TraceChanged(
                 f"the parameter {entry.site.name!r} was replaced in Pyro's parameter store while the model ran "
                 "(pyro.clear_param_store() inside the model?)"
@@ -929,7 +935,7 @@ def _is_derived(message: Any) -> bool:
 
 
 def _is_deterministic(message: Any) -> bool:
-    return bool((message["infer"] or {}).get("_deterministic"))
+    return bool((message["infer"] or {}).get(DETERMINISTIC))
 
 
 def _what_changed(before: list[str], after: list[str]) -> str:
@@ -988,12 +994,6 @@ def _same(one: constraints.Constraint, other: constraints.Constraint) -> bool:
             one.base_constraint, other.base_constraint
         )
     return False
-
-
-def _replace_in_store(store: Any, name: str, leaf: Tensor) -> None:
-    store._param_to_name.pop(store._params[name], None)
-    store._params[name] = leaf
-    store._param_to_name[leaf] = name
 
 
 def _first_line(error: BaseException) -> str:

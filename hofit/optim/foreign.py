@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from pyro.optim import PyroOptim
 from pyro.optim.multi import MultiOptimizer
-from pyro.optim.optim import _get_state_dict, _load_state_dict
 from torch import Tensor
 
 from ..errors import OptionError
+from ..internals import optimizer_state, restore_optimizer
 from ..point import Params, Point, TracedPoint
 from .base import Optimizer, Proposal, State
 
@@ -81,7 +81,7 @@ class ForeignOptimizer(Optimizer):
         kept = {key: value for key, value in vars(self.wrapped).items() if not inspect.isroutine(value)}
         optims = {key: kept.pop(key) for key in list(kept) if isinstance(kept[key], PyroOptim)}
         states = {
-            key: [_get_state_dict(optim.optim_objs[leaf]) for leaf in self._leaves if leaf in optim.optim_objs]
+            key: [optimizer_state(optim.optim_objs[leaf]) for leaf in self._leaves if leaf in optim.optim_objs]
             for key, optim in optims.items()
         }
         return {"attributes": kept, "pyro_optims": {**states, **self._waiting}}
@@ -98,9 +98,7 @@ class ForeignOptimizer(Optimizer):
         for key, states in self._waiting.items():
             optim = getattr(self.wrapped, key)
             for leaf, state in zip(self._leaves, states, strict=False):
-                optim.optim_objs[leaf] = optim._get_optim(leaf)
-                optim.grad_clip[leaf] = optim._get_grad_clip(leaf)
-                _load_state_dict(optim.optim_objs[leaf], state)
+                restore_optimizer(optim, leaf, state)
         self._waiting = {}
 
 

@@ -11,30 +11,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch._refs
-
-MARK = "__dynamo_disable"
-"""Where torch keeps the uncompiled function, once it has made it (torch/_compile.py)."""
+from ..internals import NEVER_COMPILED, reference_add
 
 
 @contextmanager
 def compiler_left_out() -> Iterator[None]:
     """Inside, the decomposition of an addition is called as it is. Nothing happens where the compiler is loaded."""
-    marked = [] if "torch._dynamo" in sys.modules else _never_compiled(torch._refs.add)
+    marked = [] if "torch._dynamo" in sys.modules else _never_compiled(reference_add)
     for function in marked:
-        setattr(function, MARK, function)
+        setattr(function, NEVER_COMPILED, function)
     try:
         yield
     finally:
         for function in marked:
-            delattr(function, MARK)
+            delattr(function, NEVER_COMPILED)
 
 
 def _never_compiled(function: Any) -> list[Any]:
     """The functions under a wrapper that torch marks when they are first called."""
     found = []
     while (inner := getattr(function, "__wrapped__", None)) is not None:
-        if function.__code__.co_filename.endswith("_compile.py") and not hasattr(inner, MARK):
+        if function.__code__.co_filename.endswith("_compile.py") and not hasattr(inner, NEVER_COMPILED):
             found.append(inner)
         function = inner
     return found
