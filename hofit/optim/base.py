@@ -10,6 +10,7 @@ import torch
 from pyro.optim.multi import MultiOptimizer
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..point import Params, PartReport, Point, TracedPoint
 
 State = dict[str, Any]
@@ -42,15 +43,26 @@ class Optimizer(MultiOptimizer):
     judges: bool = False
     reads_model: bool = False
 
+    names: Sequence[str] | None = None
+    """The parameters it was bound to; None where it was bound to none in particular, as from plain Pyro code."""
+    _own: Coordinates | None = None
+
     def bind(self, names: Sequence[str]) -> None:
-        """Take the parameters that are this part's own; called once, before the first step."""
-        self.names = list(names)
+        """Take the parameters that are this part's own, or none; called once, before the first step."""
+        self.names, self._own = list(names), None
+
+    def own(self, point: Point) -> Coordinates:
+        """The parameters that this part moves: those it was bound to, all of the point's if it never was."""
+        if self._own is None or self.names is None:
+            self._own = Coordinates.of(point.params, self.names)
+        return self._own
 
     def look(self, point: Point) -> None:
         """See the first point before its gradient is taken: ``second_order`` may depend on how large the model is."""
 
     def propose(self, point: Point) -> Proposal:
-        """New values for the part's parameters; neither the point nor anything that another part reads is written."""
+        """New values for the part's parameters, of which there are some; neither the point nor anything that another
+        part reads is written."""
         raise NotImplementedError
 
     def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
@@ -58,7 +70,9 @@ class Optimizer(MultiOptimizer):
         return True
 
     def advance(self, point: Point) -> tuple[Point, bool]:
-        """One iteration: the next point, and whether the step was accepted."""
+        """One iteration: the next point, and whether the step was accepted. A part that owns nothing stays."""
+        if not self.own(point).names:
+            return point, True
         proposal = self.propose(point)
         candidate = proposal.point or point.at({**point.params, **proposal.params})
         if self.accept(proposal, candidate):

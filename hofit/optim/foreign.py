@@ -39,10 +39,9 @@ class ForeignOptimizer(Optimizer):
         self._waiting: dict[str, list[Any]] = {}
 
     def propose(self, point: Point) -> Proposal:
-        names = self.__dict__.get("names") or list(point.params)
         assert isinstance(point, TracedPoint)  # a part that reads the model is refused where the loss is an integral
         loss = point.loss_graph()
-        leaves = {name: point.leaves[name] for name in names}
+        leaves = {name: point.leaves[name] for name in self.own(point).names}
         self._leaves = list(leaves.values())
         self._restore_pyro_optims()
         if self._returns_step:

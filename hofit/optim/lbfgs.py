@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import inf, isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..errors import OptionError
-from ..linear.dense import flatten, unflatten
 from ..point import Params, PartReport, Point
 from .acceptance import ROUNDING, Judge
 from .base import Optimizer, Proposal, State
@@ -73,22 +73,22 @@ class LBFGS(Optimizer):
         self._accepted: bool | None = None
 
     def propose(self, point: Point) -> Proposal:
-        names = self.__dict__.get("names") or list(point.params)
+        own = self.own(point)
         self._before = _copied(self._memory)
-        found = self._search(point, names)
+        found = self._search(point, own)
         if found is None and self._before:
             self._memory = {}
-            found = self._search(point, names)
+            found = self._search(point, own)
         self._stuck = found is None
         if found is None:
             self._memory = {}
-            return Proposal({name: point.params[name] for name in names}, 0.0, point, point)
+            return Proposal({name: point.params[name] for name in own.names}, 0.0, point, point)
         fall = point.value - found.value
-        params = {name: found.params[name] for name in names}
+        params = {name: found.params[name] for name in own.names}
         if self._shrink == 1.0 or fall == inf:
             return Proposal(params, fall, found, point)
         before = point.params
-        params = {name: before[name] + self._shrink * (params[name] - before[name]) for name in names}
+        params = {name: before[name] + self._shrink * (params[name] - before[name]) for name in own.names}
         self._memory["t"] = self._memory["t"] * self._shrink
         return Proposal(params, fall * self._shrink, details=point)
 
@@ -132,9 +132,9 @@ class LBFGS(Optimizer):
         self.judge.load_state_dict(state["judge"])
         self._shrink, self._stuck = float(state["shrink"]), bool(state["stuck"])
 
-    def _search(self, point: Point, names: Sequence[str]) -> Point | None:
+    def _search(self, point: Point, own: Coordinates) -> Point | None:
         """One iteration of torch's: where it leads, or None where that is not down."""
-        search = _LineSearch(point, names)
+        search = _LineSearch(point, own)
         inner = torch.optim.LBFGS(
             [search.flat],
             lr=search.first_length() if not self._memory.get("n_iter") else 1.0,
@@ -164,10 +164,10 @@ class _UnboundedError(Exception):
 class _LineSearch:
     """What torch asks of the loss during one step, with all own parameters as one flat leaf (d,)."""
 
-    def __init__(self, point: Point, names: Sequence[str]) -> None:
-        self._point, self._names = point, names
-        self._start = flatten(point.params, names)
-        self._gradient = flatten(point.gradient(), names).detach()
+    def __init__(self, point: Point, own: Coordinates) -> None:
+        self._point, self._own = point, own
+        self._start = own.flatten(point.params)
+        self._gradient = own.flatten(point.gradient()).detach()
         self._trials: list[tuple[Tensor, Point]] = []
         self._scale = SCALE.get(self._start.dtype, 1.0)
         self.flat = torch.nn.Parameter(self._start.clone())
@@ -185,7 +185,7 @@ class _LineSearch:
         promised = abs(float(self._gradient @ (where - self._start)))
         trial = self._evaluate(where)
         if trial is not None and trial.value - self._point.value <= CLIFF * promised:
-            gradient = flatten(trial.gradient(), self._names)
+            gradient = self._own.flatten(trial.gradient())
             if bool(torch.isfinite(gradient).all()):
                 self._trials.append((where, trial))
                 value = trial.value
@@ -211,7 +211,7 @@ class _LineSearch:
         """The point there; None if it has no finite loss."""
         if not bool(torch.isfinite(where).all()):
             return None
-        trial = self._point.at({**self._point.params, **unflatten(where, self._point.params, self._names)})
+        trial = self._point.at({**self._point.params, **self._own.unflatten(where)})
         if trial.failure is None and trial.value == -inf:
             raise _UnboundedError(trial)
         return trial if trial.failure is None and isfinite(trial.value) else None
@@ -219,7 +219,7 @@ class _LineSearch:
     def _is_down(self, trial: Point) -> bool:
         if trial.value < self._point.value:
             return True
-        before, after = self._gradient.abs().max(), flatten(trial.gradient(), self._names).abs().max()
+        before, after = self._gradient.abs().max(), self._own.flatten(trial.gradient()).abs().max()
         return trial.value - self._point.value <= self._noise() and bool(after <= FLATTER * before)
 
     def _noise(self) -> float:

@@ -24,7 +24,7 @@ class MixedMultiOptimizer(Optimizer):
     ``alternating``: part after part, each at the point that the one before has reached.
 
     A drop-in replacement for ``pyro.optim.multi.MixedMultiOptimizer``: no part writes while another still needs the
-    graph, and a parameter that no part has is an error.
+    graph, and a parameter that no part has is an error. A part that gets no parameter is never asked for a step.
 
     Args:
         parts: ``(names, optimizer)`` pairs; names are literal or patterns (the first entry that matches has it);
@@ -48,32 +48,39 @@ class MixedMultiOptimizer(Optimizer):
                     raise ValueError(f"parameter {name!r} is given to two optimizers: {claimed[name]!r} and {part!r}")
                 claimed[name] = part
             self.parts.append((names, as_optimizer(part)))
-        self.judges = any(part.judges for _, part in self.parts)
+        self._moving = [part for _, part in self.parts]
         self._accepted: list[bool] = []
+
+    @property
+    def judges(self) -> bool:  # type: ignore[override]
+        """Whether any part may refuse its step."""
+        return any(part.judges for part in self._moving)
 
     @property
     def second_order(self) -> bool:  # type: ignore[override]
         """Whether any part reads the gradient's graph."""
-        return any(part.second_order for _, part in self.parts)
+        return any(part.second_order for part in self._moving)
 
     def exhausted(self) -> bool:
-        return all(part.exhausted() for _, part in self.parts)
+        return all(part.exhausted() for part in self._moving)
 
     def bind(self, names: Sequence[str]) -> None:
         super().bind(names)
-        for (_, part), owned in zip(self.parts, self._assign(names), strict=True):
+        owners = self._assign(names)
+        for (_, part), owned in zip(self.parts, owners, strict=True):
             part.bind(owned)
+        self._moving = [part for (_, part), owned in zip(self.parts, owners, strict=True) if owned]
 
     def look(self, point: Point) -> None:
         self._require_binding(point)
-        for _, part in self.parts:
+        for part in self._moving:
             part.look(point)
 
     def propose(self, point: Point) -> Proposal:
         """The simultaneous move of all parts."""
         self._require_binding(point)
         params: Params = {}
-        for _, part in self.parts:
+        for part in self._moving:
             params.update(part.propose(point).params)
         return Proposal(params)
 
@@ -81,7 +88,7 @@ class MixedMultiOptimizer(Optimizer):
         self._require_binding(point)
         if self.order == "alternating":
             self._accepted = []
-            for _, part in self.parts:
+            for part in self._moving:
                 point, accepted = part.advance(point)
                 self._accepted.append(accepted)
                 if not _is_usable(point):
@@ -91,7 +98,7 @@ class MixedMultiOptimizer(Optimizer):
 
     def reports(self) -> list[PartReport]:
         reports = []
-        for i, (_, part) in enumerate(self.parts):
+        for i, part in enumerate(self._moving):
             for report in part.reports():
                 if part.judges and i < len(self._accepted):
                     report.accepted = self._accepted[i]
@@ -134,7 +141,7 @@ class MixedMultiOptimizer(Optimizer):
 
     def _advance_together(self, point: Point) -> tuple[Point, bool]:
         point.gradient(self.second_order)  # once for all parts, with its graph if any of them reads curvature
-        proposals = [part.propose(point) for _, part in self.parts]
+        proposals = [part.propose(point) for part in self._moving]
         if not self.judges:
             self._accepted = [True] * len(proposals)
             return point.at(_joined(point, proposals)), True
@@ -144,7 +151,7 @@ class MixedMultiOptimizer(Optimizer):
         candidate = alone or point.at(_joined(point, proposals))
         self._accepted = [
             part.accept(proposal, candidate, others=sum(slopes) - slope)
-            for (_, part), proposal, slope in zip(self.parts, proposals, slopes, strict=True)
+            for part, proposal, slope in zip(self._moving, proposals, slopes, strict=True)
         ]
         if all(self._accepted):
             return candidate, True
@@ -152,10 +159,10 @@ class MixedMultiOptimizer(Optimizer):
         if not kept:
             return point, False
         candidate = point.at(_joined(point, kept))
-        free = [p for p, (_, part) in zip(proposals, self.parts, strict=True) if not part.judges]
+        free = [proposal for proposal, part in zip(proposals, self._moving, strict=True) if not part.judges]
         if len(kept) > len(free) and not candidate.value <= point.value:
             # What the steps promised together they do not keep apart: a judged step never raises the loss.
-            self._accepted = [not part.judges for _, part in self.parts]
+            self._accepted = [not part.judges for part in self._moving]
             return (point.at(_joined(point, free)), True) if free else (point, False)
         return candidate, True
 
@@ -170,7 +177,7 @@ class MixedMultiOptimizer(Optimizer):
         return ownership.owners
 
     def _require_binding(self, point: Point) -> None:
-        if "names" not in self.__dict__:
+        if self.names is None:
             self.bind(list(point.params))
 
 

@@ -80,7 +80,7 @@ class Newton(Optimizer):
         self._steps = 0
 
     def propose(self, point: Point) -> Proposal:
-        names = self.__dict__.get("names") or list(point.params)
+        names = self.own(point).names
         groups = rows_from_plates(names, point.sites) if point.sites else self._plain_rows(point.params, names)
         gradient = point.gradient(differentiable=True)
         self._steps += 1
@@ -132,7 +132,7 @@ class Newton(Optimizer):
         return updated
 
     def found(self, point: Point) -> str | None:
-        groups = rows_from_plates(self.names, point.sites)
+        groups = rows_from_plates(self.own(point).names, point.sites)
         listed = "; ".join(f"{g.rows} row{'s'[: g.rows != 1]} of {g.length} ({', '.join(g.names)})" for g in groups)
         numbers = sum(g.rows * g.length**2 for g in groups)
         products, size = sum(g.length for g in groups), numbers * point.loss.element_size()

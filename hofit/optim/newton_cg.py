@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..curvature.rows import RowGroup, hessian_blocks, rows_from_plates
 from ..errors import OptionError
 from ..linear.block_diagonal import BlockDiagonal, Blocks
-from ..linear.dense import flatten, flatten_batched, unflatten
 from ..linear.operator import Factor
 from ..point import PartReport, Point
 from .acceptance import Judge, below_rounding
@@ -77,16 +77,16 @@ class NewtonCG(Optimizer):
         self._accepted: bool | None = None
 
     def propose(self, point: Point) -> Proposal:
-        names = self.__dict__.get("names") or list(point.params)
-        gradient = flatten(point.gradient(differentiable=True), names)
+        own = self.own(point)
+        gradient = own.flatten(point.gradient(differentiable=True))
         if self._due:
-            self._renew(point, names)
+            self._renew(point, own)
         elif self._factor is None and self._blocks is not None:
-            self._factor = _factored(_groups(point, names, self.preconditioner), self._blocks, point, names)
+            self._factor = _factored(_groups(point, own.names, self.preconditioner), self._blocks, own)
         factor = self._factor
 
         def product(vector: Tensor) -> Tensor:
-            return flatten_batched(point.hvp(unflatten(vector[None], point.params, names)), names)[0]
+            return own.flatten(point.hvp(own.unflatten(vector[None])))[0]
 
         solution = truncated_step(
             product,
@@ -98,8 +98,8 @@ class NewtonCG(Optimizer):
         )
         if self._radius is None and solution.length > 0:
             self._radius = solution.length
-        step = unflatten(solution.step, point.params, names)
-        params = {name: point.params[name] + step[name] for name in names}
+        step = own.unflatten(solution.step)
+        params = {name: point.params[name] + step[name] for name in own.names}
         return Proposal(params, solution.predicted, details=(point, solution))
 
     def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
@@ -142,10 +142,10 @@ class NewtonCG(Optimizer):
         self._steps, self._due = int(state["steps"]), bool(state["due"])
         self._radius, self._blocks, self._factor = state.get("radius"), state.get("blocks"), None
 
-    def _renew(self, point: Point, names: Sequence[str]) -> None:
+    def _renew(self, point: Point, own: Coordinates) -> None:
         """Make the preconditioner of the Hessian at this point."""
         self._due, self._factor, self._blocks = False, None, None
-        groups = _groups(point, names, self.preconditioner)
+        groups = _groups(point, own.names, self.preconditioner)
         if not groups:
             return
         blocks = []
@@ -154,7 +154,7 @@ class NewtonCG(Optimizer):
             found = hessian_blocks(group, point.hvp, like) if whole else _mean_square(group, point, like)
             blocks.append(_positive(found.detach()))
         self._blocks = blocks
-        self._factor = _factored(groups, blocks, point, names)
+        self._factor = _factored(groups, blocks, own)
 
 
 def forcing(norm: float, point: Point) -> float:
@@ -194,14 +194,10 @@ def _positive(blocks: Tensor) -> Tensor:
     return positive
 
 
-def _factored(
-    groups: Sequence[tuple[RowGroup, bool]], blocks: Sequence[Tensor], point: Point, names: Sequence[str]
-) -> Factor | None:
-    places = torch.arange(sum(point.params[name].numel() for name in names))
-    numbered = unflatten(places, point.params, names)
+def _factored(groups: Sequence[tuple[RowGroup, bool]], blocks: Sequence[Tensor], own: Coordinates) -> Factor | None:
     rows = []
     for (group, whole), matrices in zip(groups, blocks, strict=True):
-        index = group.to_rows({name: numbered[name] for name in group.names})
+        index = group.to_rows({name: own.numbers(name) for name in group.names})
         rows.append(Blocks(index if whole else index.reshape(-1, 1), (matrices + matrices.mT) / 2))
     factor = BlockDiagonal(rows).factor()
     return factor if factor.positive else None

@@ -42,9 +42,8 @@ class TorchOptimizer(Optimizer):
         self._pending: Mapping[str, Any] | None = None
 
     def propose(self, point: Point) -> Proposal:
-        names = self.__dict__.get("names") or list(point.params)
         if self._optimizer is None:
-            self._build({name: point.params[name] for name in names})
+            self._build({name: point.params[name] for name in self.own(point).names})
         assert self._optimizer is not None
         gradient = point.gradient()
         with torch.no_grad():

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..curvature.structure import Curvature
 from ..errors import OptionError
-from ..linear.dense import flatten, unflatten
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
@@ -87,13 +87,13 @@ class TrustRegion(Optimizer):
         return self.curvature.needs_products
 
     def look(self, point: Point) -> None:
-        self.curvature.look(point, self.__dict__.get("names") or list(point.params))
+        self.curvature.look(point, self.own(point).names)
 
     def propose(self, point: Point) -> Proposal:
-        names = self.__dict__.get("names") or list(point.params)
-        gradient = flatten(point.gradient(), names)
+        own = self.own(point)
+        gradient = own.flatten(point.gradient())
         if self._at is not point:
-            self._operator = self._hessian(point, names)
+            self._operator = self._hessian(point, own.names)
             self._at = point
             if isinstance(self._operator, MatrixFree):
                 scale = torch.ones_like(gradient)  # its diagonal would cost a product for each unknown
@@ -119,20 +119,20 @@ class TrustRegion(Optimizer):
             self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
-        params = self._moved(point, names, step)
+        params = self._moved(point, own, step)
         proposal = Proposal(params, solution.predicted, details=(point, solution))
-        if point.source is not None and len(names) == len(point.params):
+        if point.source is not None and len(own.names) == len(point.params):
             # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
             proposal.point = point.at({**point.params, **params})
-            self._correct(proposal, scaled, names)
+            self._correct(proposal, scaled, own)
         return proposal
 
-    def _moved(self, point: Point, names: Sequence[str], scaled_step: Tensor) -> Params:
+    def _moved(self, point: Point, own: Coordinates, scaled_step: Tensor) -> Params:
         assert self._root is not None
-        step = unflatten(scaled_step / self._root, point.params, names)
-        return {name: point.params[name] + step[name] for name in names}
+        step = own.unflatten(scaled_step / self._root)
+        return {name: point.params[name] + step[name] for name in own.names}
 
-    def _correct(self, proposal: Proposal, scaled: Operator | MatrixFree, names: Sequence[str]) -> None:
+    def _correct(self, proposal: Proposal, scaled: Operator | MatrixFree, own: Coordinates) -> None:
         """Put a second step behind one that falls short, where the two together do not."""
         point, solution = proposal.details
         trial = proposal.point
@@ -143,11 +143,11 @@ class TrustRegion(Optimizer):
             return
         if point.value - trial.value >= POOR * solution.predicted:
             return
-        gradient = flatten(trial.gradient(), names) / self._root
+        gradient = own.flatten(trial.gradient()) / self._root
         if not bool(torch.isfinite(gradient).all()):
             return
         second = trust_region_step(scaled, gradient, CORRECTION * float(solution.step.norm()))
-        params = self._moved(point, names, solution.step + second.step)
+        params = self._moved(point, own, solution.step + second.step)
         corrected = point.at({**point.params, **params})
         if corrected.failure is None and point.value - corrected.value > POOR * solution.predicted:
             proposal.params, proposal.point = params, corrected
@@ -172,7 +172,7 @@ class TrustRegion(Optimizer):
         return self.judge.exhausted
 
     def found(self, point: Point) -> str | None:
-        operator = self._hessian(point, self.names)
+        operator = self._hessian(point, self.own(point).names)
         return self.curvature.describe(operator)
 
     def reports(self) -> list[PartReport]:

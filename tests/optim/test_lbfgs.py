@@ -17,35 +17,12 @@ from torch import Tensor
 import hofit
 from hofit.errors import OptionError
 from hofit.optim.lbfgs import LBFGS
-from hofit.point import Evaluations, Params, Point, TracedPoint
-
-
-class Objective:
-    """A function of named tensors as a point's source."""
-
-    def __init__(self, function: Callable[[Params], Tensor]) -> None:
-        self.function, self.evaluations, self.sites = function, Evaluations(), {}
-        self.seen: list[float] = []
-
-    def at(self, params: Params) -> Point:
-        leaves = {name: value.detach().clone().requires_grad_(True) for name, value in params.items()}
-        point = TracedPoint(params, self.function(leaves), leaves, source=self)  # type: ignore[arg-type]
-        self.evaluations.loss += 1
-        self.seen.append(point.value)
-        return point
-
-    def retrace(self, point: TracedPoint) -> Tensor:
-        return self.function(point.leaves)
-
-    def is_current(self, point: Point) -> bool:
-        return True
-
-    def invalidate(self) -> None:
-        pass
+from hofit.point import Params, Point
+from tests.optim.closed_form import ClosedForm
 
 
 def descend(function: Callable[[Params], Tensor], start: Params, iterations: int, **options: Any) -> list[Point]:
-    optimizer, objective = LBFGS(**options), Objective(function)
+    optimizer, objective = LBFGS(**options), ClosedForm(function)
     points = [objective.at(start)]
     for _ in range(iterations):
         if optimizer.exhausted():
@@ -129,7 +106,7 @@ def test_it_takes_about_as_many_evaluations_as_scipys(function: Callable[[Tensor
     theirs = scipy.optimize.minimize(
         as_scipy(function), start.numpy(), jac=True, method="L-BFGS-B", options={"gtol": 1e-5, "ftol": 0, "maxcor": 20}
     )
-    optimizer, objective = LBFGS(), Objective(lambda params: function(params["x"]))
+    optimizer, objective = LBFGS(), ClosedForm(lambda params: function(params["x"]))
     point = objective.at({"x": start})
     while float(point.gradient()["x"].abs().max()) > 1e-5 and objective.evaluations.loss < 3000:
         point, _ = optimizer.advance(point)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import hofit
 from hofit.optim import MixedMultiOptimizer, Newton, Optimizer, Proposal
-from hofit.point import Params, PartReport, Point, TracedPoint
+from hofit.point import Params, PartReport, Point
+from tests.optim.closed_form import ClosedForm
 
 
 class Doubting(Optimizer):
@@ -26,10 +27,10 @@ class Doubting(Optimizer):
         self.others: list[float] = []
 
     def propose(self, point: Point) -> Proposal:
-        gradient = point.gradient()
-        slope = sum(float(gradient[name].square().sum()) for name in self.names)
+        gradient, names = point.gradient(), self.own(point).names
+        slope = sum(float(gradient[name].square().sum()) for name in names)
         self.before = point.value
-        return Proposal({n: point.params[n] - self.rate * gradient[n] for n in self.names}, 0.5 * self.rate * slope)
+        return Proposal({n: point.params[n] - self.rate * gradient[n] for n in names}, 0.5 * self.rate * slope)
 
     def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         assert proposal.predicted_reduction is not None
@@ -48,33 +49,6 @@ class Doubting(Optimizer):
         self.rate = state["rate"]
 
 
-class Source:
-    """A closed-form objective that counts its traces."""
-
-    def __init__(self, function: Any) -> None:
-        self.function, self.traced = function, 0
-        self.sites: Mapping[str, Any] = {}
-
-        from hofit.point import Evaluations
-
-        self.evaluations = Evaluations()
-
-    def at(self, params: Params) -> Point:
-        self.traced += 1
-        leaves = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
-        return TracedPoint(params, self.function(leaves), leaves, source=self)
-
-    def retrace(self, point: TracedPoint) -> Tensor:
-        self.traced += 1
-        return self.function(point.leaves)
-
-    def is_current(self, point: Point) -> bool:
-        return True
-
-    def invalidate(self) -> None:
-        raise AssertionError("nobody writes leaves here")
-
-
 def bowl(params: Params) -> Tensor:
     return params["a"].square().sum() + (params["b"] - 1).square().sum() + 0.1 * params["a"].sum() * params["b"].sum()
 
@@ -83,7 +57,7 @@ START = {"a": torch.tensor([3.0, -2.0], dtype=torch.float64), "b": torch.tensor(
 
 
 def test_a_refused_move_is_taken_back_alone_and_the_rest_is_traced_again() -> None:
-    source = Source(bowl)
+    source = ClosedForm(bowl)
     doubting = Doubting(rate=1e6)
     mix = MixedMultiOptimizer([(["a"], doubting), (["b"], Newton())])
     before = source.at(START)
@@ -98,7 +72,7 @@ def test_a_refused_move_is_taken_back_alone_and_the_rest_is_traced_again() -> No
 
 
 def test_when_every_part_refuses_the_point_stays_and_nothing_is_traced_again() -> None:
-    source = Source(bowl)
+    source = ClosedForm(bowl)
     mix = MixedMultiOptimizer([(["a"], Doubting(1e6)), (["b"], Doubting(1e6))])
     before = source.at(START)
     after, moved = mix.advance(before)
@@ -107,7 +81,7 @@ def test_when_every_part_refuses_the_point_stays_and_nothing_is_traced_again() -
 
 @pytest.mark.parametrize("order", ["simultaneous", "alternating"])
 def test_an_accepted_step_costs_one_trace_a_part_at_most(order: str) -> None:
-    source = Source(bowl)
+    source = ClosedForm(bowl)
     mix = MixedMultiOptimizer([(["a"], Doubting(0.1)), (["b"], Newton())], order)
     mix.advance(source.at(START))
     assert mix._accepted == [True, True] and source.traced == 1 + (1 if order == "simultaneous" else 2)
@@ -116,7 +90,7 @@ def test_an_accepted_step_costs_one_trace_a_part_at_most(order: str) -> None:
 @pytest.mark.parametrize("order", ["simultaneous", "alternating"])
 @pytest.mark.parametrize("first", ["a", "b"])
 def test_judging_and_other_parts_converge_together_in_both_orders(order: str, first: str) -> None:
-    source = Source(bowl)
+    source = ClosedForm(bowl)
     parts: list[tuple[list[str], Optimizer]] = [(["a"], Doubting()), (["b"], Newton())]
     mix = MixedMultiOptimizer(parts if first == "a" else parts[::-1], order)
     point = source.at(START)
@@ -163,7 +137,7 @@ def test_a_subsampled_plate_is_refused_to_a_part_that_judges_or_reads_curvature(
 
 def test_the_state_of_a_mix_is_that_of_its_parts() -> None:
     mix = MixedMultiOptimizer([(["a"], Doubting(0.3)), (["b"], Newton())])
-    mix.advance(Source(bowl).at(START))
+    mix.advance(ClosedForm(bowl).at(START))
     again = MixedMultiOptimizer([(["a"], Doubting()), (["b"], Newton())])
     again.load_state_dict(mix.state_dict())
     assert again.parts[0][1].rate == 0.6 and again.state_dict() == mix.state_dict()  # type: ignore[attr-defined]
