@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
+
+from tests.command_line import Hofit, Outcome, Write
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def clean_state() -> Iterator[None]:
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, str], Path]:
+def write(tmp_path: Path) -> Write:
     """write("a/b.py", text): a file under tmp_path with the text, dedented."""
 
     def write_file(name: str, text: str) -> Path:
@@ -39,21 +40,8 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
     return write_file
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        return self.out + self.err
-
-
 @pytest.fixture
-def hofit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def hofit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Hofit:
     """hofit("fit", "model.py", "-c", "a.yaml"): the command line in this process, on a wide screen."""
     from hofit.cli.app import main
 

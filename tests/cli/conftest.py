@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.command_line import Write
 
 MODEL = """
 import os
@@ -56,7 +57,7 @@ stop: {max_iterations: 20}
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[str, str], Path]) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> Path:
     """tmp_path with toy.py, data.csv and a.yaml; the working directory."""
     write("toy.py", MODEL)
     write("data.csv", DATA)

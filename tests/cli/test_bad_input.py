@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-Write = Callable[[str, str], Path]
+from tests.command_line import Hofit, Write
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_ends_with_one_clear_message_and_nothing_written(
-    folder: Path, hofit: Any, write: Write, name: str
+    folder: Path, hofit: Hofit, write: Write, name: str
 ) -> None:
     case = CASES[name]
     for file, text in case.files.items():
@@ -221,13 +220,13 @@ def test_bad_input_ends_with_one_clear_message_and_nothing_written(
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
 
 
-def test_check_reports_the_same_mistakes_as_fit(folder: Path, hofit: Any) -> None:
+def test_check_reports_the_same_mistakes_as_fit(folder: Path, hofit: Hofit) -> None:
     sets_ = ("-s", "optimizers.0.lr=-1", "-s", "fixed.sgima=1")
     checked, fitted = hofit("check", "toy.py", "-c", "a.yaml", *sets_), hofit("fit", "toy.py", "-c", "a.yaml", *sets_)
     assert (checked.code, checked.err) == (fitted.code, fitted.err)
 
 
-def test_every_mistake_is_reported_at_once_each_in_its_line(folder: Path, hofit: Any) -> None:
+def test_every_mistake_is_reported_at_once_each_in_its_line(folder: Path, hofit: Hofit) -> None:
     (folder / "a.yaml").write_text(
         """\
 data:
@@ -267,14 +266,14 @@ device: nope
     assert "Traceback" not in outcome.err
 
 
-def test_two_wrong_options_of_one_entry_are_reported_together(folder: Path, hofit: Any) -> None:
+def test_two_wrong_options_of_one_entry_are_reported_together(folder: Path, hofit: Hofit) -> None:
     sets_ = ("-s", "optimizers.0.lr=-1", "-s", "optimizers.0.betas=[1]", "-s", "optimizers.0.epz=1")
     outcome = hofit("check", "toy.py", "-c", "a.yaml", *sets_)
     for key in ("optimizers.0.lr", "optimizers.0.betas", "optimizers.0.epz"):
         assert f": {key}: " in outcome.err, outcome.err
 
 
-def test_a_mistake_of_the_second_of_two_equal_entries_is_reported_in_its_own_line(folder: Path, hofit: Any) -> None:
+def test_a_mistake_of_the_second_of_two_equal_entries_is_reported_in_its_own_line(folder: Path, hofit: Hofit) -> None:
     text = (folder / "a.yaml").read_text()
     second = '  - params: "*"\n    optimizer: adam\n    learning: 1\n'
     (folder / "a.yaml").write_text(text.replace("stop:", second + "stop:"))
@@ -283,13 +282,13 @@ def test_a_mistake_of_the_second_of_two_equal_entries_is_reported_in_its_own_lin
     assert "a.yaml:12: optimizers.1.learning" in outcome.err
 
 
-def test_a_key_named_after_an_argument_does_not_hide_the_other_mistakes(folder: Path, hofit: Any) -> None:
+def test_a_key_named_after_an_argument_does_not_hide_the_other_mistakes(folder: Path, hofit: Hofit) -> None:
     sets_ = ("-s", "optimizers.0.argument=1", "-s", "fixed.sgima=1")
     outcome = hofit("check", "toy.py", "-c", "a.yaml", *sets_)
     assert "optimizers.0.argument" in outcome.err and "fixed.sgima" in outcome.err
 
 
-def test_wrong_data_and_a_wrong_config_are_reported_together(folder: Path, hofit: Any) -> None:
+def test_wrong_data_and_a_wrong_config_are_reported_together(folder: Path, hofit: Hofit) -> None:
     sets_ = ("-s", "optimizers.0.lr=-1", "-s", "data.columns.y=Y", "-s", "data.columns.group.column=Group")
     outcome = hofit("check", "toy.py", "-c", "a.yaml", *sets_)
     for key in ("optimizers.0.lr", "data.columns.y", "data.columns.group"):
@@ -308,7 +307,7 @@ START = {
 @pytest.mark.parametrize("command", ["fit", "check"])
 @pytest.mark.parametrize("kind", START)
 def test_a_start_without_a_finite_loss_leaves_with_4_and_says_where(
-    folder: Path, hofit: Any, write: Write, kind: str, command: str
+    folder: Path, hofit: Hofit, write: Write, kind: str, command: str
 ) -> None:
     head = "import pyro, torch\nimport pyro.distributions as dist\ndef model():\n"
     body = f"    x = pyro.param('x', torch.tensor(1.0))\n    {START[kind]}\n    pyro.factor('g', -x ** 2)\n"
@@ -320,7 +319,7 @@ def test_a_start_without_a_finite_loss_leaves_with_4_and_says_where(
     assert "Traceback" not in outcome.text
 
 
-def test_a_model_that_is_interrupted_leaves_with_130(folder: Path, hofit: Any, write: Write) -> None:
+def test_a_model_that_is_interrupted_leaves_with_130(folder: Path, hofit: Hofit, write: Write) -> None:
     write("stopped.py", "def model():\n    raise KeyboardInterrupt\n")
     write("b.yaml", "optimizers: [{params: x, optimizer: newton}]\n")
     outcome = hofit("fit", "stopped.py", "-c", "b.yaml")

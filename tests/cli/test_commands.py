@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-Write = Callable[[str, str], Path]
+from tests.command_line import Hofit, Write
+from tests.written import fit_json
 
 # check ------------------------------------------------------------------------------------------------------------
 
@@ -21,7 +19,7 @@ def row_of(text: str, name: str) -> list[str]:
     return [cell for cell in line.replace("×", " ").split() if cell]
 
 
-def test_check_shows_shape_constraint_plates_rows_and_optimizer_of_every_parameter(folder: Path, hofit: Any) -> None:
+def test_check_shows_shape_constraint_plates_rows_and_optimizer_of_every_parameter(folder: Path, hofit: Hofit) -> None:
     parts = "optimizers=[{params: effect, optimizer: newton}, {params: '*', optimizer: adam}]"
     outcome = hofit("check", "toy.py", "-c", "a.yaml", "-s", parts, "-s", "fixed.mean=1")
     assert outcome.code == 0
@@ -34,20 +32,20 @@ def test_check_shows_shape_constraint_plates_rows_and_optimizer_of_every_paramet
     assert "fixed" in row_of(outcome.out, "mean") and "adam" not in row_of(outcome.out, "mean")
 
 
-def test_check_takes_no_step_and_writes_nothing(folder: Path, hofit: Any) -> None:
+def test_check_takes_no_step_and_writes_nothing(folder: Path, hofit: Hofit) -> None:
     before = sorted(path.name for path in folder.iterdir())
     hofit("check", "toy.py", "-c", "a.yaml")
     assert sorted(path.name for path in folder.iterdir() if path.name != "__pycache__") == before
 
 
-def test_check_shows_the_loss_that_fit_starts_from(folder: Path, hofit: Any) -> None:
+def test_check_shows_the_loss_that_fit_starts_from(folder: Path, hofit: Hofit) -> None:
     checked = hofit("check", "toy.py", "-c", "a.yaml", "-s", "init.strategy=sample").out
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "init.strategy=sample", "-s", "stop.max_iterations=0")
-    loss = json.loads((folder / "runs" / "a" / "fit.json").read_text())["loss"]
+    loss = fit_json(folder / "runs" / "a")["loss"]
     assert f"{loss:.10g}" in checked
 
 
-def test_check_shows_a_plate_with_brackets_in_its_name(folder: Path, hofit: Any, write: Write) -> None:
+def test_check_shows_a_plate_with_brackets_in_its_name(folder: Path, hofit: Hofit, write: Write) -> None:
     write(
         "odd.py",
         """
@@ -70,7 +68,9 @@ def test_check_shows_a_plate_with_brackets_in_its_name(folder: Path, hofit: Any,
     ],
     ids=["random", "built anew"],
 )
-def test_check_finds_what_would_stop_fit_before_its_first_step(folder: Path, hofit: Any, body: str, says: str) -> None:
+def test_check_finds_what_would_stop_fit_before_its_first_step(
+    folder: Path, hofit: Hofit, body: str, says: str
+) -> None:
     (folder / "bad.py").write_text(f"import pyro, torch\ndef model():\n    {body}\n")
     (folder / "b.yaml").write_text("optimizers: [{params: '*', optimizer: newton}]\n")
     for command in ("fit", "check"):
@@ -82,7 +82,7 @@ def test_check_finds_what_would_stop_fit_before_its_first_step(folder: Path, hof
 # optimizers -------------------------------------------------------------------------------------------------------
 
 
-def test_optimizers_lists_every_optimizer_and_schedule(hofit: Any) -> None:
+def test_optimizers_lists_every_optimizer_and_schedule(hofit: Hofit) -> None:
     outcome = hofit("optimizers")
     assert outcome.code == 0
     for name in ("adam", "adamw", "rmsprop", "clipped_adam", "sgd", "newton", "exponential", "reduce_on_plateau"):
@@ -97,14 +97,14 @@ def test_optimizers_lists_every_optimizer_and_schedule(hofit: Any) -> None:
         ("exponential", {"gamma": "required"}),
     ],
 )
-def test_optimizers_name_shows_options_and_defaults(hofit: Any, name: str, options: dict[str, str]) -> None:
+def test_optimizers_name_shows_options_and_defaults(hofit: Hofit, name: str, options: dict[str, str]) -> None:
     outcome = hofit("optimizers", name)
     assert outcome.code == 0
     for option, default in options.items():
         assert default in next(line for line in outcome.out.splitlines() if line.startswith(option))
 
 
-def test_an_unknown_optimizer_is_refused_with_near_misses(hofit: Any) -> None:
+def test_an_unknown_optimizer_is_refused_with_near_misses(hofit: Hofit) -> None:
     outcome = hofit("optimizers", "newtn")
     assert (outcome.code, outcome.out) == (2, "")
     assert '"newton"' in outcome.err
@@ -113,7 +113,7 @@ def test_an_unknown_optimizer_is_refused_with_near_misses(hofit: Any) -> None:
 # report -----------------------------------------------------------------------------------------------------------
 
 
-def test_report_shows_what_fit_showed_at_its_end(folder: Path, hofit: Any) -> None:
+def test_report_shows_what_fit_showed_at_its_end(folder: Path, hofit: Hofit) -> None:
     fitted = hofit("fit", "toy.py", "-c", "a.yaml")
     reported = hofit("report", "runs/a")
     assert reported.code == 0
@@ -122,7 +122,7 @@ def test_report_shows_what_fit_showed_at_its_end(folder: Path, hofit: Any) -> No
     assert fitted.out.endswith(reported.out)
 
 
-def test_report_does_not_need_the_model(folder: Path, hofit: Any) -> None:
+def test_report_does_not_need_the_model(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml")
     shown = hofit("report", "runs/a").out
     for name in ("toy.py", "data.csv", "a.yaml"):
@@ -131,7 +131,7 @@ def test_report_does_not_need_the_model(folder: Path, hofit: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["nowhere", "empty", "data.csv"])
-def test_report_of_what_is_no_run_is_refused(folder: Path, hofit: Any, what: str) -> None:
+def test_report_of_what_is_no_run_is_refused(folder: Path, hofit: Hofit, what: str) -> None:
     (folder / "empty").mkdir()
     outcome = hofit("report", what)
     assert (outcome.code, outcome.out) == (2, "")
@@ -152,7 +152,7 @@ def test_report_of_what_is_no_run_is_refused(folder: Path, hofit: Any, what: str
     ],
 )
 def test_report_of_a_damaged_run_is_refused_without_a_traceback(
-    folder: Path, hofit: Any, name: str, content: str
+    folder: Path, hofit: Hofit, name: str, content: str
 ) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml")
     (folder / "runs" / "a" / name).write_text(content)
@@ -188,7 +188,7 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert "hofit" in done.stdout
 
 
-def test_version_is_the_package_s(hofit: Any) -> None:
+def test_version_is_the_package_s(hofit: Hofit) -> None:
     import hofit as package
 
     outcome = hofit("--version")
@@ -196,7 +196,7 @@ def test_version_is_the_package_s(hofit: Any) -> None:
 
 
 @pytest.mark.parametrize("command", ["fit", "resume", "check", "optimizers", "report", "diagnose"])
-def test_help_names_every_command(hofit: Any, command: str) -> None:
+def test_help_names_every_command(hofit: Hofit, command: str) -> None:
     assert command in hofit("--help").out
     assert hofit(command, "--help").code == 0
 
@@ -218,11 +218,11 @@ def test_help_names_every_command(hofit: Any, command: str) -> None:
         "-q",
     ],
 )
-def test_fit_has_every_option_of_the_contract(hofit: Any, option: str) -> None:
+def test_fit_has_every_option_of_the_contract(hofit: Hofit, option: str) -> None:
     assert option in hofit("fit", "--help").out
 
 
-def test_an_unknown_command_leaves_with_2(hofit: Any) -> None:
+def test_an_unknown_command_leaves_with_2(hofit: Hofit) -> None:
     outcome = hofit("fti")
     assert outcome.code == 2
     assert "Traceback" not in outcome.text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hofit.run.directory import RunDirectory
+from tests.command_line import Hofit, Write
+from tests.written import contents
 
 MARGINAL = (
     "-s",
@@ -22,14 +23,14 @@ MARGINAL = (
 
 
 @pytest.fixture
-def run(folder: Path, hofit: Callable[..., Any]) -> Path:
+def run(folder: Path, hofit: Hofit) -> Path:
     """A run directory of a fit that has converged."""
     outcome = hofit("fit", "toy.py", "-c", "a.yaml", *MARGINAL, "--run-dir", "run")
     assert outcome.code == 0, outcome.text
     return folder / "run"
 
 
-def test_diagnose_prints_one_line_writes_it_and_report_shows_it(run: Path, hofit: Any) -> None:
+def test_diagnose_prints_one_line_writes_it_and_report_shows_it(run: Path, hofit: Hofit) -> None:
     before = hofit("report", "run").out
     outcome = hofit("diagnose", "run", "--draws", "400", "--seed", "3")
     assert outcome.code == 0, outcome.text
@@ -45,19 +46,20 @@ def test_diagnose_prints_one_line_writes_it_and_report_shows_it(run: Path, hofit
     assert hofit("report", "run").out == before + outcome.out
 
 
-def test_quiet_prints_nothing(run: Path, hofit: Any) -> None:
+def test_quiet_prints_nothing(run: Path, hofit: Hofit) -> None:
     assert hofit("diagnose", "run", "-q").text == ""
     assert (run / "diagnose.json").exists()
 
 
-def test_diagnose_leaves_the_rest_of_the_run_as_it_is(run: Path, hofit: Any) -> None:
-    before = {path.name: path.read_bytes() for path in run.iterdir() if path.name != "diagnose.json"}
+def test_diagnose_leaves_the_rest_of_the_run_as_it_is(run: Path, hofit: Hofit) -> None:
+    before = contents(run)
     hofit("diagnose", "run")
-    assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != "diagnose.json"} == before
+    after = contents(run)
+    assert after.pop("diagnose.json") and after == before
 
 
 @pytest.mark.parametrize("again", ["resume", "overwrite"])
-def test_a_fit_that_goes_on_takes_its_diagnosis_away(run: Path, hofit: Any, again: str) -> None:
+def test_a_fit_that_goes_on_takes_its_diagnosis_away(run: Path, hofit: Hofit, again: str) -> None:
     hofit("diagnose", "run")
     if again == "resume":
         assert hofit("resume", "run").code == 0
@@ -67,7 +69,7 @@ def test_a_fit_that_goes_on_takes_its_diagnosis_away(run: Path, hofit: Any, agai
     assert "Diagnosis" not in hofit("report", "run").out
 
 
-def test_a_changed_model_or_data_file_is_refused_as_by_resume(run: Path, hofit: Any) -> None:
+def test_a_changed_model_or_data_file_is_refused_as_by_resume(run: Path, hofit: Hofit) -> None:
     for name in ("toy.py", "data.csv"):
         path = run.parent / name
         original = path.read_text()
@@ -81,7 +83,7 @@ def test_a_changed_model_or_data_file_is_refused_as_by_resume(run: Path, hofit: 
     assert hofit("diagnose", "run", "--allow-changed").code == 0
 
 
-def test_a_run_in_use_is_refused(run: Path, hofit: Any) -> None:
+def test_a_run_in_use_is_refused(run: Path, hofit: Hofit) -> None:
     with RunDirectory.open(run):
         outcome = hofit("diagnose", "run")
     assert outcome.code == 2 and "in use" in outcome.err
@@ -96,7 +98,7 @@ def test_a_run_in_use_is_refused(run: Path, hofit: Any) -> None:
     ],
     ids=["no checkpoint", "damaged", "nowhere"],
 )
-def test_a_run_without_a_checkpoint_is_refused(run: Path, hofit: Any, break_it: Any, code: int, says: str) -> None:
+def test_a_run_without_a_checkpoint_is_refused(run: Path, hofit: Hofit, break_it: Any, code: int, says: str) -> None:
     if says == "damaged":
         for path in run.glob("checkpoint-*"):
             path.unlink()
@@ -105,14 +107,14 @@ def test_a_run_without_a_checkpoint_is_refused(run: Path, hofit: Any, break_it: 
     assert (outcome.code, says in outcome.err) == (code, True), outcome.text
 
 
-def test_a_fit_that_has_not_converged_is_refused(folder: Path, hofit: Any) -> None:
+def test_a_fit_that_has_not_converged_is_refused(folder: Path, hofit: Hofit) -> None:
     assert hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "run").code == 3
     outcome = hofit("diagnose", "run")
     assert outcome.code == 2
     assert "has not converged" in outcome.err and "hofit resume" in outcome.err
 
 
-def test_a_flat_direction_is_named(folder: Path, hofit: Any, write: Any) -> None:
+def test_a_flat_direction_is_named(folder: Path, hofit: Hofit, write: Write) -> None:
     write(
         "flat.py",
         """
@@ -129,7 +131,7 @@ def test_a_flat_direction_is_named(folder: Path, hofit: Any, write: Any) -> None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"reading": "x"}'])
-def test_report_of_a_damaged_diagnosis_is_refused_without_a_traceback(run: Path, hofit: Any, text: str) -> None:
+def test_report_of_a_damaged_diagnosis_is_refused_without_a_traceback(run: Path, hofit: Hofit, text: str) -> None:
     (run / "diagnose.json").write_text(text)
     outcome = hofit("report", "run")
     assert outcome.code == 2 and "damaged diagnose.json" in outcome.err

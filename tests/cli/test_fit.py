@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from scipy import stats
 
-Write = Callable[[str, str], Path]
+from tests.command_line import Hofit, Write
+from tests.written import contents, fit_json, table
+
 FILES = {"config.yaml", "progress.csv", "fit.json", "estimates.csv", "checkpoint.safetensors"}
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def listing(path: Path) -> set[str]:
@@ -36,7 +31,7 @@ OTHER = ("toy.py:other_model", "-s", "data.columns={y: y}")
 # the run directory ------------------------------------------------------------------------------------------------
 
 
-def test_a_fit_writes_the_files_of_the_contract_and_no_others(folder: Path, hofit: Any) -> None:
+def test_a_fit_writes_the_files_of_the_contract_and_no_others(folder: Path, hofit: Hofit) -> None:
     outcome = hofit("fit", "toy.py", "-c", "a.yaml")
     assert outcome.code == 3
     assert listing(folder / "runs" / "a") == FILES
@@ -45,9 +40,9 @@ def test_a_fit_writes_the_files_of_the_contract_and_no_others(folder: Path, hofi
     )
 
 
-def test_fit_json_holds_the_keys_of_the_contract(folder: Path, hofit: Any) -> None:
+def test_fit_json_holds_the_keys_of_the_contract(folder: Path, hofit: Hofit) -> None:
     outcome = hofit("fit", *OTHER, "-c", "a.yaml", "-s", NEWTON)
-    fit = json.loads((folder / "runs" / "a" / "fit.json").read_text())
+    fit = fit_json(folder / "runs" / "a")
     assert set(fit) >= {
         "status",
         "converged",
@@ -82,7 +77,7 @@ def test_fit_json_holds_the_keys_of_the_contract(folder: Path, hofit: Any) -> No
     assert fit["data_sha256"][str(folder / "data.csv")] == digest
 
 
-def test_estimates_csv_has_a_row_a_scalar_to_seventeen_digits(folder: Path, hofit: Any) -> None:
+def test_estimates_csv_has_a_row_a_scalar_to_seventeen_digits(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "fixed.sigma=0.1")
     text = (folder / "runs" / "a" / "estimates.csv").read_text()
     assert text.splitlines()[0] == "name,index,role,estimate,std_error,unconstrained,optimizer,lower,upper"
@@ -100,7 +95,7 @@ def test_estimates_csv_has_a_row_a_scalar_to_seventeen_digits(folder: Path, hofi
     assert all(float(format(float(row["estimate"]), ".17g")) == float(row["estimate"]) for row in rows)
 
 
-def test_the_index_of_an_estimate_is_its_place(folder: Path, hofit: Any, write: Write) -> None:
+def test_the_index_of_an_estimate_is_its_place(folder: Path, hofit: Hofit, write: Write) -> None:
     write(
         "shapes.py",
         """
@@ -125,13 +120,13 @@ def test_the_index_of_an_estimate_is_its_place(folder: Path, hofit: Any, write: 
     ]
 
 
-def test_progress_csv_has_a_row_an_iteration_from_zero(folder: Path, hofit: Any) -> None:
+def test_progress_csv_has_a_row_an_iteration_from_zero(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml")
     rows = table(folder / "runs" / "a" / "progress.csv")
     assert next(iter(rows[0])) == "iteration"
     assert set(rows[0]) >= {"iteration", "loss", "gradient_norm", "step_norm", "seconds"}
     assert [int(row["iteration"]) for row in rows] == list(range(21))
-    fit = json.loads((folder / "runs" / "a" / "fit.json").read_text())
+    fit = fit_json(folder / "runs" / "a")
     assert float(rows[-1]["loss"]) == fit["loss"]
     assert float(rows[-1]["gradient_norm"]) == pytest.approx(fit["gradient_norm"], rel=1e-9)
     assert rows[0]["step_norm"] == ""
@@ -139,7 +134,7 @@ def test_progress_csv_has_a_row_an_iteration_from_zero(folder: Path, hofit: Any)
     assert seconds == sorted(seconds)
 
 
-def test_progress_csv_has_columns_for_every_part_of_a_mix(folder: Path, hofit: Any) -> None:
+def test_progress_csv_has_columns_for_every_part_of_a_mix(folder: Path, hofit: Hofit) -> None:
     parts = "optimizers=[{params: effect, optimizer: newton, trust_radius: 0.5}, {params: '*', optimizer: adam}]"
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", parts)
     rows = table(folder / "runs" / "a" / "progress.csv")
@@ -148,7 +143,7 @@ def test_progress_csv_has_columns_for_every_part_of_a_mix(folder: Path, hofit: A
     assert any("adam" in key for key in rows[0])
 
 
-def test_config_yaml_is_the_whole_config_with_defaults_and_absolute_paths(folder: Path, hofit: Any) -> None:
+def test_config_yaml_is_the_whole_config_with_defaults_and_absolute_paths(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "--seed", "7", "-s", "stop.patience=5")
     config = yaml.safe_load((folder / "runs" / "a" / "config.yaml").read_text())
     assert config["model"] == f"{folder / 'toy.py'}:model"
@@ -168,7 +163,7 @@ def test_config_yaml_is_the_whole_config_with_defaults_and_absolute_paths(folder
 
 
 def test_config_yaml_fitted_again_from_elsewhere_gives_the_same_estimates(
-    folder: Path, hofit: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "init.strategy=sample", "--seed", "3")
     elsewhere = folder / "elsewhere"
@@ -180,7 +175,7 @@ def test_config_yaml_fitted_again_from_elsewhere_gives_the_same_estimates(
 
 
 @pytest.mark.parametrize("word", ["1e-3", "0o17", "yes", "null", "2024-01-31", "1_000", "a: b", "é", " x ", "1e5"])
-def test_a_string_in_config_yaml_stays_a_string(folder: Path, hofit: Any, write: Write, word: str) -> None:
+def test_a_string_in_config_yaml_stays_a_string(folder: Path, hofit: Hofit, write: Write, word: str) -> None:
     write(
         "words.py",
         """
@@ -198,61 +193,57 @@ def test_a_string_in_config_yaml_stays_a_string(folder: Path, hofit: Any, write:
     assert (folder / "again" / "estimates.csv").read_bytes() == (folder / "runs" / "b" / "estimates.csv").read_bytes()
 
 
-def test_the_checkpoint_before_the_newest_is_kept_and_no_more(folder: Path, hofit: Any) -> None:
+def test_the_checkpoint_before_the_newest_is_kept_and_no_more(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "checkpoint.every=5")
     assert len(list((folder / "runs" / "a").glob("checkpoint*"))) == 2
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "checkpoint={every: 5, keep: 4}", "--run-dir", "b")
     assert len(list((folder / "b").glob("checkpoint*"))) == 4
 
 
-def test_the_objective_is_written_into_every_output(folder: Path, hofit: Any) -> None:
+def test_the_objective_is_written_into_every_output(folder: Path, hofit: Hofit) -> None:
     outcome = hofit("fit", "toy.py", "-c", "a.yaml", "-s", "objective=map_unconstrained", "-s", "optimizers.0.lr=0.1")
     assert "map_unconstrained" in outcome.out
-    assert json.loads((folder / "runs" / "a" / "fit.json").read_text())["objective"] == "map_unconstrained"
+    assert fit_json(folder / "runs" / "a")["objective"] == "map_unconstrained"
 
 
 # where it lies ----------------------------------------------------------------------------------------------------
 
 
-def test_without_a_run_dir_the_next_free_one_is_taken(folder: Path, hofit: Any) -> None:
+def test_without_a_run_dir_the_next_free_one_is_taken(folder: Path, hofit: Hofit) -> None:
     for _ in range(3):
         hofit("fit", "toy.py", "-c", "a.yaml", "-s", "stop.max_iterations=0")
     assert listing(folder / "runs") == {"a", "a-2", "a-3"}
 
 
-def test_the_run_dir_is_named_at_the_end(folder: Path, hofit: Any) -> None:
+def test_the_run_dir_is_named_at_the_end(folder: Path, hofit: Hofit) -> None:
     assert "runs/a" in hofit("fit", "toy.py", "-c", "a.yaml").out
     assert "elsewhere/deep" in hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "elsewhere/deep").out
 
 
-def test_an_empty_directory_is_fine(folder: Path, hofit: Any) -> None:
+def test_an_empty_directory_is_fine(folder: Path, hofit: Hofit) -> None:
     (folder / "empty").mkdir()
     assert hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "empty").code == 3
     assert listing(folder / "empty") == FILES
 
 
-def snapshot(path: Path) -> dict[str, bytes]:
-    return {entry.name: entry.read_bytes() for entry in path.iterdir() if entry.is_file()}
-
-
-def test_a_taken_directory_is_refused_and_left_as_it_is(folder: Path, hofit: Any) -> None:
+def test_a_taken_directory_is_refused_and_left_as_it_is(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "mine")
-    before = snapshot(folder / "mine")
+    before = contents(folder / "mine")
     outcome = hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "mine")
     assert outcome.code == 2
     assert "mine" in outcome.err and "--overwrite" in outcome.err
     assert outcome.out == ""
-    assert snapshot(folder / "mine") == before
+    assert contents(folder / "mine") == before
 
 
-def test_a_directory_with_other_things_in_it_is_refused(folder: Path, hofit: Any) -> None:
+def test_a_directory_with_other_things_in_it_is_refused(folder: Path, hofit: Hofit) -> None:
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.tex").write_text("dear")
     outcome = hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "mine")
     assert (outcome.code, listing(folder / "mine")) == (2, {"thesis.tex"})
 
 
-def test_overwrite_replaces_the_run_and_nothing_else(folder: Path, hofit: Any) -> None:
+def test_overwrite_replaces_the_run_and_nothing_else(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "mine", "-s", "checkpoint={every: 1, keep: 5}")
     (folder / "mine" / "notes.txt").write_text("dear")
     sets = ("-s", "stop.max_iterations=2", "-s", "checkpoint.every=1")
@@ -261,15 +252,15 @@ def test_overwrite_replaces_the_run_and_nothing_else(folder: Path, hofit: Any) -
     assert len(table(folder / "mine" / "progress.csv")) == 3
 
 
-def test_overwrite_with_a_bad_config_leaves_the_run_as_it_is(folder: Path, hofit: Any) -> None:
+def test_overwrite_with_a_bad_config_leaves_the_run_as_it_is(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "mine")
-    before = snapshot(folder / "mine")
+    before = contents(folder / "mine")
     bad = ("-s", "optimizers.0.lr=-1")
     assert hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "mine", "--overwrite", *bad).code == 2
-    assert snapshot(folder / "mine") == before
+    assert contents(folder / "mine") == before
 
 
-def test_a_run_dir_that_is_a_file_is_refused(folder: Path, hofit: Any) -> None:
+def test_a_run_dir_that_is_a_file_is_refused(folder: Path, hofit: Hofit) -> None:
     for extra in ((), ("--overwrite",)):
         outcome = hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "data.csv", *extra)
         assert outcome.code == 2
@@ -283,7 +274,7 @@ HOLD = "import sys, filelock; l = filelock.FileLock(sys.argv[1]); l.acquire(); p
 
 
 @pytest.fixture
-def in_use(folder: Path, hofit: Any) -> Iterator[Path]:
+def in_use(folder: Path, hofit: Hofit) -> Iterator[Path]:
     """A run directory that another process holds."""
     hofit("fit", "toy.py", "-c", "a.yaml")
     run = folder / "runs" / "a"
@@ -296,8 +287,8 @@ def in_use(folder: Path, hofit: Any) -> Iterator[Path]:
         process.kill()
 
 
-def test_a_run_directory_in_use_is_refused_until_the_other_is_gone(folder: Path, hofit: Any, in_use: Path) -> None:
-    before = snapshot(in_use)
+def test_a_run_directory_in_use_is_refused_until_the_other_is_gone(folder: Path, hofit: Hofit, in_use: Path) -> None:
+    before = contents(in_use)
     for command in (
         ("fit", "toy.py", "-c", "a.yaml", "--run-dir", in_use, "--overwrite"),
         ("resume", in_use),
@@ -307,7 +298,7 @@ def test_a_run_directory_in_use_is_refused_until_the_other_is_gone(folder: Path,
         assert outcome.code == 2
         assert str(in_use) in outcome.err and "in use" in outcome.err
         assert "Traceback" not in outcome.text
-    assert snapshot(in_use) == before
+    assert contents(in_use) == before
     assert hofit("report", in_use).code == 0
     assert hofit("fit", "toy.py", "-c", "a.yaml").code == 3
     assert listing(folder / "runs") == {"a", "a-2"}
@@ -316,24 +307,24 @@ def test_a_run_directory_in_use_is_refused_until_the_other_is_gone(folder: Path,
 # how it ends ------------------------------------------------------------------------------------------------------
 
 
-def test_a_converged_fit_leaves_with_0(folder: Path, hofit: Any) -> None:
+def test_a_converged_fit_leaves_with_0(folder: Path, hofit: Hofit) -> None:
     outcome = hofit("fit", *OTHER, "-c", "a.yaml", "-s", NEWTON)
     assert outcome.code == 0
     assert outcome.err == ""
     assert "converged" in outcome.out
 
 
-def test_too_few_iterations_leave_with_3_and_say_how_to_go_on(folder: Path, hofit: Any) -> None:
+def test_too_few_iterations_leave_with_3_and_say_how_to_go_on(folder: Path, hofit: Hofit) -> None:
     outcome = hofit("fit", "toy.py", "-c", "a.yaml")
     assert outcome.code == 3
     assert "max_iterations" in outcome.out
     assert "hofit resume runs/a" in outcome.out
 
 
-def test_too_little_time_leaves_with_3(folder: Path, hofit: Any) -> None:
+def test_too_little_time_leaves_with_3(folder: Path, hofit: Hofit) -> None:
     outcome = hofit("fit", "toy.py", "-c", "a.yaml", "-s", "stop.max_seconds=1e-9")
     assert outcome.code == 3
-    assert json.loads((folder / "runs" / "a" / "fit.json").read_text())["status"] == "time"
+    assert fit_json(folder / "runs" / "a")["status"] == "time"
 
 
 ENDS = """
@@ -359,12 +350,12 @@ ENDS = """
 
 @pytest.mark.parametrize(("name", "names"), [("unbounded", ["s"]), ("non_finite", ["f"]), ("model_error", ["late"])])
 def test_a_fit_that_fails_leaves_with_4_and_names_the_site(
-    folder: Path, hofit: Any, write: Write, name: str, names: list[str]
+    folder: Path, hofit: Hofit, write: Write, name: str, names: list[str]
 ) -> None:
     write("ends.py", ENDS)
     write("b.yaml", "optimizers: [{params: '*', optimizer: sgd, lr: 0.01}]\nstop: {max_iterations: 3000}\n")
     outcome = hofit("fit", f"ends.py:{name}", "-c", "b.yaml")
-    fit = json.loads((folder / "runs" / "b" / "fit.json").read_text())
+    fit = fit_json(folder / "runs" / "b")
     assert (outcome.code, fit["status"], fit["converged"]) == (4, name, False)
     for part in names:
         assert part in " ".join(fit["remarks"])
@@ -375,16 +366,16 @@ def test_a_fit_that_fails_leaves_with_4_and_names_the_site(
     assert listing(folder / "runs" / "b") >= FILES
 
 
-def test_quiet_prints_nothing(folder: Path, hofit: Any) -> None:
+def test_quiet_prints_nothing(folder: Path, hofit: Hofit) -> None:
     for extra in ((), ("-s", NEWTON, "-s", "fixed.sigma=1")):
         outcome = hofit("fit", "toy.py", "-c", "a.yaml", "--quiet", *extra)
         assert outcome.text == ""
     outcome = hofit("resume", "runs/a", "-q", "-s", "stop.max_iterations=25")
     assert outcome.text == ""
-    assert json.loads((folder / "runs" / "a" / "fit.json").read_text())["iterations"] == 25
+    assert fit_json(folder / "runs" / "a")["iterations"] == 25
 
 
-def test_options_override_the_config(folder: Path, hofit: Any, write: Write) -> None:
+def test_options_override_the_config(folder: Path, hofit: Hofit, write: Write) -> None:
     write("data2.csv", "y,group\n1,z\n")
     hofit(
         *("fit", "toy.py", "-c", "a.yaml", "--data", "data2.csv", "--seed", "5", "--dtype", "float32"),
@@ -396,7 +387,7 @@ def test_options_override_the_config(folder: Path, hofit: Any, write: Write) -> 
     assert config["stop"]["max_iterations"] == 2
 
 
-def test_the_model_of_the_command_line_wins_over_the_config_s(folder: Path, hofit: Any, write: Write) -> None:
+def test_the_model_of_the_command_line_wins_over_the_config_s(folder: Path, hofit: Hofit, write: Write) -> None:
     write("sub/b.yaml", "model: ../toy.py:other_model\ndata: {path: ../data.csv, columns: {y: y}}\n" + ADAM)
     assert hofit("fit", "-c", "sub/b.yaml").code == 3
     assert [row["name"] for row in table(folder / "runs" / "b" / "estimates.csv")] == ["mean"]
@@ -408,7 +399,9 @@ def test_the_model_of_the_command_line_wins_over_the_config_s(folder: Path, hofi
 ADAM = "optimizers: [{params: '*', optimizer: adam}]\nstop: {max_iterations: 2}\n"
 
 
-def test_load_data_gets_the_path_of_the_config_and_of_the_command_line(folder: Path, hofit: Any, write: Write) -> None:
+def test_load_data_gets_the_path_of_the_config_and_of_the_command_line(
+    folder: Path, hofit: Hofit, write: Write
+) -> None:
     write(
         "own.py",
         """
@@ -429,14 +422,16 @@ def test_load_data_gets_the_path_of_the_config_and_of_the_command_line(folder: P
         assert estimate == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_same_fit_twice_is_the_same_to_the_last_bit(folder: Path, hofit: Any) -> None:
+def test_the_same_fit_twice_is_the_same_to_the_last_bit(folder: Path, hofit: Hofit) -> None:
     for _ in range(2):
         hofit("fit", "toy.py", "-c", "a.yaml", "-s", "init={strategy: sample, jitter: 0.1}")
     one, two = (folder / "runs" / name / "estimates.csv" for name in ("a", "a-2"))
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_deterministic_sites_have_a_file_of_their_own_and_are_reported(folder: Path, hofit: Any, write: Write) -> None:
+def test_deterministic_sites_have_a_file_of_their_own_and_are_reported(
+    folder: Path, hofit: Hofit, write: Write
+) -> None:
     write(
         "derived.py",
         """

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +18,8 @@ import torch
 
 from hofit.errors import CheckpointError
 from hofit.run.checkpoint import read_checkpoint
-
-Write = Callable[[str, str], Path]
+from tests.command_line import Hofit, Write
+from tests.written import contents, fit_json, progress_but_time
 
 CLOCK = ("seconds", "total_seconds")
 WORK = (*CLOCK, "evaluations")
@@ -31,18 +28,11 @@ WORK = (*CLOCK, "evaluations")
 
 def outcome_of(run: Path, left_out: tuple[str, ...] = CLOCK) -> dict[str, Any]:
     """All that two equal runs share: fit.json without the clock, the estimates, progress without the clock."""
-    fit = json.loads((run / "fit.json").read_text())
-    with (run / "progress.csv").open(newline="") as file:
-        progress = [{key: cell for key, cell in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     return {
-        "fit": {key: value for key, value in fit.items() if key not in left_out},
+        "fit": {key: value for key, value in fit_json(run).items() if key not in left_out},
         "estimates": (run / "estimates.csv").read_text(),
-        "progress": progress,
+        "progress": progress_but_time(run),
     }
-
-
-def snapshot(path: Path) -> dict[str, bytes]:
-    return {entry.name: entry.read_bytes() for entry in path.iterdir() if entry.is_file()}
 
 
 # bit for bit ------------------------------------------------------------------------------------------------------
@@ -65,7 +55,7 @@ MIXES = {
     "extra", ["", "order: alternating\n", "dtype: float32\n"], ids=["together", "in turn", "float32"]
 )
 def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(
-    folder: Path, hofit: Any, write: Write, mix: str, extra: str
+    folder: Path, hofit: Hofit, write: Write, mix: str, extra: str
 ) -> None:
     data = (folder / "a.yaml").read_text().partition("optimizers:")[0]
     rest = "init: {strategy: sample, jitter: 0.1}\nstop: {max_iterations: 17}\n"
@@ -77,7 +67,7 @@ def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(
     assert outcome_of(folder / "parts", WORK) == outcome_of(folder / "whole", WORK)
 
 
-def test_a_resumed_minibatch_fit_draws_the_same_rows(folder: Path, hofit: Any, write: Write) -> None:
+def test_a_resumed_minibatch_fit_draws_the_same_rows(folder: Path, hofit: Hofit, write: Write) -> None:
     write(
         "batches.py",
         """
@@ -98,7 +88,7 @@ def test_a_resumed_minibatch_fit_draws_the_same_rows(folder: Path, hofit: Any, w
     assert outcome_of(folder / "parts", WORK) == outcome_of(folder / "whole", WORK)
 
 
-def test_a_resumed_fit_goes_on_from_any_checkpoint_file(folder: Path, hofit: Any) -> None:
+def test_a_resumed_fit_goes_on_from_any_checkpoint_file(folder: Path, hofit: Hofit) -> None:
     sets = ("-s", "checkpoint={every: 4, keep: 4}")
     hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "run", *sets)
     whole = outcome_of(folder / "run")
@@ -111,7 +101,7 @@ def test_a_resumed_fit_goes_on_from_any_checkpoint_file(folder: Path, hofit: Any
         assert outcome_of(copy) == whole
 
 
-def test_resuming_a_converged_fit_says_so_again(folder: Path, hofit: Any) -> None:
+def test_resuming_a_converged_fit_says_so_again(folder: Path, hofit: Hofit) -> None:
     sets = (
         "-s",
         "optimizers=[{params: '*', optimizer: newton}]",
@@ -129,7 +119,7 @@ def test_resuming_a_converged_fit_says_so_again(folder: Path, hofit: Any) -> Non
     assert after["fit"]["status"] == "converged"
 
 
-def test_a_setting_of_a_resume_is_kept_in_the_run_s_config(folder: Path, hofit: Any) -> None:
+def test_a_setting_of_a_resume_is_kept_in_the_run_s_config(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml")
     hofit("resume", "runs/a", "-s", "stop.max_iterations=23", "-s", "progress.every=2")
     assert "max_iterations: 23" in (folder / "runs" / "a" / "config.yaml").read_text()
@@ -137,7 +127,7 @@ def test_a_setting_of_a_resume_is_kept_in_the_run_s_config(folder: Path, hofit: 
 
 
 def test_a_run_can_be_resumed_from_another_working_directory_and_place(
-    folder: Path, hofit: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml")
     (folder / "elsewhere").mkdir()
@@ -149,18 +139,17 @@ def test_a_run_can_be_resumed_from_another_working_directory_and_place(
 # what stops a run from outside ------------------------------------------------------------------------------------
 
 
-def started(folder: Path, name: str, rows: int) -> subprocess.Popen[str]:
-    """A slow fit in a process of its own, when it has written so many rows of progress."""
-    command = [sys.executable, "-m", "hofit", "fit", "toy.py", "-c", "a.yaml", "--run-dir", name]
-    command += ["-s", "checkpoint.every=3", "-s", "stop.max_iterations=40"]
-    environment = {
-        **os.environ,
-        "TOY_PAUSE": "0.05",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "OMP_NUM_THREADS": "1",
-    }
+def slow_fit(folder: Path, pause: float, *options: str) -> subprocess.Popen[str]:
+    """In a process of its own; so many seconds an evaluation."""
+    command = [sys.executable, "-m", "hofit", "fit", "toy.py", "-c", "a.yaml", *options]
+    here = {"TOY_PAUSE": str(pause), "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=folder, env={**os.environ, **here}, stdout=pipe, stderr=pipe, text=True)
+
+
+def started(folder: Path, name: str, rows: int) -> subprocess.Popen[str]:
+    """A slow fit, when it has written so many rows of progress."""
+    process = slow_fit(folder, 0.05, "--run-dir", name, "-s", "checkpoint.every=3", "-s", "stop.max_iterations=40")
     progress = folder / name / "progress.csv"
     deadline = time.monotonic() + 60
     while not (progress.exists() and len(progress.read_text().splitlines()) > rows):
@@ -174,7 +163,7 @@ def started(folder: Path, name: str, rows: int) -> subprocess.Popen[str]:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["INT", "TERM", "KILL"]
 )
 def test_a_run_that_is_stopped_from_outside_goes_on_to_the_same_end(
-    folder: Path, hofit: Any, number: int, code: int
+    folder: Path, hofit: Hofit, number: int, code: int
 ) -> None:
     with started(folder, "parts", 8) as process:
         process.send_signal(number)
@@ -183,7 +172,7 @@ def test_a_run_that_is_stopped_from_outside_goes_on_to_the_same_end(
     assert "Traceback" not in out + err
     run = folder / "parts"
     if number != signal.SIGKILL:
-        fit = json.loads((run / "fit.json").read_text())
+        fit = fit_json(run)
         assert (fit["status"], fit["exit_code"], fit["converged"]) == ("interrupted", code, False)
         assert read_checkpoint(run / "checkpoint.safetensors").snapshot.loop.iteration == fit["iterations"]
         assert "interrupted" in out and "hofit resume parts" in out
@@ -200,27 +189,19 @@ def test_a_run_that_is_stopped_from_outside_goes_on_to_the_same_end(
 
 def test_a_screen_that_goes_away_ends_no_fit(folder: Path) -> None:
     """As in `hofit fit … | head -1`: the result must not be lost with the pipe."""
-    command = [sys.executable, "-m", "hofit", "fit", "toy.py", "-c", "a.yaml", "-s", "progress.every=1"]
-    environment = {
-        **os.environ,
-        "TOY_PAUSE": "0.02",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "OMP_NUM_THREADS": "1",
-    }
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+    with slow_fit(folder, 0.02, "-s", "progress.every=1") as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()
         code = process.wait(timeout=60)
     assert "Traceback" not in err
-    fit = json.loads((folder / "runs" / "a" / "fit.json").read_text())
+    fit = fit_json(folder / "runs" / "a")
     assert (code, fit["exit_code"], fit["iterations"]) == (3, 3, 20)
 
 
 def test_a_full_disk_is_one_message_and_the_last_good_checkpoint_stays(
-    folder: Path, hofit: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync, calls = os.fsync, []
 
@@ -239,7 +220,7 @@ def test_a_full_disk_is_one_message_and_the_last_good_checkpoint_stays(
     assert hofit("resume", "runs/a").code == 3
 
 
-def test_a_run_killed_before_its_first_checkpoint_says_that_there_is_none(folder: Path, hofit: Any) -> None:
+def test_a_run_killed_before_its_first_checkpoint_says_that_there_is_none(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml")
     for path in (*(folder / "runs" / "a").glob("checkpoint*"), folder / "runs" / "a" / "fit.json"):
         path.unlink()
@@ -248,7 +229,7 @@ def test_a_run_killed_before_its_first_checkpoint_says_that_there_is_none(folder
     assert "no checkpoint" in outcome.err
 
 
-def test_what_a_kill_in_the_middle_of_writing_leaves_behind_is_no_hindrance(folder: Path, hofit: Any) -> None:
+def test_what_a_kill_in_the_middle_of_writing_leaves_behind_is_no_hindrance(folder: Path, hofit: Hofit) -> None:
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "checkpoint.every=5")
     run = folder / "runs" / "a"
     whole = outcome_of(run)
@@ -263,21 +244,21 @@ def test_what_a_kill_in_the_middle_of_writing_leaves_behind_is_no_hindrance(fold
 
 
 @pytest.fixture
-def run(folder: Path, hofit: Any) -> Path:
+def run(folder: Path, hofit: Hofit) -> Path:
     """A finished run of 20 iterations, with one checkpoint before the newest."""
     hofit("fit", "toy.py", "-c", "a.yaml", "-s", "checkpoint.every=10", "-s", "stop.max_iterations=15")
     return folder / "runs" / "a"
 
 
-def refused(hofit: Any, run: Path, *command: Any) -> str:
+def refused(hofit: Hofit, run: Path, *command: Any) -> str:
     """The message of a resume that leaves with 5 and changes nothing."""
-    before = snapshot(run)
+    before = contents(run)
     outcome = hofit("resume", *command)
     assert outcome.code == 5, outcome.text
     assert outcome.out == ""
     assert outcome.err.startswith("hofit: ")
     assert "Traceback" not in outcome.err
-    assert snapshot(run) == before
+    assert contents(run) == before
     return str(outcome.err)
 
 
@@ -301,7 +282,7 @@ def test_every_flipped_byte_is_noticed_or_harmless(run: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("where", [0.0, 0.01, 0.3, 0.6, 0.9, 0.999])
-def test_a_damaged_checkpoint_file_is_refused_with_5(hofit: Any, run: Path, where: float) -> None:
+def test_a_damaged_checkpoint_file_is_refused_with_5(hofit: Hofit, run: Path, where: float) -> None:
     path = run / "checkpoint.safetensors"
     data = bytearray(path.read_bytes())
     data[int(where * len(data))] ^= 0xFF
@@ -310,13 +291,13 @@ def test_a_damaged_checkpoint_file_is_refused_with_5(hofit: Any, run: Path, wher
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, 10_000, -1])
-def test_a_truncated_checkpoint_file_is_refused_with_5(hofit: Any, run: Path, size: int) -> None:
+def test_a_truncated_checkpoint_file_is_refused_with_5(hofit: Hofit, run: Path, size: int) -> None:
     path = run / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     assert str(path) in refused(hofit, run, path)
 
 
-def test_a_lengthened_checkpoint_file_is_refused_with_5(hofit: Any, run: Path) -> None:
+def test_a_lengthened_checkpoint_file_is_refused_with_5(hofit: Hofit, run: Path) -> None:
     path = run / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes() + b"more")
     assert str(path) in refused(hofit, run, path)
@@ -333,21 +314,21 @@ def test_a_lengthened_checkpoint_file_is_refused_with_5(hofit: Any, run: Path) -
     ],
     ids=["no metadata", "no digest", "another's metadata", "text", "pickle"],
 )
-def test_a_foreign_file_is_refused_with_5(hofit: Any, run: Path, content: bytes) -> None:
+def test_a_foreign_file_is_refused_with_5(hofit: Hofit, run: Path, content: bytes) -> None:
     path = run / "foreign.safetensors"
     path.write_bytes(content)
     assert str(path) in refused(hofit, run, path)
 
 
 def test_a_checkpoint_of_a_newer_format_is_refused_with_5(
-    hofit: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+    hofit: Hofit, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hofit.run.checkpoint.FORMAT", -1)
     assert "format" in refused(hofit, run, run / "checkpoint.safetensors")
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "gone"])
-def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(hofit: Any, run: Path, damage: str) -> None:
+def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(hofit: Hofit, run: Path, damage: str) -> None:
     whole = outcome_of(run)
     path = run / "checkpoint.safetensors"
     data = bytearray(path.read_bytes())
@@ -355,12 +336,12 @@ def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(hofit: Any, ru
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes({"flip": data, "truncate": data[:200], "empty": b""}[damage])
+        path.write_bytes({"flip": bytes(data), "truncate": bytes(data[:200]), "empty": b""}[damage])
     assert hofit("resume", run).code == 3
     assert outcome_of(run) == whole
 
 
-def test_when_every_checkpoint_is_damaged_each_is_named(hofit: Any, run: Path) -> None:
+def test_when_every_checkpoint_is_damaged_each_is_named(hofit: Hofit, run: Path) -> None:
     paths = sorted(run.glob("checkpoint*"))
     assert len(paths) == 2
     for path in paths:
@@ -370,7 +351,7 @@ def test_when_every_checkpoint_is_damaged_each_is_named(hofit: Any, run: Path) -
         assert str(path) in message
 
 
-def test_a_path_that_is_nothing_is_refused(folder: Path, hofit: Any) -> None:
+def test_a_path_that_is_nothing_is_refused(folder: Path, hofit: Hofit) -> None:
     outcome = hofit("resume", "nowhere")
     assert outcome.code in (2, 5)
     assert "nowhere" in outcome.err and "Traceback" not in outcome.err
@@ -381,7 +362,7 @@ def test_a_path_that_is_nothing_is_refused(folder: Path, hofit: Any) -> None:
 # another model, another data --------------------------------------------------------------------------------------
 
 
-def test_a_changed_model_is_refused_by_name_and_allowed_when_asked(folder: Path, hofit: Any, run: Path) -> None:
+def test_a_changed_model_is_refused_by_name_and_allowed_when_asked(folder: Path, hofit: Hofit, run: Path) -> None:
     path = folder / "toy.py"
     path.write_text(path.read_text() + "\n# a remark\n")
     message = refused(hofit, run, run)
@@ -392,7 +373,7 @@ def test_a_changed_model_is_refused_by_name_and_allowed_when_asked(folder: Path,
 
 @pytest.mark.parametrize("change", ["3.5,a", "1.5,c"], ids=["a number", "a level"])
 def test_a_changed_data_file_is_refused_by_name_and_allowed_when_asked(
-    folder: Path, hofit: Any, run: Path, change: str
+    folder: Path, hofit: Hofit, run: Path, change: str
 ) -> None:
     path = folder / "data.csv"
     path.write_text(path.read_text().replace("1.5,a", change))
@@ -402,7 +383,7 @@ def test_a_changed_data_file_is_refused_by_name_and_allowed_when_asked(
 
 
 @pytest.mark.parametrize("name", ["toy.py", "data.csv"])
-def test_a_file_that_is_gone_is_refused_by_name(folder: Path, hofit: Any, run: Path, name: str) -> None:
+def test_a_file_that_is_gone_is_refused_by_name(folder: Path, hofit: Hofit, run: Path, name: str) -> None:
     (folder / name).unlink()
     assert str(folder / name) in refused(hofit, run, run)
     outcome = hofit("resume", run, "--allow-changed")
@@ -411,7 +392,7 @@ def test_a_file_that_is_gone_is_refused_by_name(folder: Path, hofit: Any, run: P
 
 
 def test_other_parameters_are_refused_by_name_even_when_changes_are_allowed(
-    folder: Path, hofit: Any, run: Path
+    folder: Path, hofit: Hofit, run: Path
 ) -> None:
     path = folder / "data.csv"
     path.write_text(path.read_text() + "1.0,d,six,6\n")
@@ -422,7 +403,9 @@ def test_other_parameters_are_refused_by_name_even_when_changes_are_allowed(
     assert "average" in message and "mean" in message
 
 
-def test_data_that_load_data_reads_by_itself_is_noticed_when_it_changes(folder: Path, hofit: Any, write: Write) -> None:
+def test_data_that_load_data_reads_by_itself_is_noticed_when_it_changes(
+    folder: Path, hofit: Hofit, write: Write
+) -> None:
     write("numbers.txt", "1\n2\n")
     write(
         "own.py",
@@ -441,7 +424,7 @@ def test_data_that_load_data_reads_by_itself_is_noticed_when_it_changes(folder: 
     assert "data" in refused(hofit, folder / "runs" / "b", "runs/b")
 
 
-def test_a_helper_of_the_model_that_changes_is_refused_by_name(folder: Path, hofit: Any, write: Write) -> None:
+def test_a_helper_of_the_model_that_changes_is_refused_by_name(folder: Path, hofit: Hofit, write: Write) -> None:
     helper = write("toy_helper.py", "def centre(y):\n    return y.mean()\n")
     write(
         "own.py",
@@ -471,25 +454,25 @@ def test_a_helper_of_the_model_that_changes_is_refused_by_name(folder: Path, hof
         "model=x.py",
     ],
 )
-def test_what_would_change_the_fit_is_refused_with_the_reason(hofit: Any, run: Path, assignment: str) -> None:
-    before = snapshot(run)
+def test_what_would_change_the_fit_is_refused_with_the_reason(hofit: Hofit, run: Path, assignment: str) -> None:
+    before = contents(run)
     outcome = hofit("resume", run, "-s", assignment)
     assert (outcome.code, outcome.out) == (2, "")
     assert assignment in outcome.err
     assert "exactly where it stopped" in outcome.err
-    assert snapshot(run) == before
+    assert contents(run) == before
 
 
 @pytest.mark.parametrize("assignment", ["stop.gradient=small", "stop.gradeint=1", "stop", "checkpoint.keep=1"])
-def test_a_wrong_setting_of_a_resume_is_refused_and_nothing_is_lost(hofit: Any, run: Path, assignment: str) -> None:
-    before = snapshot(run)
+def test_a_wrong_setting_of_a_resume_is_refused_and_nothing_is_lost(hofit: Hofit, run: Path, assignment: str) -> None:
+    before = contents(run)
     outcome = hofit("resume", run, "-s", assignment)
     assert (outcome.code, outcome.out) == (2, "")
     assert assignment in outcome.err and "Traceback" not in outcome.err
-    assert snapshot(run) == before
+    assert contents(run) == before
 
 
-def test_a_fit_from_python_is_resumed_from_python(folder: Path, hofit: Any) -> None:
+def test_a_fit_from_python_is_resumed_from_python(folder: Path, hofit: Hofit) -> None:
     import pyro
     import pyro.distributions as dist
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from hofit.optim.registry import GRADIENT_OPTIMIZERS, SCHEDULES
 from hofit.run.checkpoint import NAME, previous_name, read_checkpoint
 from hofit.run.codec import encode, same
 from tests.tolerances import FLAT_MODE, MINIMUM, ROUNDING, close
+from tests.written import losses, progress_but_time
 
 MODEL = '''
 import pyro, pyro.distributions as dist, torch
@@ -189,7 +189,7 @@ def test_save_load_continue_equals_uninterrupted_bit_for_bit(name: str, model_fi
     mix = MIXES[name]
     full = hofit.fit(model_file, configured(mix, 40, checkpoint=every), run_dir=whole, target=TARGET)
     end = read_checkpoint(whole / NAME)
-    rows = progress(whole)
+    rows = progress_but_time(whole)
     count = full.iterations
     judging = any(one["optimizer"] in JUDGING for one in mix["optimizers"])
     assert count == 40 or judging  # a judging part knows when there is nothing left to gain
@@ -204,7 +204,7 @@ def test_save_load_continue_equals_uninterrupted_bit_for_bit(name: str, model_fi
         assert resumed.iterations == full.iterations and resumed.loss == full.loss
         assert all(torch.equal(resumed.params[key], full.params[key]) for key in full.params)
         assert equal_state(again.snapshot.optimizer, end.snapshot.optimizer)
-        assert progress(part) == rows
+        assert progress_but_time(part) == rows
         # After a refused step the point's graph is gone; one that was just loaded still has its own.
         assert judging or resumed.evaluations == full.evaluations
 
@@ -213,12 +213,6 @@ def equal_state(one: Any, other: Any) -> bool:
     left: dict[str, torch.Tensor] = {}
     right: dict[str, torch.Tensor] = {}
     return bool(encode(one, left) == encode(other, right)) and same(left, right)
-
-
-def progress(run: Path) -> list[list[str]]:
-    """The rows of progress.csv without their seconds."""
-    rows = [line.split(",") for line in (run / "progress.csv").read_text().splitlines()]
-    return [row[:5] + row[6:] for row in rows]
 
 
 @pytest.mark.parametrize("order", ["simultaneous", "alternating"])
@@ -231,8 +225,8 @@ def test_two_judging_parts_end_at_the_minimum_and_never_rise(
     minimum = hofit.fit(model_file, {**joint, "init": {"strategy": "zero"}}, target=TARGET)
     config = {"optimizers": rows, "order": order, "init": {"strategy": "zero"}}
     result = hofit.fit(model_file, config, run_dir=tmp_path / "run", target=TARGET)
-    losses = losses_of(tmp_path / "run")
-    assert all(after <= before + ROUNDING_RISE * abs(before) for before, after in pairwise(losses))
+    rises = pairwise(losses(tmp_path / "run"))
+    assert all(after <= before + ROUNDING_RISE * abs(before) for before, after in rises)
     assert result.converged and result.loss == pytest.approx(minimum.loss, abs=MINIMUM)
     assert all(close(result.values[key], minimum.values[key], FLAT_MODE) for key in minimum.values)
 
@@ -248,11 +242,6 @@ def test_a_judging_part_beside_adam_ends_at_the_minimum(name: str, first: bool, 
     joint = {"optimizers": [{"params": "*", "optimizer": "newton"}], "order": "alternating"}
     minimum = hofit.fit(model_file, {**joint, "init": {"strategy": "zero"}}, target=TARGET)
     assert result.converged and result.loss == pytest.approx(minimum.loss, abs=MINIMUM)
-
-
-def losses_of(run: Path) -> list[float]:
-    with (run / "progress.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 # The density is NaN as soon as any weight has moved by 0.03.
@@ -306,7 +295,7 @@ def test_a_random_trace_continues_bit_for_bit_too(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "a" / previous_name(30 - 11), part / NAME)
     shutil.copy(tmp_path / "a" / "progress.csv", part / "progress.csv")
     resumed = hofit.resume(part, y=y)
-    assert progress(part) == progress(tmp_path / "a")
+    assert progress_but_time(part) == progress_but_time(tmp_path / "a")
     assert all(torch.equal(resumed.params[key], full.params[key]) for key in full.params)
 
 
@@ -345,6 +334,6 @@ def test_a_first_order_mix_never_builds_a_second_order_graph(monkeypatch: pytest
 
     monkeypatch.setattr(torch.autograd, "grad", watched)
     config = {"optimizers": [{"params": "*", "optimizer": "adam", "lr": 0.01}], "stop": {"max_iterations": 5}}
-    monkeypatch.setattr("hofit.verdict.judge.DENSE_LIMIT", 0)  # the verdict's own Hessian is not the loop's
+    monkeypatch.setattr("hofit.verdict.signs.DENSE_LIMIT", 0)  # the verdict's own Hessian is not the loop's
     hofit.fit(model, config, y=torch.tensor(1.0))
     assert len(asked) >= 6 and not any(asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ import hofit
 from hofit.errors import ModelError
 from hofit.model.faults import is_library_file
 from hofit.model.module import load_model, split_reference
-
-Write = Callable[[str, str], Path]
+from tests.command_line import Write
 
 TWO = """
     import pyro.nn

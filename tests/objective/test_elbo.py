@@ -21,6 +21,7 @@ import hofit
 from hofit.errors import HofitError
 from hofit.model.elbo import AUTOGUIDES, ElboProgram
 from hofit.objective.elbo import ElboObjective
+from tests.command_line import Hofit, Write
 
 TRUST_REGION = [{"params": "*", "optimizer": "trust_region"}]
 ADAM = [{"params": "*", "optimizer": "adam", "lr": 0.02}]
@@ -450,7 +451,7 @@ stop: {{max_iterations: {iterations}}}
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any) -> Callable[..., None]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> Callable[..., None]:
     monkeypatch.chdir(tmp_path)
     write("model.py", MODULE)
 
@@ -462,7 +463,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any) -> Callable
     return make
 
 
-def test_the_modules_own_guide_is_fitted_from_the_command_line(run: Any, hofit: Any) -> None:
+def test_the_modules_own_guide_is_fitted_from_the_command_line(run: Any, hofit: Hofit) -> None:
     run("{type: elbo, particles: 30, fixed_draws: true}", "trust_region", 100)
     outcome = hofit("fit", "model.py", "-c", "a.yaml", "--run-dir", "run")
     assert outcome.code == 0, outcome.text
@@ -475,7 +476,7 @@ def test_the_modules_own_guide_is_fitted_from_the_command_line(run: Any, hofit: 
     assert [row.split(",")[:3] for row in rows] == [["sd", "", "parameter"], ["loc", "", "parameter"]]
 
 
-def test_a_guide_that_does_not_take_the_models_arguments_is_refused(run: Any, hofit: Any) -> None:
+def test_a_guide_that_does_not_take_the_models_arguments_is_refused(run: Any, hofit: Hofit) -> None:
     run("elbo", "adam", 5)
     Path("model.py").write_text(MODULE.replace("def guide(y)", "def guide(x)"), encoding="utf-8")
     outcome = hofit("fit", "model.py", "-c", "a.yaml")
@@ -491,7 +492,7 @@ def test_a_guide_that_does_not_take_the_models_arguments_is_refused(run: Any, ho
     ],
     ids=["draws that change", "three of them", "fixed draws"],
 )
-def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(run: Any, hofit: Any, objective: str) -> None:
+def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(run: Any, hofit: Hofit, objective: str) -> None:
     run(objective, "adam", 17)
     assert hofit("fit", "model.py", "-c", "a.yaml", "--run-dir", "whole").code == 3
     hofit("fit", "model.py", "-c", "a.yaml", "--run-dir", "parts", "-s", "stop.max_iterations=6")
