@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
+from ..curvature.joint import Joint
+from ..linear.operator import Factor
 from ..model.program import Program
 from ..point import Params, Point, Source
 from .leaves import Leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Of what is integrated out, at one point: u | θ ~ N(û + Sᵀ (θ − θ̂), H⁻¹), on the unconstrained scale.
+
+    ``joint`` is −log p(data, u, …; θ) at û and ``factor`` that of H, its Hessian over u; ``jacobian`` names the latents
+    whose transforms count in it. ``fitted`` is the log of the integral over u by the fit's own method, where that is
+    not Laplace's. ``sensitivity`` is S = dû/dθ where it is known, and ``find_sensitivity`` computes it where it is not.
+    Shapes: u (d,), θ (p,), S (p, d).
+    """
+
+    names: list[str]
+    jacobian: frozenset[str]
+    joint: Joint
+    factor: Factor
+    fitted: float | None
+    sensitivity: Tensor | None
+    find_sensitivity: Callable[[], Tensor]
 
 
 class Objective(Source, Protocol):
@@ -15,6 +40,12 @@ class Objective(Source, Protocol):
     type: str
     program: Program
     leaves: Leaves
+    without_mode: str
+    """Why the end of a fit is no mode of a density, as a sentence; empty where it is one."""
+
+    @property
+    def integrated(self) -> Sequence[str]:
+        """Names of the latents that are integrated out by their Gaussian at every point: none but a marginal has."""
 
     @property
     def stochastic(self) -> bool:
@@ -23,6 +54,25 @@ class Objective(Source, Protocol):
     @property
     def settles(self) -> bool:
         """Whether the loss on the full plates is no estimate, so that a verdict can be taken on it."""
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether minus the loss is the log likelihood: nothing that is optimised has a prior."""
+
+    def facts(self, loss: float) -> dict[str, float]:
+        """What fit.json holds of this kind of objective alone, of the loss at the end."""
+
+    def posterior(self, point: Point) -> Posterior | None:
+        """Of what is integrated out, at a point of this objective; None where nothing is. Raises: NoMode, ModelError.
+
+        To be asked before anything else is evaluated: it may be known still.
+        """
+
+    def log_evidence(self, loss: float, factor: Factor, size: int) -> float | None:
+        """log p(data), by Laplace's method, where the loss is over all that is unknown and all of it is latent.
+
+        ``factor`` is that of the Hessian over the ``size`` numbers.
+        """
 
     def remarks(self, params: Params) -> list[str]:
         """What is to be said of the loss itself at the end of a fit."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from math import log, pi
 
 import torch
 from torch import Tensor
 
+from ..linear.operator import Factor
 from ..model.program import InfeasibleError, Program
 from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
 from ..point import Evaluations, Params, Point, Site, TracedPoint
+from .base import Posterior
 from .information import InformationObjective
 from .leaves import Leaves
 
@@ -36,8 +39,7 @@ class DensityObjective:
 
         ``leaves`` are the program's, where it has another objective already.
         """
-        self.program = program
-        self.type = type
+        self.program, self.type, self.integrated, self.without_mode = program, type, (), ""
         if jacobian is None:
             jacobian = program.latents if type == "map_unconstrained" else ()
         self.jacobian = frozenset(jacobian)
@@ -56,6 +58,21 @@ class DensityObjective:
     def settles(self) -> bool:
         """Whether the loss on the full plates is exact, so that a verdict can be taken on it."""
         return True
+
+    @property
+    def is_likelihood(self) -> bool:
+        return not self.program.has_factor and all(site.role != "latent" for site in self.sites.values())
+
+    def facts(self, loss: float) -> dict[str, float]:
+        return {}
+
+    def posterior(self, point: Point) -> Posterior | None:
+        return None
+
+    def log_evidence(self, loss: float, factor: Factor, size: int) -> float | None:
+        if self.type != "map_unconstrained" or any(site.role == "parameter" for site in self.sites.values()):
+            return None
+        return -loss + 0.5 * size * log(2 * pi) - 0.5 * float(factor.log_determinant())
 
     def remarks(self, params: Params) -> list[str]:
         """What is to be said of the loss itself at the end of a fit."""

@@ -21,6 +21,7 @@ class ElboObjective(DensityObjective):
     def __init__(self, program: ElboProgram) -> None:
         super().__init__(program, "elbo")
         self._elbo = program
+        self.without_mode = "an elbo fit has a guide instead of a mode"
 
     @property
     def stochastic(self) -> bool:
@@ -29,6 +30,13 @@ class ElboObjective(DensityObjective):
     @property
     def settles(self) -> bool:
         return self._elbo.fixed_seed is not None
+
+    @property
+    def is_likelihood(self) -> bool:
+        return False
+
+    def facts(self, loss: float) -> dict[str, float]:
+        return {"elbo": -loss}
 
     def remarks(self, params: Params) -> list[str]:
         """How far the loss is to be believed: by draws that the fit has not seen."""

@@ -5,14 +5,14 @@ An entry is an observation, or a row of a latent: what the log density is the su
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..curvature.layout import Candidate
 from ..errors import ModelError
-from ..linear.dense import unflatten
 from ..linear.operator import MEMORY_BUDGET
 from ..model.program import Program
 from ..point import Params
@@ -55,11 +55,11 @@ class Entries:
         with self._program.substituted(latents):
             return self._program.log_density_entries(self._jacobian)
 
-    def at_places(self, places: Tensor, like: Params, names: Sequence[str], terms: int) -> Tensor:
-        """At flat places (k, d) of ``names``, with about ``terms`` entries each. Shape (k, n)."""
+    def at_places(self, places: Tensor, coordinates: Coordinates, terms: int) -> Tensor:
+        """At flat places (k, d), with about ``terms`` entries each. Shape (k, n)."""
 
         def at(place: Tensor) -> Tensor:
-            return self.at(unflatten(place, like, names))
+            return self.at(coordinates.unflatten(place))
 
         if self._batched:
             try:
@@ -70,7 +70,7 @@ class Entries:
                 self._batched = False
         return torch.stack([at(place) for place in places.unbind()])
 
-    def row_of_each(self, group: Candidate, mode: Tensor, like: Params, names: Sequence[str], terms: int) -> Tensor:
+    def row_of_each(self, group: Candidate, mode: Tensor, coordinates: Coordinates, terms: int) -> Tensor:
         """Which row of a group each entry depends on; −1 where on none. Shapes: mode (d,) → (n,).
 
         Along random sizes, once as they are and once times a digit of the row's number, an entry's two derivatives have
@@ -87,7 +87,7 @@ class Entries:
         for attempt in range(ATTEMPTS):
             noise = torch.randn(mode.shape, generator=generator, dtype=torch.float64).to(mode)
             start = (mode + 0.3 * attempt * noise).requires_grad_()
-            found = self.at(unflatten(start, like, names))
+            found = self.at(coordinates.unflatten(start))
             dual = torch.zeros_like(found).requires_grad_()
             (back,) = torch.autograd.grad(found, start, dual, create_graph=True, materialize_grads=True)
             size = 0.5 + torch.rand(group.index.shape, generator=generator, dtype=torch.float64)

@@ -14,18 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from math import log, pi
 
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..curvature.assembly import Interaction
 from ..curvature.joint import Joint, Joints
 from ..curvature.structure import Curvature
-from ..linear.dense import flatten, flatten_batched, unflatten
 from ..linear.operator import Factor
 from ..model.program import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site, TracedPoint
+from .base import Posterior
 from .density import DensityObjective
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, place_of
@@ -64,18 +66,52 @@ class MarginalPoint(Point):
         return self.source.products(self, vectors)
 
 
-@dataclass
-class _Held:
-    """What can still be differentiated: the joint at the last point that was evaluated."""
+@dataclass(eq=False)
+class _Expansion:
+    """What can still be differentiated: f at the mode of one point, with H and its factor, and Φ. ``u`` orders (d,)."""
 
     point: MarginalPoint
+    u: Coordinates
     joint: Joint
     factor: Factor
     approximation: Tensor
-    correction: Tensor
-    """w, shape (d,)."""
-    slopes: Params | None = None
-    """∇Ψ over all parameters, differentiable."""
+
+    @cached_property
+    def slope(self) -> Tensor:
+        """∂f/∂u, with its graph; shape (d,)."""
+        return self.u.flatten(self.joint.slope)
+
+    @cached_property
+    def change(self) -> Params:
+        """∂Φ, over all parameters."""
+        return self.joint.gradient(self.approximation)
+
+    @cached_property
+    def lag(self) -> Tensor:
+        """wᵀ ∂f/∂u, shape ()."""
+        return (self.slope * self.factor.solve(self.u.flatten(self.change))).sum()
+
+    @cached_property
+    def slopes(self) -> Params:
+        """∇Ψ over all parameters, differentiable."""
+        return self.joint.gradient(self.approximation - self.lag, create_graph=True)
+
+    def gradient(self, names: list[str]) -> Params:
+        """∂Ψ by some parameters, as numbers."""
+        back = self.joint.gradient(self.lag)
+        return {name: (self.change[name] - back[name]).detach() for name in names}
+
+    def product(self, vector: Params) -> tuple[Params, Tensor]:
+        """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""
+        joint, factor = self.joint, self.factor
+        along = torch.stack([(joint.slope[name] * v).sum() for name, v in vector.items()]).sum()
+        move = -factor.solve(self.u.flatten(joint.gradient(along)))
+        moved = self.u.unflatten(move)
+        parts = [(self.slopes[name] * v).sum() for name, v in (*vector.items(), *moved.items())]
+        second = joint.gradient(torch.stack(parts).sum())
+        back = factor.solve(self.u.flatten(second))
+        rest = joint.gradient((self.slope * back).sum())
+        return {name: (second[name] - rest[name]).detach() for name in vector}, move
 
 
 @dataclass(frozen=True)
@@ -100,6 +136,7 @@ class MarginalObjective:
     type: str = "marginal"
     stochastic: bool = False
     settles: bool = True
+    without_mode: str = ""
 
     def __init__(
         self,
@@ -116,6 +153,7 @@ class MarginalObjective:
         self.outer = [name for name in self.leaves.tensors if name not in integrated]
         self.jacobian = frozenset(program.latents if jacobian else self.integrated)
         self.sites: Mapping[str, Site] = program.sites
+        self._theta, self._u = (Coordinates.of(self.leaves.tensors, names) for names in (self.outer, self.integrated))
         self.curvature = Curvature()
         self._approximation = approximation
         self._inner = DensityObjective(program, "marginal", self.integrated, self.jacobian, self.leaves)
@@ -124,7 +162,7 @@ class MarginalObjective:
         self._finder = ModeFinder(self._inner, self.curvature)
         self._joints = Joints(self._whole)
         self._explored = False
-        self._held: _Held | None = None
+        self._known: _Expansion | None = None
         self._curved: _Curved | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
         """The point that the search goes out from, and the mode there."""
@@ -132,6 +170,16 @@ class MarginalObjective:
 
     def start(self) -> Params:
         return {name: leaf.detach().clone() for name, leaf in self.leaves.tensors.items() if name in self.outer}
+
+    @property
+    def is_likelihood(self) -> bool:
+        return self._whole.is_likelihood
+
+    def facts(self, loss: float) -> dict[str, float]:
+        return {}
+
+    def log_evidence(self, loss: float, factor: Factor, size: int) -> None:
+        return None
 
     def remarks(self, params: Params) -> list[str]:
         return []
@@ -155,13 +203,13 @@ class MarginalObjective:
         self._anchor = (point.params, point.inner)
         mode = point.inner
         if point.sensitivity is not None:
-            move = flatten(params, self.outer) - flatten(point.params, self.outer)
-            forecast = unflatten(move @ point.sensitivity, mode, self.integrated)
+            move = self._theta.flatten(params) - self._theta.flatten(point.params)
+            forecast = self._u.unflatten(move @ point.sensitivity)
             mode = {name: mode[name] + forecast[name] for name in mode}
         return self._evaluate(params, mode)
 
     def _evaluate(self, params: Params, start: Params, validate: bool = False) -> MarginalPoint:
-        self._held = None
+        self._known = None
         self.evaluations.loss += 1
         infinite = torch.tensor(float("inf"))
         point = MarginalPoint(params, infinite, source=self, inner=start)
@@ -179,29 +227,30 @@ class MarginalObjective:
     def _settle(self, point: MarginalPoint) -> None:
         """Value and gradient at the mode. Raises: NoMode."""
         for refinement in range(REFINEMENTS + 1):
-            held = self._hold(point)
-            slope = flatten(held.joint.slope, self.integrated).detach()
-            step = held.factor.solve(slope)
-            scale = held.joint.operator().diagonal().abs().sqrt()
+            known = self._expand(point)
+            slope = known.slope.detach()
+            step = known.factor.solve(slope)
+            scale = known.joint.operator().diagonal().abs().sqrt()
             size = float((step * scale).abs().max()) if step.numel() else 0.0
             eps = torch.finfo(slope.dtype).eps
             if size <= 0.25 * eps**0.5 or refinement == REFINEMENTS:
                 break
-            moved = unflatten(step, point.inner, self.integrated)
+            moved = self._u.unflatten(step)
             point.inner = {name: point.inner[name] - moved[name] for name in point.inner}
         if not size <= eps**0.25:
             raise NoMode(f"{NO_MODE}: {REFINEMENTS} Newton steps more still move by {size:.2g} of a standard deviation")
         self.evaluations.gradient += 1
-        joint = held.joint
-        whole = joint.gradient(held.approximation)
-        held.correction = held.factor.solve(flatten(whole, self.integrated))
-        lag = (flatten(joint.slope, self.integrated) * held.correction).sum()
-        back = joint.gradient(lag)
-        point.loss = (held.approximation - lag).detach()
-        point.known_gradient = {name: (whole[name] - back[name]).detach() for name in self.outer}
-        self._held = held
+        point.loss = (known.approximation - known.lag).detach()
+        point.known_gradient = known.gradient(self.outer)
+        self._known = known
 
-    def _hold(self, point: MarginalPoint) -> _Held:
+    def _expanded(self, point: MarginalPoint) -> _Expansion:
+        """f at the mode, with its Hessian over u, and Φ. Raises: NoMode, ModelError."""
+        if self._known is None or self._known.point is not point:
+            self._known = self._expand(point)
+        return self._known
+
+    def _expand(self, point: MarginalPoint) -> _Expansion:
         everything = {**point.params, **point.inner}
         if self.curvature.lifts and not self._explored:
             self._explored = True
@@ -222,16 +271,15 @@ class MarginalObjective:
             self.curvature.take_together(surprise.names)
             with self._outer_held(point.params):
                 point.inner = self._finder.find(point.inner)  # finds the layout, too
-            return self._hold(point)
+            return self._expand(point)
         operator = joint.operator()
         factor = operator.factor()
         if not factor.positive:
             where = ""
             if factor.direction is not None:
-                names = self.integrated
-                where = f" along {place_of(factor.direction, point.inner, names, self._inner)}"
+                where = f" along {place_of(factor.direction, self._u, self.sites)}"
             raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
-        return _Held(point, joint, factor, self._approximation(joint), joint.loss.new_zeros(0))
+        return _Expansion(point, self._u, joint, factor, self._approximation(joint))
 
     def _watched(self, params: Params) -> TracedPoint:
         """A place for the joint of the model to be watched at; its loss is computed there."""
@@ -246,24 +294,16 @@ class MarginalObjective:
         """
         names = list(vectors)
         probes = vectors[names[0]].shape[0]
-        whole = names == self.outer and _is_identity(flatten_batched(vectors, names))
-        known = self._curved
-        if whole and known and _same(point.params, known.params) and _same(point.inner, known.inner):
-            point.sensitivity = known.sensitivity
-            return known.hessian
+        whole = names == self.outer and _is_identity(self._theta.flatten(vectors))
+        last = self._curved
+        if whole and last and _same(point.params, last.params) and _same(point.inner, last.inner):
+            point.sensitivity = last.sensitivity
+            return last.hessian
         self.evaluations.hvp += probes
-        if self._held is None or self._held.point is not point:
-            held = self._hold(point)
-            slope = held.joint.gradient(held.approximation)
-            held.correction = held.factor.solve(flatten(slope, self.integrated))
-            self._held = held
-        held = self._held
-        if held.slopes is None:
-            lag = (flatten(held.joint.slope, self.integrated) * held.correction).sum()
-            held.slopes = held.joint.gradient(held.approximation - lag, create_graph=True)
+        known = self._expanded(point)
         moves, rows = [], []
         for k in range(probes):
-            row, move = self._product(held, {name: vectors[name][k] for name in names})
+            row, move = known.product({name: vectors[name][k] for name in names})
             moves.append(move)
             rows.append(row)
         found = {name: torch.stack([row[name] for row in rows]) for name in names}
@@ -272,45 +312,30 @@ class MarginalObjective:
             self._curved = _Curved(point.params, point.inner, found, point.sensitivity)
         return found
 
-    def posterior(self, point: MarginalPoint, sensitive: bool = True) -> tuple[Factor, Tensor | None]:
-        """Of u at ``point``: the factor of H_uu and, if asked for, dû/dθ (p, d)."""
-        if sensitive and point.sensitivity is None:
-            whole = flatten(point.params, self.outer)
+    def posterior(self, point: Point) -> Posterior:
+        assert isinstance(point, MarginalPoint)
+        known = self._expanded(point)
+        fitted = None if self._approximation is laplace else -point.value
+        find = partial(self._sensitivity, point)
+        return Posterior(self.integrated, self.jacobian, known.joint, known.factor, fitted, point.sensitivity, find)
+
+    def _sensitivity(self, point: MarginalPoint) -> Tensor:
+        if point.sensitivity is None:
+            whole = self._theta.flatten(point.params)
             basis = torch.eye(whole.numel(), dtype=whole.dtype, device=whole.device)
-            self.products(point, unflatten(basis, point.params, self.outer))
-        return self.joint_at(point)[1], point.sensitivity
-
-    @property
-    def by_laplace(self) -> bool:
-        return self._approximation is laplace
-
-    def joint_at(self, point: MarginalPoint) -> tuple[Joint, Factor]:
-        """−log p(data, u, …; θ) at the mode, with its Hessian over u, factorised. Raises: NoMode, ModelError."""
-        held = self._held if self._held is not None and self._held.point is point else self._hold(point)
-        return held.joint, held.factor
-
-    def _product(self, held: _Held, vector: Params) -> tuple[Params, Tensor]:
-        joint, factor = held.joint, held.factor
-        assert held.slopes is not None
-        slopes = held.slopes
-        along = torch.stack([(joint.slope[name] * v).sum() for name, v in vector.items()]).sum()
-        move = -factor.solve(flatten(joint.gradient(along), self.integrated))
-        moved = unflatten(move, held.point.inner, self.integrated)
-        parts = [(slopes[name] * v).sum() for name, v in (*vector.items(), *moved.items())]
-        second = joint.gradient(torch.stack(parts).sum())
-        back = factor.solve(flatten(second, self.integrated))
-        rest = joint.gradient((flatten(joint.slope, self.integrated) * back).sum())
-        return {name: (second[name] - rest[name]).detach() for name in vector}, move
+            self.products(point, self._theta.unflatten(basis))
+        assert point.sensitivity is not None
+        return point.sensitivity
 
     # what else is asked of an objective --------------------------------------------------------------------------
 
     def values(self, params: Params) -> Params:
         """The constrained value of every site: integrated latents at their mode."""
-        self._held = None
+        self._known = None
         return self._whole.values({**params, **self.mode(params)})
 
     def explain_non_finite(self, params: Params) -> str:
-        self._held = None
+        self._known = None
         return self._whole.explain_non_finite({**params, **self._mode_near(params)})
 
     def mode(self, params: Params) -> Params:

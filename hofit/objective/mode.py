@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..curvature.structure import Curvature
 from ..errors import ModelError
-from ..linear.dense import flatten
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..optim.trust_region import TrustRegion
@@ -78,32 +78,16 @@ class ModeFinder:
         raise NoMode(self._why(point, operator, iteration + 1))
 
     def _why(self, point: Point, operator: Operator, steps: int) -> str:
-        names = list(point.params)
-        factor = operator.factor()
+        coordinates, sites, factor = Coordinates.of(point.params), self.objective.sites, operator.factor()
         if not factor.positive and factor.direction is not None:
-            where = place_of(factor.direction, point.params, names, self.objective)
-            return f"{NO_MODE}: the curvature is not positive along {where}"
-        where = place_of(flatten(point.gradient(), names), point.params, names, self.objective)
+            return f"{NO_MODE}: the curvature is not positive along {place_of(factor.direction, coordinates, sites)}"
+        where = place_of(coordinates.flatten(point.gradient()), coordinates, sites)
         return f"{NO_MODE} was reached in {steps} Newton steps; the slope is largest in {where}"
 
 
-def place_of(direction: Tensor, params: Params, names: list[str], objective: DensityObjective) -> str:
+def place_of(direction: Tensor, coordinates: Coordinates, sites: Mapping[str, Site]) -> str:
     """The site, and its row, that a flat vector (d,) is largest in."""
-    name, index, in_plates = row_at(int(direction.abs().argmax()), params, names, objective.sites)
+    name, index, in_plates = coordinates.row(int(direction.abs().argmax()), sites)
     if not in_plates:
         return f"{name!r}" + (f" [{index}]" if index else "")
     return f"{name!r}, row {index}"
-
-
-def row_at(place: int, params: Params, names: Sequence[str], sites: Mapping[str, Site]) -> tuple[str, str, bool]:
-    """The site that a place of the flat vector belongs to, and the index of its row there, like ``3`` or ``3, 0``.
-
-    A site in no plate has one row: the index is then that of the number, and the last of the three is False.
-    """
-    for name in names:
-        if place < params[name].numel():
-            break
-        place -= params[name].numel()
-    index = [int(i) for i in torch.unravel_index(torch.tensor(place), params[name].shape)]
-    plates = sites[name].plates
-    return name, ", ".join(str(i) for i in ([index[plate.dim] for plate in plates] if plates else index)), bool(plates)

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..curvature.joint import Joint
 from ..curvature.layout import Candidate
 from ..errors import ModelError
 from ..linear.block_cholesky import BlockCholesky
-from ..linear.dense import flatten
 from ..model.program import Program
 from .entries import Entries, NotByRow, sums_by_row
 from .leaves import Leaves
@@ -45,6 +45,7 @@ class Quadrature:
     ) -> None:
         self._methods, self._nodes = methods, nodes
         self._entries = Entries(program, leaves, jacobian)
+        self._coordinates = Coordinates.of(leaves.tensors, [name for name in leaves.tensors if name in methods])
         self._rows: dict[int, Tensor] = {}
         self._terms = 0
 
@@ -86,16 +87,15 @@ class Quadrature:
     def _group(self, joint: Joint, number: int, group: Candidate, matrix: Tensor, base: Tensor) -> Tensor:
         """Σ over the rows of a group of log Σ w exp(|z|² + f(û) − f(u)); shape ()."""
         count, length = group.index.shape
-        mode = flatten({name: joint.tape.leaf(name) for name in joint.names}, joint.names)
+        mode = self._coordinates.flatten({name: joint.tape.leaf(name) for name in joint.names})
         factor = BlockCholesky(matrix)
         nodes, weights = _nodes(self._nodes, length, mode)
         away = 2.0**0.5 * factor.back_solve(nodes.T.expand(count, -1, -1)).permute(2, 0, 1)  # (nodes, R, L)
         moved = joint.tape.cut(mode.expand(len(nodes), -1).index_add(1, group.index.reshape(-1), away.flatten(1)))
-        like, names, terms = joint.slope, joint.names, self._terms
-        change = self._entries.at_places(moved, like, names, terms) - base
+        change = self._entries.at_places(moved, self._coordinates, self._terms) - base
 
         def rows() -> Tensor:
-            return self._entries.row_of_each(group, mode.detach(), like, names, terms)
+            return self._entries.row_of_each(group, mode.detach(), self._coordinates, self._terms)
 
         try:
             if number not in self._rows:

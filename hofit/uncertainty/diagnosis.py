@@ -9,24 +9,25 @@ the mean can be trusted (see psis).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import floor, isfinite, log, log10, pi
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..curvature.layout import Layout
 from ..curvature.structure import Curvature
 from ..errors import HofitError, ModelError
-from ..linear.dense import flatten
 from ..linear.operator import MEMORY_BUDGET, Factor
 from ..model.program import InfeasibleError, Program, full_plates
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..objective.entries import Entries, NotByRow, sums_by_row
 from ..objective.leaves import Leaves
-from ..objective.marginal import MarginalObjective, MarginalPoint, laplace
-from ..objective.mode import NoMode, row_at
+from ..objective.marginal import laplace
+from ..objective.mode import NoMode
 from ..point import Params
 from ..verdict.checks import StopRules, StopState
 from ..verdict.judge import judge
@@ -175,8 +176,8 @@ def diagnose_fit(objective: Objective, params: Params, stop: StopRules, draws: i
 
     Raises: HofitError where the fit has not converged, or there is no Gaussian at its mode.
     """
-    if objective.type == "elbo":
-        raise HofitError("an elbo fit has a guide instead of a mode: there is no Laplace approximation to look at")
+    if objective.without_mode:
+        raise HofitError(f"{objective.without_mode}: there is no Laplace approximation to look at")
     if draws < FEWEST_DRAWS:
         raise HofitError(f"{draws} draws are too few for a tail: take {FEWEST_DRAWS} at least")
     with full_plates():
@@ -216,6 +217,11 @@ class _Target:
     laplace: float
     fitted: float | None = None
 
+    @cached_property
+    def coordinates(self) -> Coordinates:
+        """The order of what is drawn."""
+        return Coordinates.of(self.params, self.names)
+
     @property
     def is_evidence(self) -> bool:
         """Whether no parameter is drawn."""
@@ -236,22 +242,21 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
         raise HofitError(
             f"{NO_GAUSSIAN}: the fit has not converged; `hofit report` says why, and `hofit resume` goes on"
         )
-    if isinstance(objective, MarginalObjective):
-        assert isinstance(point, MarginalPoint)
-        try:
-            joint, factor = objective.joint_at(point)
-        except (NoMode, ModelError) as failure:
-            raise HofitError(f"{NO_GAUSSIAN}: {failure}") from failure
+    try:
+        posterior = objective.posterior(point)
+    except (NoMode, ModelError) as failure:
+        raise HofitError(f"{NO_GAUSSIAN}: {failure}") from failure
+    if posterior is not None:
         return _Target(
             program,
             objective.leaves,
-            objective.integrated,
+            posterior.names,
             {**point.params, **point.inner},
-            objective.jacobian,
-            joint.layout,
-            factor,
-            -float(laplace(joint).detach()),
-            None if objective.by_laplace else -point.value,
+            posterior.jacobian,
+            posterior.joint.layout,
+            posterior.factor,
+            -float(laplace(posterior.joint).detach()),
+            posterior.fitted,
         )
     gaussian, remarks = gaussian_of(objective, verdict.status, verdict)
     if gaussian is None or curvature.layout is None:
@@ -295,7 +300,8 @@ class _Draws:
 
     def __init__(self, target: _Target, entries: Entries, base: Tensor, draws: int) -> None:
         self._target, self._entries, self._base, self._draws = target, entries, base, draws
-        self._mode = flatten(target.params, target.names)
+        self._coordinates = target.coordinates
+        self._mode = self._coordinates.flatten(target.params)
         self.lost = 0
 
     def remarks(self) -> list[str]:
@@ -313,7 +319,7 @@ class _Draws:
         target = self._target
         found, start = torch.full(self._base.shape, -1), 0
         for group in target.layout.rows:
-            rows = self._entries.row_of_each(group, self._mode, target.params, target.names, len(self._base))
+            rows = self._entries.row_of_each(group, self._mode, self._coordinates, len(self._base))
             if bool(((rows >= 0) & (found >= 0)).any()):
                 raise NotByRow(f"an observation depends on rows of {group.names[0]!r} and on others")
             found = torch.where(rows >= 0, rows + start, found)
@@ -347,10 +353,9 @@ class _Draws:
 
     def _entries_at(self, places: Tensor) -> Tensor:
         """Shapes: (k, d) → (k, n); nan where the density cannot be computed."""
-        target = self._target
         with torch.no_grad():
             try:
-                return self._entries.at_places(places, target.params, target.names, len(self._base))
+                return self._entries.at_places(places, self._coordinates, len(self._base))
             except InfeasibleError:
                 if len(places) == 1:
                     return self._base.new_full((1, len(self._base)), torch.nan)
@@ -363,7 +368,7 @@ def _groups(target: _Target, shape: Tensor) -> list[GroupShape]:
     parts = shape.split([len(group.index) for group in target.layout.rows])
     for group, part in zip(target.layout.rows, parts, strict=True):
         worst = int(part.argmax())
-        site, index, _ = row_at(int(group.index[worst, 0]), target.params, target.names, target.program.sites)
+        site, index, _ = target.coordinates.row(int(group.index[worst, 0]), target.program.sites)
         above = float((part > TRUSTED).double().mean())
         found.append(GroupShape(group.names, len(part), float(part[worst]), site, index, above, float(part.median())))
     return found

@@ -24,7 +24,6 @@ from ..linear.dense import flatten, unflatten
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import MEMORY_BUDGET, Factor, Operator
 from ..objective.base import Objective
-from ..objective.marginal import MarginalObjective, MarginalPoint
 from ..objective.mode import NoMode
 from ..point import Params, Point
 from ..verdict.signs import Signs, curvature_scale
@@ -205,13 +204,14 @@ def gaussian_at(
     remarks: list[str] = []
     scale = curvature_scale(hessian)
     plain = Gaussian(names, [], point.params, factor, held, unused, flat, scale)
-    if not isinstance(objective, MarginalObjective):
+    if not objective.integrated:
         return plain, remarks
-    assert isinstance(point, MarginalPoint)
     size = sum(value.numel() for value in point.inner.values())
     sensitive = len(here) * size <= SENSITIVITY_LIMIT
     try:
-        inner, sensitivity = objective.posterior(point, sensitive)
+        posterior = objective.posterior(point)
+        assert posterior is not None
+        sensitivity = posterior.find_sensitivity() if sensitive else posterior.sensitivity
     except (NoMode, ModelError) as failure:
         remarks.append(f"standard errors: none for {', '.join(objective.integrated)}: {failure}")
         return plain, remarks
@@ -220,8 +220,8 @@ def gaussian_at(
             f"standard errors of {', '.join(objective.integrated)} are conditional: {len(here)} × {size} derivatives "
             "of the mode would be needed for others"
         )
-    both = {**point.params, **point.inner}
-    return Gaussian(names, objective.integrated, both, factor, held, unused, flat, scale, inner, sensitivity), remarks
+    both, inner = {**point.params, **point.inner}, posterior.factor
+    return Gaussian(names, posterior.names, both, factor, held, unused, flat, scale, inner, sensitivity), remarks
 
 
 def _pivots(directions: Tensor) -> list[int]:
