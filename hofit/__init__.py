@@ -5,7 +5,8 @@ Names are resolved when they are first used: ``import hofit`` does not import to
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
+
 __all__ = ["Diagnosis", "FitResult", "diagnose", "draws", "errors", "fit", "optim", "resume"]
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .errors import ModelError
 from .internals import foreach_norm
+from .record import PartReport as PartReport
 
 Params = dict[str, Tensor]
 """Name → unconstrained value, in the order of the trace."""
@@ -79,15 +80,6 @@ class Evaluations:
             yield
         finally:
             self.restore(counts)
-
-
-@dataclass
-class PartReport:
-    """What the progress table shows of one optimizer of a mix."""
-
-    name: str
-    trust_radius: float | None = None
-    accepted: bool | None = None
 
 
 class Source(Protocol):

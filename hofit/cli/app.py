@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from ..version import __version__
 from . import check, diagnose, fit, optimizers, report, resume
 
 app = typer.Typer(

@@ -20,9 +20,10 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Say whether Laplace's approximation is good enough, by importance ratios of draws from it."""
-    from ..api import ResumeRequest, run_diagnose
     from ..report.console import FitConsole
     from ..report.summary import print_diagnosis
+    from ..run.diagnose import run_diagnose
+    from ..run.resume import ResumeRequest
 
     found = run_diagnose(ResumeRequest(run_dir, allow_changed=allow_changed), draws, seed)
     if not quiet:

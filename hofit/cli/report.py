@@ -12,7 +12,8 @@ def command(run_dir: Annotated[Path, typer.Argument(help="A run directory.")]) -
     """Show the result of a run again: verdict, remarks, estimates, what to do next."""
     from ..errors import RunDirectoryError
     from ..report.console import FitConsole
-    from ..report.summary import load_diagnosis, load_run, print_diagnosis, print_summary
+    from ..report.reading import load_diagnosis, load_run
+    from ..report.summary import print_diagnosis, print_summary
 
     fit, rows = load_run(run_dir)
     diagnosis = load_diagnosis(run_dir)

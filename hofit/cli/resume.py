@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .fit import Screen
 from .options import Quiet, Sets
+from .screen import Screen
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
 ) -> None:
     """Go on from a checkpoint, exactly where it stopped."""
     began = time.perf_counter()
-    from ..api import ResumeRequest, run_resume
+    from ..run.resume import ResumeRequest, run_resume
 
     screen = Screen(quiet)
     screen.close(run_resume(ResumeRequest(checkpoint, list(set or []), allow_changed, began=began, watch=screen.watch)))

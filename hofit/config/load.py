@@ -119,7 +119,7 @@ def _placed(config: Config, left_out: set[Any]) -> Config:
     """Tell every entry where it stands in the user's own list."""
     positions = (i for i in range(len(config.optimizers) + len(left_out)) if i not in left_out)
     for entry, position in zip(config.optimizers, positions, strict=False):
-        entry.position = position
+        entry.stands_at(position)
     return config
 
 

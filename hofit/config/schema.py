@@ -156,12 +156,12 @@ class OptimizerEntry(BaseModel):
     _position: int = PrivateAttr(0)
 
     @property
-    def position(self) -> int:
-        """Where the entry stands in the user's list, from 0."""
-        return self._position
+    def key(self) -> tuple[str, int]:
+        """Where the entry stands in the user's own list, from 0."""
+        return ("optimizers", self._position)
 
-    @position.setter
-    def position(self, position: int) -> None:
+    def stands_at(self, position: int) -> None:
+        """Say where the entry stands: some of the user's may have been left out."""
         self._position = position
 
     @property

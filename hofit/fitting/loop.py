@@ -21,7 +21,8 @@ from ..objective.base import Objective
 from ..optim.base import Optimizer
 from ..optim.foreign import ForeignFault
 from ..optim.newton import RowsInteract
-from ..point import Params, PartReport, Point, max_norm, max_norms
+from ..point import Params, Point, max_norm, max_norms
+from ..record import Progress
 from ..status import Status
 from ..verdict.checks import Check, StopRules, StopState, Verdict
 from ..verdict.edges import unbounded_parameters
@@ -43,23 +44,10 @@ SAME = 1e3
 """Units of eps · max(1, |loss|) within which two traces at one point are the same."""
 
 
-@dataclass(frozen=True)
-class IterationRecord:
-    """A row of the progress table. Norms are max-norms on the unconstrained scale; None where there is none."""
-
-    iteration: int
-    loss: float
-    change: float | None
-    gradient_norm: float
-    step_norm: float | None
-    seconds: float
-    parts: list[PartReport]
-
-
 class Observer(Protocol):
     """Who watches a fit: progress on the screen, the run directory."""
 
-    def on_iteration(self, record: IterationRecord, snapshot: Callable[[], Snapshot]) -> None: ...
+    def on_iteration(self, record: Progress, snapshot: Callable[[], Snapshot]) -> None: ...
 
     def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
         """Before a verdict, which may take long: what is not saved now may be lost."""
@@ -295,7 +283,7 @@ class Loop:
 
     def _record(self, point: Point, change: float | None, norm: float, step_norm: float | None) -> None:
         state = self.state
-        record = IterationRecord(
+        record = Progress(
             state.iteration, point.value, change, norm, step_norm, self.clock.seconds(), self.optimizer.reports()
         )
         for observer in self.observers:

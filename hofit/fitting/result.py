@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from ..point import Params, Site
+from ..record import Derived, Estimate
 from ..status import TERMINATED_EXIT_CODE, Status
 from ..uncertainty.errors import Uncertainty
 from ..verdict.checks import Check
-
-EstimateRow = dict[str, Any]
 
 
 @dataclass
@@ -94,41 +93,32 @@ class FitResult:
     def remedy(self) -> str:
         return self.ended.remedy
 
-    def estimates(self) -> list[EstimateRow]:
+    def estimates(self) -> list[dict[str, Any]]:
+        """The rows of estimates.csv, as plain values by column: one a scalar."""
+        return [dict(vars(row)) for row in self.estimate_rows()]
+
+    def estimate_rows(self) -> list[Estimate]:
         """The rows of estimates.csv: one a scalar."""
-        rows: list[EstimateRow] = []
+        rows = []
         bounds = (self.std_errors, self.lower, self.upper)
         for name, site in self.sites.items():
             value, unconstrained = self.values[name], self.params[name]
             values = value.reshape(-1).tolist()
-            leaves = unconstrained.reshape(-1).tolist() if value.shape == unconstrained.shape else [None] * len(values)
-            errors, lower, upper = (
-                bound[name].reshape(-1).tolist() if name in bound else [None] * len(values) for bound in bounds
-            )
-            for k, index in enumerate(_indices(value)):
-                rows.append(
-                    {
-                        "name": name,
-                        "index": index,
-                        "role": site.role,
-                        "estimate": values[k],
-                        "std_error": _finite_or_none(errors[k]),
-                        "unconstrained": leaves[k],
-                        "optimizer": self.owners.get(name),
-                        "lower": _finite_or_none(lower[k]),
-                        "upper": _finite_or_none(upper[k]),
-                    }
-                )
+            nothing = [None] * len(values)
+            leaves = unconstrained.reshape(-1).tolist() if value.shape == unconstrained.shape else nothing
+            found = [bound[name].reshape(-1).tolist() if name in bound else nothing for bound in bounds]
+            for index, number, leaf, *errors in zip(_indices(value), values, leaves, *found, strict=True):
+                error, lower, upper = map(_finite_or_none, errors)
+                owner = self.owners.get(name)
+                rows.append(Estimate(name, index, site.role, number, error, leaf, owner, lower, upper))
         return rows
 
-    def derived_rows(self) -> list[EstimateRow]:
+    def derived_rows(self) -> list[Derived]:
         """The rows of derived.csv: one a scalar of a deterministic site."""
-        rows: list[EstimateRow] = []
+        rows = []
         for name, (value, error) in self.derived.items():
             numbers = zip(_indices(value), value.reshape(-1).tolist(), error.reshape(-1).tolist(), strict=True)
-            for index, estimate, std_error in numbers:
-                row = {"name": name, "index": index, "estimate": float(estimate)}
-                rows.append({**row, "std_error": _finite_or_none(std_error)})
+            rows += [Derived(name, index, float(number), _finite_or_none(own)) for index, number, own in numbers]
         return rows
 
     @property

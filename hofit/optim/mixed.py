@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -100,9 +101,8 @@ class MixedMultiOptimizer(Optimizer):
         reports = []
         for i, part in enumerate(self._moving):
             for report in part.reports():
-                if part.judges and i < len(self._accepted):
-                    report.accepted = self._accepted[i]
-                reports.append(report)
+                judged = part.judges and i < len(self._accepted)
+                reports.append(replace(report, accepted=self._accepted[i]) if judged else report)
         return reports
 
     def remarks(self) -> list[str]:

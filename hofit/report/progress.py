@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from ..fitting.loop import IterationRecord
-from ..point import PartReport
+from ..record import PartReport, Progress
 
 HEADERS = (("iteration", 9), ("loss", 18), ("change", 10), ("gradient", 10), ("step", 10), ("seconds", 8))
 PART_WIDTH = 20
@@ -25,9 +23,9 @@ class ProgressTable:
         self.console, self.every = console, every
         self._headed = False
         self._shown = False
-        self._pending: IterationRecord | None = None
+        self._pending: Progress | None = None
 
-    def on_iteration(self, record: IterationRecord, snapshot: Callable[[], Any]) -> None:
+    def on_iteration(self, record: Progress, snapshot: Callable[[], object]) -> None:
         if record.iteration % self.every == 0 or not self._shown:
             self._shown = True
             self._print(record)
@@ -35,7 +33,7 @@ class ProgressTable:
         else:
             self._pending = record
 
-    def on_pause(self, snapshot: Callable[[], Any]) -> None:
+    def on_pause(self, snapshot: Callable[[], object]) -> None:
         return None
 
     def finish(self) -> None:
@@ -44,13 +42,13 @@ class ProgressTable:
             self._print(self._pending)
             self._pending = None
 
-    def _print(self, record: IterationRecord) -> None:
+    def _print(self, record: Progress) -> None:
         if self.console.is_terminal:
             self._print_row(record)
         else:
             self.console.print(plain_line(record), markup=False, highlight=False, soft_wrap=True)
 
-    def _print_row(self, record: IterationRecord) -> None:
+    def _print_row(self, record: Progress) -> None:
         widths = [width for _, width in HEADERS] + [_part_width(part) for part in record.parts]
         if not self._headed:
             titles = [title for title, _ in HEADERS] + [part.name for part in record.parts]
@@ -78,7 +76,7 @@ def _part_width(part: PartReport) -> int:
     return max(len(part.name), 0 if bare else PART_WIDTH)
 
 
-def plain_line(record: IterationRecord) -> str:
+def plain_line(record: Progress) -> str:
     """One iteration as a line of ``key value`` pairs, for logs."""
     pairs = [
         f"iteration {record.iteration}",

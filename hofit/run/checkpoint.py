@@ -16,34 +16,11 @@ from torch import Tensor
 
 from ..errors import CheckpointError, OptionError
 from ..fitting.state import LoopState, Snapshot
+from ..record import CHECKPOINT, CHECKPOINTS
 from .codec import decode, encode
+from .provenance import Provenance
 
 FORMAT = 1
-NAME = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a checkpoint belongs to: the config as it ran, and the SHA-256 of model source and data.
-
-    ``model_files`` and ``data_files`` map path → SHA-256; ``arguments`` is the digest of the model's arguments;
-    ``given`` names the arguments that came from Python, which a resume must be given again.
-    """
-
-    config: dict[str, Any]
-    model: str
-    model_files: dict[str, str]
-    data_files: dict[str, str]
-    arguments: str
-    given: list[str]
-    from_callable: bool
-    threads: int
-    versions: dict[str, str]
-
-    @property
-    def data_sha256(self) -> dict[str, str]:
-        """Of every data file, and of the arguments."""
-        return {**self.data_files, "arguments": self.arguments}
 
 
 @dataclass(frozen=True)
@@ -57,7 +34,7 @@ class Checkpoint:
 
 def previous_name(age: int) -> str:
     """The file name of the checkpoint ``age`` writes before the newest."""
-    return NAME if age == 0 else f"checkpoint-{age}.safetensors"
+    return CHECKPOINT if age == 0 else f"checkpoint-{age}.safetensors"
 
 
 def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance, keep: int = 2) -> Path:
@@ -82,8 +59,8 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
     )
     text = json.dumps(body)
     data = safetensors.torch.save(tensors, {"hofit": text, "sha256": _digest(text, tensors)})
-    path = directory / NAME
-    temporary = directory / (NAME + ".tmp")
+    path = directory / CHECKPOINT
+    temporary = directory / (CHECKPOINT + ".tmp")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
@@ -146,7 +123,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint or run directory {path}")
     tried = []
-    for candidate in sorted(path.glob("checkpoint*.safetensors"), key=lambda p: (len(p.name), p.name)):
+    for candidate in sorted(path.glob(CHECKPOINTS), key=lambda p: (len(p.name), p.name)):
         try:
             return read_checkpoint(candidate)
         except CheckpointError as error:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..config.source import dump_yaml
 from ..errors import RunDirectoryError
-from ..fitting.loop import IterationRecord
-from ..fitting.state import Snapshot
-from .checkpoint import NAME, Provenance, write_checkpoint
-
-LOCK = ".lock"
-CONFIG, PROGRESS, FIT, ESTIMATES = "config.yaml", "progress.csv", "fit.json", "estimates.csv"
-DERIVED, DIAGNOSIS = "derived.csv", "diagnose.json"
-OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, DIAGNOSIS)
-
-ESTIMATE_COLUMNS = ("name", "index", "role", "estimate", "std_error", "unconstrained", "optimizer", "lower", "upper")
-DERIVED_COLUMNS = ("name", "index", "estimate", "std_error")
+from ..record import CHECKPOINT, CONFIG, DERIVED, DIAGNOSIS, ESTIMATES, FIT, LOCK, OWN_FILES, Derived, Estimate, table
 
 
 class RunDirectory:
@@ -95,81 +84,16 @@ class RunDirectory:
     def write_diagnosis(self, diagnosis: Mapping[str, Any]) -> None:
         self._write_json(DIAGNOSIS, diagnosis)
 
-    def write_estimates(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._write_table(ESTIMATES, ESTIMATE_COLUMNS, rows)
+    def write_estimates(self, rows: Iterable[Estimate]) -> None:
+        write_text(self.path / ESTIMATES, table(Estimate, rows))
 
-    def write_derived(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_derived(self, rows: Sequence[Derived]) -> None:
         """The deterministic sites' file, where there are any."""
         if rows:
-            self._write_table(DERIVED, DERIVED_COLUMNS, rows)
+            write_text(self.path / DERIVED, table(Derived, rows))
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_text(self.path / name, json.dumps(_json_safe(content), indent=1) + "\n")
-
-    def _write_table(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-        lines = [",".join(columns)]
-        for row in rows:
-            lines.append(",".join(_cell(row[column]) for column in columns))
-        write_text(self.path / name, "\n".join(lines) + "\n")
-
-
-class RunRecorder:
-    """Writes a row of progress.csv an iteration, and a checkpoint every so many iterations or seconds."""
-
-    def __init__(self, directory: RunDirectory, provenance: Provenance, every: int, seconds: float, keep: int) -> None:
-        self.directory, self.provenance = directory, provenance
-        self.every, self.seconds, self.keep = every, seconds, keep
-        self._file: IO[bytes] | None = None
-        self._last_written = 0.0
-        self._last_iteration = -1
-
-    def on_iteration(self, record: IterationRecord, snapshot: Callable[[], Snapshot]) -> None:
-        if self._file is None:
-            self._open(record)
-        assert self._file is not None
-        self._file.write(_progress_row(record).encode())  # unbuffered: a row is there as soon as it is written
-        if record.iteration == 0:
-            self._last_written = record.seconds
-        elif record.iteration % self.every == 0 or record.seconds - self._last_written >= self.seconds:
-            self.checkpoint(snapshot())
-            self._last_written = record.seconds
-
-    def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
-        taken_now = snapshot()
-        if taken_now.loop.iteration != self._last_iteration:
-            self.checkpoint(taken_now)
-
-    def checkpoint(self, snapshot: Snapshot) -> None:
-        # One iteration has one file: what is written of it later takes the place of what was written before.
-        keep = 1 if snapshot.loop.iteration == self._last_iteration else self.keep
-        write_checkpoint(self.directory.path, snapshot, self.provenance, keep)
-        self._last_iteration = snapshot.loop.iteration
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self, record: IterationRecord) -> None:
-        path = self.directory.path / PROGRESS
-        fresh = not path.exists()
-        self._file = path.open("ab", buffering=0)
-        if fresh:
-            self._file.write((",".join(_progress_columns(record)) + "\n").encode())
-
-
-def drop_rows_after(path: Path, iteration: int) -> None:
-    """Leave out the rows of progress.csv that came after the checkpoint, and a torn last line."""
-    if not path.exists():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows:
-        return
-    width = len(rows[0])
-    whole = [row for row in rows[1:] if len(row) == width and row[0].isdecimal()]
-    kept = [rows[0]] + [row for row in whole if int(row[0]) <= iteration]
-    write_text(path, "".join(",".join(row) + "\n" for row in kept))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -191,7 +115,7 @@ def taken(path: Path) -> str | None:
     held = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
     if not held:
         return None
-    if any(name in OWN_FILES or name == NAME for name in held):
+    if any(name in OWN_FILES or name == CHECKPOINT for name in held):
         return f"{path} holds a run already"
     return f"{path} is not empty ({', '.join(held[:3])})"
 
@@ -205,36 +129,6 @@ def _locked(path: Path) -> FileLock:
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
     return lock
-
-
-def _progress_columns(record: IterationRecord) -> list[str]:
-    columns = ["iteration", "loss", "change", "gradient_norm", "step_norm", "seconds"]
-    for i, part in enumerate(record.parts):
-        columns += [f"{i}.{part.name}.trust_radius", f"{i}.{part.name}.accepted"]
-    return columns
-
-
-def _progress_row(record: IterationRecord) -> str:
-    cells: list[object] = [
-        record.iteration,
-        record.loss,
-        record.change,
-        record.gradient_norm,
-        record.step_norm,
-        round(record.seconds, 6),
-    ]
-    for part in record.parts:
-        cells += [part.trust_radius, None if part.accepted is None else int(part.accepted)]
-    return ",".join("" if cell is None else repr(cell) for cell in cells) + "\n"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return format(value, ".17g")
-    text = str(value)
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
 
 
 def _json_safe(value: Any) -> Any:

@@ -215,8 +215,8 @@ class Ended:
 
 def run_hofit(job: Job, objective: Objective, recorder: Recorder) -> Ended:
     """hofit without files; the recorder is one of its observers."""
-    from hofit.api import FitOptions, run_fit
     from hofit.config.load import load_source
+    from hofit.run.fit import FitOptions, run_fit
     from hofit.run.session import Request
 
     class Watcher:

@@ -15,7 +15,8 @@ from pyro.optim.multi import MultiOptimizer
 
 import hofit
 from hofit.optim.registry import GRADIENT_OPTIMIZERS, SCHEDULES
-from hofit.run.checkpoint import NAME, previous_name, read_checkpoint
+from hofit.record import CHECKPOINT
+from hofit.run.checkpoint import previous_name, read_checkpoint
 from hofit.run.codec import encode, same
 from tests.tolerances import FLAT_MODE, MINIMUM, ROUNDING, close
 from tests.written import losses, progress_but_time
@@ -188,7 +189,7 @@ def test_save_load_continue_equals_uninterrupted_bit_for_bit(name: str, model_fi
     every = {"every": 1, "keep": 60}
     mix = MIXES[name]
     full = hofit.fit(model_file, configured(mix, 40, checkpoint=every), run_dir=whole, target=TARGET)
-    end = read_checkpoint(whole / NAME)
+    end = read_checkpoint(whole / CHECKPOINT)
     rows = progress_but_time(whole)
     count = full.iterations
     judging = any(one["optimizer"] in JUDGING for one in mix["optimizers"])
@@ -196,11 +197,11 @@ def test_save_load_continue_equals_uninterrupted_bit_for_bit(name: str, model_fi
     for stopped in sorted({1, 2, count // 2, count - 3, count - 1}):
         part = tmp_path / f"stopped-{stopped}"
         part.mkdir()
-        shutil.copy(whole / previous_name(count - stopped), part / NAME)
+        shutil.copy(whole / previous_name(count - stopped), part / CHECKPOINT)
         shutil.copy(whole / "progress.csv", part / "progress.csv")
-        assert read_checkpoint(part / NAME).snapshot.loop.iteration == stopped
+        assert read_checkpoint(part / CHECKPOINT).snapshot.loop.iteration == stopped
         resumed = hofit.resume(part, target=TARGET)
-        again = read_checkpoint(part / NAME)
+        again = read_checkpoint(part / CHECKPOINT)
         assert resumed.iterations == full.iterations and resumed.loss == full.loss
         assert all(torch.equal(resumed.params[key], full.params[key]) for key in full.params)
         assert equal_state(again.snapshot.optimizer, end.snapshot.optimizer)
@@ -270,7 +271,7 @@ def test_a_loss_that_turns_nan_ends_non_finite_at_the_last_good_point(name: str,
     assert result.status == "non_finite" and result.exit_code == 4 and not result.converged
     assert result.loss == result.loss and abs(result.loss) != float("inf")
     assert any("cliff" in remark for remark in result.remarks)
-    kept = read_checkpoint(tmp_path / "run" / NAME).snapshot.params
+    kept = read_checkpoint(tmp_path / "run" / CHECKPOINT).snapshot.params
     assert all(torch.isfinite(value).all() for value in kept.values())
     assert (kept["w"] - torch.tensor([[1.5, -1.0], [0.5, 2.0]])).abs().max() < 0.03
 
@@ -292,7 +293,7 @@ def test_a_random_trace_continues_bit_for_bit_too(tmp_path: Path) -> None:
     assert full.status == "max_iterations" and any("stochastic" in remark for remark in full.remarks)
     part = tmp_path / "b"
     part.mkdir()
-    shutil.copy(tmp_path / "a" / previous_name(30 - 11), part / NAME)
+    shutil.copy(tmp_path / "a" / previous_name(30 - 11), part / CHECKPOINT)
     shutil.copy(tmp_path / "a" / "progress.csv", part / "progress.csv")
     resumed = hofit.resume(part, y=y)
     assert progress_but_time(part) == progress_but_time(tmp_path / "a")

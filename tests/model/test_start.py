@@ -15,9 +15,10 @@ from scipy import stats
 
 import hofit
 from hofit import FitResult
-from hofit.api import FitOptions, Request, run_fit
 from hofit.config.load import load_source
 from hofit.errors import ConfigError
+from hofit.run.fit import FitOptions, run_fit
+from hofit.run.session import Request
 
 ADAM = [{"params": "*", "optimizer": "adam"}]
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hofit.fitting.loop import IterationRecord
-from hofit.point import PartReport
+from hofit.record import PartReport, Progress
 from hofit.report.progress import ProgressTable, part_text, plain_line
 
 
@@ -22,7 +21,7 @@ def text_of(of: Console) -> str:
     return of.file.getvalue()
 
 
-def record(iteration: int, *parts: PartReport, **changes: Any) -> IterationRecord:
+def record(iteration: int, *parts: PartReport, **changes: Any) -> Progress:
     values: dict[str, Any] = {
         "loss": 12.5 - iteration,
         "change": None if iteration == 0 else -1.0,
@@ -30,7 +29,7 @@ def record(iteration: int, *parts: PartReport, **changes: Any) -> IterationRecor
         "step_norm": None if iteration == 0 else 1e-3,
         "seconds": 0.125,
     }
-    return IterationRecord(iteration, parts=list(parts), **{**values, **changes})
+    return Progress(iteration, parts=list(parts), **{**values, **changes})
 
 
 def shown(every: int, last: int, terminal: bool = False, width: int = 120) -> list[str]:

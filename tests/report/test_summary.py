@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from hofit.errors import RunDirectoryError
-from hofit.report.summary import load_run, print_summary, verdict_line
+from hofit.record import Derived, Estimate
+from hofit.report.summary import print_summary, verdict_line
 from hofit.status import Status
 
 FIT: dict[str, Any] = {
@@ -32,12 +31,12 @@ FIT: dict[str, Any] = {
 }
 
 
-def row(name: str, index: str = "", **changes: Any) -> dict[str, Any]:
-    plain = {"role": "parameter", "estimate": 1.5, "std_error": None, "unconstrained": 1.5, "optimizer": "adam"}
-    return {"name": name, "index": index, **plain, **changes}
+def row(name: str, index: str = "", role: str = "parameter", **changes: Any) -> Estimate:
+    plain = {"estimate": 1.5, "std_error": None, "unconstrained": 1.5, "optimizer": "adam"}
+    return Estimate(name, index, role, **{**plain, **changes})
 
 
-def summary(fit: dict[str, Any], rows: list[dict[str, Any]], run_dir: Path | None = None, width: int = 120) -> str:
+def summary(fit: dict[str, Any], rows: list[Estimate], run_dir: Path | None = None, width: int = 120) -> str:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=width, color_system=None, highlight=False)
     print_summary(console, {**FIT, **fit}, rows, run_dir)
@@ -122,21 +121,6 @@ def test_an_interval_stands_beside_its_error() -> None:
     assert "1.01 … 1.99" in lines["a"] and "…" not in lines["p"]
 
 
-def test_derived_quantities_are_rows_of_the_table(tmp_path: Path) -> None:
-    (tmp_path / "fit.json").write_text(json.dumps(FIT))
-    head = "name,index,role,estimate,std_error,unconstrained,optimizer,lower,upper\n"
-    (tmp_path / "estimates.csv").write_text(head + "mu,,parameter,1.5,0.25,1.5,adam,1.01,1.99\n")
-    (tmp_path / "derived.csv").write_text("name,index,estimate,std_error\nratio,,2.5,0.75\nhole,0,1,\n")
-    fit, rows = load_run(tmp_path)
-    assert [(one["name"], one["role"], one["estimate"], one["std_error"]) for one in rows] == [
-        ("mu", "parameter", 1.5, 0.25),
-        ("ratio", "derived", 2.5, 0.75),
-        ("hole", "derived", 1.0, None),
-    ]
-    text = summary(fit, rows)
-    assert "ratio" in text and "derived" in text and "0.75" in text
-
-
 def test_a_long_vector_is_summarised() -> None:
     rows = [row("b", str(i), estimate=float(i)) for i in range(100)]
     text = summary({}, rows)
@@ -147,8 +131,8 @@ def test_a_long_vector_is_summarised() -> None:
 
 
 @pytest.mark.parametrize("rows", [[row("a", estimate=None)], [row("b", str(i), estimate=None) for i in range(20)]])
-def test_an_estimate_that_is_not_there_is_no_obstacle(rows: list[dict[str, Any]]) -> None:
-    assert rows[0]["name"] in summary({}, rows)
+def test_an_estimate_that_is_not_there_is_no_obstacle(rows: list[Estimate]) -> None:
+    assert rows[0].name in summary({}, rows)
 
 
 def test_no_number_is_cut_on_a_screen_of_eighty_columns() -> None:
@@ -158,28 +142,6 @@ def test_no_number_is_cut_on_a_screen_of_eighty_columns() -> None:
     assert "0.0012345" in text
 
 
-def test_a_run_is_loaded_with_numbers_and_holes(tmp_path: Path) -> None:
-    (tmp_path / "fit.json").write_text(json.dumps(FIT))
-    head = "name,index,role,estimate,std_error,unconstrained,optimizer\n"
-    (tmp_path / "estimates.csv").write_text(head + '"a,b","1,0",latent,0.1,,-2.5,\n')
-    fit, rows = load_run(tmp_path)
-    assert fit == FIT
-    assert rows == [
-        {
-            "name": "a,b",
-            "index": "1,0",
-            "role": "latent",
-            "estimate": 0.1,
-            "std_error": None,
-            "unconstrained": -2.5,
-            "optimizer": "",
-        }
-    ]
-
-
-def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
-    with pytest.raises(RunDirectoryError, match="no finished run"):
-        load_run(tmp_path)
-    (tmp_path / "checkpoint.safetensors").touch()
-    with pytest.raises(RunDirectoryError, match=f"hofit resume {tmp_path}"):
-        load_run(tmp_path)
+def test_derived_quantities_are_rows_of_the_table() -> None:
+    text = summary({}, [row("mu"), Estimate.of(Derived("ratio", "", 2.5, 0.75))])
+    assert "ratio" in text and "derived" in text and "0.75" in text

@@ -1,4 +1,4 @@
-"""Checkpoints: the codec, the file, and what happens to a damaged one."""
+"""Checkpoints: the file, and what happens to a damaged one."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from hofit.errors import CheckpointError, RunDirectoryError
+from hofit.errors import CheckpointError
 from hofit.fitting.state import LoopState, Snapshot
-from hofit.model.randomness import capture_random_state, restore_random_state
-from hofit.run.checkpoint import NAME, Provenance, find_checkpoint, read_checkpoint, write_checkpoint
-from hofit.run.codec import decode, encode, same
-from hofit.run.directory import RunDirectory, drop_rows_after
+from hofit.model.randomness import capture_random_state
+from hofit.record import CHECKPOINT
+from hofit.run.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from hofit.run.codec import same
+from hofit.run.provenance import Provenance
 
 PROVENANCE = Provenance({"seed": 0}, "model.py:model", {}, {}, "0", [], False, 1, {})
 
@@ -28,33 +28,10 @@ def snapshot(iteration: int) -> Snapshot:
     return Snapshot(params, {"state": {0: {"step": torch.tensor(3.0)}}}, LoopState(iteration), capture_random_state())
 
 
-@pytest.mark.parametrize(
-    "tree",
-    [
-        {"a": torch.randn(3), "b": [1, 2.5, None, True, "x"], "c": (1, (2, torch.tensor(1)))},
-        {0: {"step": torch.tensor(2.0)}, 1: {}},
-        {"inf": float("inf"), "tiny": 5e-324, "third": 1 / 3},
-        {"bytes": torch.arange(5, dtype=torch.uint8), "half": torch.ones(2, dtype=torch.bfloat16)},
-        {"__hofit__": "a key of the user's"},
-    ],
-)
-def test_state_comes_back_to_the_last_bit(tree: Any) -> None:
-    import json
-
-    tensors: dict[str, torch.Tensor] = {}
-    text = json.dumps(encode(tree, tensors))
-    assert same(decode(json.loads(text), tensors), tree)
-
-
-def test_what_json_and_tensors_cannot_hold_is_named() -> None:
-    with pytest.raises(TypeError, match="a/b is a set"):
-        encode({"a": {"b": {1, 2}}}, {})
-
-
 def test_a_checkpoint_comes_back_whole_and_in_order(tmp_path: Path) -> None:
     before = snapshot(4)
     write_checkpoint(tmp_path, before, PROVENANCE)
-    found = read_checkpoint(tmp_path / NAME)
+    found = read_checkpoint(tmp_path / CHECKPOINT)
     assert list(found.snapshot.params) == ["z", "a"] and same(found.snapshot.params, before.params)
     assert same(found.snapshot.optimizer, before.optimizer) and found.snapshot.loop == before.loop
     assert same(found.snapshot.random_now, before.random_now) and found.provenance == PROVENANCE
@@ -93,9 +70,9 @@ def test_a_truncated_file_is_noticed(tmp_path: Path, length: int) -> None:
 
 
 def test_a_foreign_file_is_no_checkpoint(tmp_path: Path) -> None:
-    safetensors.torch.save_file({"x": torch.ones(2)}, tmp_path / NAME)
+    safetensors.torch.save_file({"x": torch.ones(2)}, tmp_path / CHECKPOINT)
     with pytest.raises(CheckpointError, match="not a checkpoint of hofit"):
-        read_checkpoint(tmp_path / NAME)
+        read_checkpoint(tmp_path / CHECKPOINT)
 
 
 def test_the_previous_one_serves_when_the_newest_is_damaged(tmp_path: Path) -> None:
@@ -117,41 +94,3 @@ def test_a_crash_while_writing_leaves_the_old_one(tmp_path: Path, monkeypatch: p
             with pytest.raises(OSError, match="disk full"):
                 write_checkpoint(tmp_path, snapshot(2), PROVENANCE)
         assert find_checkpoint(tmp_path).snapshot.loop.iteration == 1
-
-
-def test_every_generator_goes_on_where_it_was() -> None:
-    def draws() -> tuple[Any, ...]:
-        return torch.rand(2).tolist(), random.random(), np.random.standard_normal(3).tolist(), random.gauss(0, 1)
-
-    draws()
-    tensors: dict[str, torch.Tensor] = {}
-    state = encode(capture_random_state(), tensors)
-    expected = draws()
-    draws()
-    restore_random_state(decode(state, tensors))
-    assert draws() == expected
-
-
-def test_rows_after_the_checkpoint_and_a_torn_line_are_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "progress.csv"
-    path.write_text("iteration,loss\n0,1.0\n1,0.5\n2,0.25\n3,0.1")
-    drop_rows_after(path, 2)
-    assert path.read_text() == "iteration,loss\n0,1.0\n1,0.5\n2,0.25\n"
-    path.write_text("iteration,loss\n0,1.0\n1,0.5\n2")
-    drop_rows_after(path, 2)
-    assert path.read_text() == "iteration,loss\n0,1.0\n1,0.5\n"
-
-
-def test_a_directory_is_locked_while_it_is_open_and_not_after(tmp_path: Path) -> None:
-    directory = RunDirectory.create(tmp_path / "run")
-    with pytest.raises(RunDirectoryError, match="in use"):
-        RunDirectory.open(tmp_path / "run")
-    directory.close()
-    RunDirectory.open(tmp_path / "run").close()
-
-
-def test_a_refused_directory_is_left_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunDirectoryError, match="not empty"):
-        RunDirectory.create(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]

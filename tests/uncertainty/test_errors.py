@@ -459,7 +459,7 @@ def test_a_fit_that_has_not_converged_has_no_errors() -> None:
         data=regression_data(),
     )
     assert result.status == "max_iterations" and not result.std_errors
-    assert {row["std_error"] for row in result.derived_rows()} == {None}
+    assert {row.std_error for row in result.derived_rows()} == {None}
     with pytest.raises(HofitError, match="not converged"):
         hofit.draws(result, 3)
 
@@ -578,4 +578,4 @@ def test_a_complex_deterministic_site_is_left_out_of_what_is_derived() -> None:
 
     result = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "trust_region"}]})
     assert list(result.derived) == ["twice"]
-    assert [row["name"] for row in result.derived_rows()] == ["twice"]
+    assert [row.name for row in result.derived_rows()] == ["twice"]

@@ -23,7 +23,7 @@ def loss(value: Tensor) -> None:
     pyro.factor("loss", -value)
 
 
-def fit(model: Callable[[], None], optimizer: str = "trust_region", **stop: float) -> hofit.api.FitResult:
+def fit(model: Callable[[], None], optimizer: str = "trust_region", **stop: float) -> hofit.FitResult:
     entry = {"params": "*", "optimizer": optimizer}
     return hofit.fit(model, {"optimizers": [entry], "stop": {"max_iterations": 300, **stop}})
 

@@ -1,0 +1,43 @@
+"""What a fit shows on the screen: the table as it grows, then the summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ..fitting.result import FitResult
+    from ..report.progress import ProgressTable
+    from ..run.session import Session
+
+
+class Screen:
+    """Watches a fit and prints it; nothing when quiet."""
+
+    def __init__(self, quiet: bool) -> None:
+        from ..report.console import FitConsole
+
+        self.quiet = quiet
+        self.console = FitConsole()
+        self._table: ProgressTable | None = None
+
+    def watch(self, session: Session) -> list[ProgressTable]:
+        from ..report.progress import ProgressTable
+
+        if self.quiet:
+            return []
+        self._table = ProgressTable(self.console, session.config.progress.every)
+        return [self._table]
+
+    def close(self, result: FitResult) -> None:
+        """Print the end and leave with its exit code."""
+        from ..record import Estimate
+        from ..report.summary import print_summary
+
+        if self._table is not None:
+            self._table.finish()
+        if not self.quiet:
+            rows = [*result.estimate_rows(), *map(Estimate.of, result.derived_rows())]
+            print_summary(self.console, result.fit_json(), rows, result.run_dir)
+        raise typer.Exit(result.exit_code)

@@ -1,0 +1,136 @@
+"""What a run directory holds: the names of its files, and the columns of its tables as rows, for writer and reader.
+
+Nothing but the standard library is imported here: the report of a run needs neither torch nor the model.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+LOCK = ".lock"
+CONFIG, PROGRESS, FIT, ESTIMATES = "config.yaml", "progress.csv", "fit.json", "estimates.csv"
+DERIVED, DIAGNOSIS = "derived.csv", "diagnose.json"
+OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, DIAGNOSIS)
+CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoint*.safetensors"
+"""The newest checkpoint, and a glob for all that are kept."""
+
+WORDS = ("name", "index", "role")
+"""Columns of a table that hold a word in every row; in the others an empty cell is None."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A row of derived.csv: a scalar of a deterministic site, on the scale the model gives it.
+
+    ``index`` is like ``3`` or ``3,0``, and empty where the site is one number.
+    """
+
+    name: str
+    index: str
+    estimate: float | None
+    std_error: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A row of estimates.csv: a scalar of a parameter or latent, constrained; None where there is no such number.
+
+    ``lower`` and ``upper`` are the ends of the 95 % interval, ``optimizer`` the entry that moved it.
+    """
+
+    name: str
+    index: str
+    role: str
+    estimate: float | None
+    std_error: float | None
+    unconstrained: float | None = None
+    optimizer: str | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+    @classmethod
+    def of(cls, derived: Derived) -> Estimate:
+        """A deterministic site's row as one of the same table."""
+        return cls(derived.name, derived.index, "derived", derived.estimate, derived.std_error)
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What an optimizer did in its last step, for the progress table; None where it has no such thing."""
+
+    name: str
+    trust_radius: float | None = None
+    accepted: bool | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A row of progress.csv. Norms are max-norms on the unconstrained scale; None where there is none."""
+
+    iteration: int
+    loss: float
+    change: float | None
+    gradient_norm: float
+    step_norm: float | None
+    seconds: float
+    parts: Sequence[PartReport]
+
+    def columns(self) -> list[str]:
+        """The heads of the columns, two for each part of the mix."""
+        own = [field.name for field in fields(self) if field.name != "parts"]
+        parts = [f"{i}.{part.name}" for i, part in enumerate(self.parts)]
+        return own + [f"{part}.{column}" for part in parts for column in ("trust_radius", "accepted")]
+
+    def cells(self) -> list[float | None]:
+        """The numbers below them, seconds to the microsecond, accepted as 1 or 0."""
+        own = (self.iteration, self.loss, self.change, self.gradient_norm, self.step_norm, round(self.seconds, 6))
+        parts = ((part.trust_radius, None if part.accepted is None else int(part.accepted)) for part in self.parts)
+        return [*own, *chain.from_iterable(parts)]
+
+
+Row = TypeVar("Row", Estimate, Derived)
+
+
+def as_csv(lines: Iterable[Iterable[object]]) -> str:
+    """Lines of cells as text: empty for None, quoted where a cell holds a comma, a quote or a line's end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def table(kind: type[Row], rows: Iterable[Row]) -> str:
+    """Rows below the names of their columns, numbers to 17 digits."""
+    columns = [field.name for field in fields(kind)]
+    return as_csv([columns, *map(_cells, rows)])
+
+
+def read_table(kind: type[Row], path: Path) -> list[Row]:
+    """The rows of a table that ``table`` wrote, perhaps of an older hofit with fewer columns.
+
+    Raises: ValueError for a torn row or what is no number, KeyError for a column that must be there.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_row(kind, line) for line in csv.DictReader(file)]
+
+
+def _row(kind: type[Row], line: dict[str, str]) -> Row:
+    if None in line.values() or None in line:
+        raise ValueError("a row is torn")
+    columns = [field.name for field in fields(kind) if field.name in line or field.default is MISSING]
+    return kind(**{column: _value(column, line[column]) for column in columns})
+
+
+def _value(column: str, cell: str) -> Any:
+    if column in WORDS or not cell:
+        return cell if column in WORDS else None
+    return cell if column == "optimizer" else float(cell)
+
+
+def _cells(row: Estimate | Derived) -> list[object]:
+    return [format(value, ".17g") if isinstance(value, float) else value for value in vars(row).values()]

@@ -1,0 +1,76 @@
+"""The model that a run asks for, and the data for its arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config.mistakes import Mistakes
+from ..config.schema import Config
+from ..errors import DataError, ModelError
+from ..model.arguments import call_load_data, merge, to_tensors
+from ..model.columns import columns_to_arguments
+from ..model.module import ModelSource, load_model, sha256_of_file
+from ..model.table import read_table
+
+
+@dataclass(frozen=True)
+class Data:
+    """A model's arguments, and path → SHA-256 of the files that they were read from."""
+
+    arguments: dict[str, Any]
+    files: dict[str, str]
+
+
+def find_model(model: Callable[..., Any] | str | None) -> ModelSource:
+    """A model by reference, or one that was given from Python.
+
+    Raises: ModelError when there is none, or it is nothing that can be called.
+    """
+    if model is None:
+        raise ModelError("no model: name one on the command line, or with the key `model` of the config")
+    if isinstance(model, str):
+        return load_model(model)
+    if isinstance(model, type) or not callable(model):
+        raise ModelError(f"a model is a function, a PyroModule instance or a path, not {model!r:.60}")
+    return ModelSource(model, getattr(model, "__name__", type(model).__name__))
+
+
+def load_data(config: Config, source: ModelSource, given: Mapping[str, Any], mistakes: Mistakes) -> Data:
+    """The arguments from load_data, from columns of the table, from the config and from Python, merged.
+
+    Raises: DataError for the last thing wrong; the wrong columns before it are among the mistakes.
+    """
+    data = config.data
+    path = None if data.path is None else Path(data.path)
+    parts: list[tuple[str, Mapping[str, Any]]] = []
+    if source.load_data is not None:
+        parts.append(("load_data", call_load_data(source.load_data, data.options, path)))
+    elif data.options:
+        raise DataError("there is no load_data in the model's module to take them", ("data", "options"))
+    files = {str(path): sha256_of_file(path)} if path is not None and path.is_file() else {}
+    if data.columns:
+        if path is None:
+            raise DataError("data.columns needs data.path", ("data", "columns"))
+        arguments, errors = columns_to_arguments(_read(path), data.columns, data.missing)
+        for error in errors[:-1]:
+            mistakes.add(error.key, str(error))
+        if errors:
+            raise errors[-1]
+        parts.append(("data.columns", arguments))
+    elif path is not None and not (source.load_data and "path" in inspect.signature(source.load_data).parameters):
+        raise DataError("nothing reads it: name data.columns, or let load_data take `path`", ("data", "path"))
+    parts += [("data.arguments", data.arguments), ("Python", given)]
+    return Data(to_tensors(merge(parts), torch.device(config.device)), files)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_table(path)
+    except DataError as error:
+        raise DataError(str(error), ("data", "path")) from error

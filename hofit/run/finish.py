@@ -1,0 +1,85 @@
+"""From the first iteration to the result and its files: where a fit and a resumed fit go the same way."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import closing
+from dataclasses import asdict
+
+from ..errors import RunDirectoryError
+from ..fitting.loop import Loop, LoopEnd
+from ..fitting.result import FitResult
+from ..point import Params
+from ..uncertainty.errors import find_uncertainty, gaussian_of
+from .directory import RunDirectory
+from .environment import versions
+from .recorder import RunRecorder
+from .session import Session
+from .signals import Interruption
+
+
+def finish(
+    session: Session,
+    loop: Loop,
+    end: LoopEnd | None,
+    directory: RunDirectory | None,
+    interruption: Interruption,
+    began: float,
+) -> FitResult:
+    """Iterate to the end, if the start was not one, and write what a run directory holds.
+
+    ``began`` is when the command did. Raises: RunDirectoryError when the disk does not take it.
+    """
+    if directory is None:
+        result = _result(session, end or loop.go(), interruption)
+        result.total_seconds = time.perf_counter() - began
+        return result
+    try:
+        with closing(RunRecorder(directory, session.provenance, session.config.checkpoint)) as recorder:
+            loop.observers.append(recorder)
+            end = end or loop.go()
+            result = _result(session, end, interruption)
+            recorder.checkpoint(end.snapshot)
+        directory.write_estimates(result.estimate_rows())
+        directory.write_derived(result.derived_rows())
+        result.run_dir = directory.path
+        result.total_seconds = time.perf_counter() - began
+        directory.write_fit(result.fit_json())
+        return result
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{directory.path} cannot be written ({error.strerror or error}): what was written before stands; "
+            f"`hofit resume {directory.path}` goes on from its newest checkpoint"
+        ) from error
+
+
+def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitResult:
+    program, provenance, objective = session.program, session.provenance, session.objective
+    full = session.config.objective.uncertainty == "full"
+    with objective.evaluations.uncounted():  # standard errors are no part of the fit
+        gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
+        values = objective.values(end.params)
+        uncertainty = find_uncertainty(program, gaussian, remarks, values, end.verdict.loss, objective.type, full)
+    params: Params = {name: program.unconstrained(name).detach().clone() for name in program.order} | end.params
+    return FitResult(
+        ended=end.status,
+        loss=end.verdict.loss,
+        gradient_norm=end.verdict.gradient_norm,
+        iterations=end.snapshot.loop.iteration,
+        seconds=end.snapshot.loop.seconds,
+        objective=objective.type,
+        params=params,
+        values=values,
+        uncertainty=uncertainty,
+        remarks=[*end.remarks, *uncertainty.remarks],
+        checks=end.verdict.checks,
+        evaluations=asdict(objective.evaluations),
+        sites=program.sites,
+        owners=session.owners,
+        log_likelihood=-end.verdict.loss if objective.is_likelihood else None,
+        terminated=interruption.received == signal.SIGTERM,
+        versions=versions(),
+        model_sha256=provenance.model_files,
+        data_sha256=provenance.data_sha256,
+    )

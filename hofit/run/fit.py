@@ -1,0 +1,62 @@
+"""A fit, from the config to the files of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import RunDirectoryError
+from ..fitting.loop import Clock, Observer
+from ..fitting.result import FitResult
+from ..fitting.state import LoopState
+from .directory import RunDirectory, taken
+from .finish import finish
+from .session import Request, Session, parse, prepared
+from .signals import interruption_noted
+
+
+@dataclass
+class FitOptions:
+    """Where a fit goes and who watches it.
+
+    ``default_stem`` names a directory under runs/ when none is given; ``began`` is when the command did.
+    """
+
+    run_dir: Path | None = None
+    overwrite: bool = False
+    default_stem: str | None = None
+    began: float | None = None
+    watch: Callable[[Session], Sequence[Observer]] = field(default=lambda session: [])
+
+
+def run_fit(request: Request, options: FitOptions) -> FitResult:
+    """Everything from the config to the files of the run."""
+    began = time.perf_counter() if options.began is None else options.began
+    refusal = taken(options.run_dir) if options.run_dir is not None else None
+    if refusal and not (options.overwrite and options.run_dir is not None and options.run_dir.is_dir()):
+        raise RunDirectoryError(f"{refusal}: choose another --run-dir, or --overwrite")
+    with ExitStack() as stack:
+        config, mistakes = parse(request)
+        interruption = stack.enter_context(interruption_noted())
+        session = stack.enter_context(prepared(request, config, mistakes))
+        if options.run_dir is not None or options.default_stem is not None:
+            _ = session.provenance  # now, as a resume does: a model may write to its arguments
+        clock = Clock(session.began)
+        loop = session.loop(options.watch(session), interruption, clock, LoopState())
+        end = loop.begin(session.start, fresh=True)
+        directory = _new_directory(options)
+        if directory is not None:
+            stack.enter_context(directory)
+            directory.write_config(session.provenance.config)
+        return finish(session, loop, end, directory, interruption, began)
+
+
+def _new_directory(options: FitOptions) -> RunDirectory | None:
+    if options.run_dir is not None:
+        return RunDirectory.create(options.run_dir, options.overwrite)
+    if options.default_stem is not None:
+        return RunDirectory.next_free(Path("runs"), options.default_stem)
+    return None

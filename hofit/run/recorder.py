@@ -1,0 +1,73 @@
+"""What a fit leaves behind while it goes on: a row of progress.csv an iteration, and checkpoints."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from ..config.schema import CheckpointPolicy
+from ..fitting.state import Snapshot
+from ..record import PROGRESS, Progress, as_csv
+from .checkpoint import write_checkpoint
+from .directory import RunDirectory, write_text
+from .provenance import Provenance
+
+
+class RunRecorder:
+    """Writes a row of progress.csv an iteration, and a checkpoint every so many iterations or seconds."""
+
+    def __init__(self, directory: RunDirectory, provenance: Provenance, policy: CheckpointPolicy) -> None:
+        self.directory, self.provenance, self.policy = directory, provenance, policy
+        self._file: IO[bytes] | None = None
+        self._last_written = 0.0
+        self._last_iteration = -1
+
+    def on_iteration(self, record: Progress, snapshot: Callable[[], Snapshot]) -> None:
+        if self._file is None:
+            self._open(record)
+        assert self._file is not None
+        self._file.write(as_csv([record.cells()]).encode())  # unbuffered: a row is there as soon as it is written
+        if record.iteration == 0:
+            self._last_written = record.seconds
+        elif record.iteration % self.policy.every == 0 or record.seconds - self._last_written >= self.policy.seconds:
+            self.checkpoint(snapshot())
+            self._last_written = record.seconds
+
+    def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
+        taken_now = snapshot()
+        if taken_now.loop.iteration != self._last_iteration:
+            self.checkpoint(taken_now)
+
+    def checkpoint(self, snapshot: Snapshot) -> None:
+        # One iteration has one file: what is written of it later takes the place of what was written before.
+        keep = 1 if snapshot.loop.iteration == self._last_iteration else self.policy.keep
+        write_checkpoint(self.directory.path, snapshot, self.provenance, keep)
+        self._last_iteration = snapshot.loop.iteration
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self, record: Progress) -> None:
+        path = self.directory.path / PROGRESS
+        fresh = not path.exists()
+        self._file = path.open("ab", buffering=0)
+        if fresh:
+            self._file.write(as_csv([record.columns()]).encode())
+
+
+def drop_rows_after(path: Path, iteration: int) -> None:
+    """Leave out the rows of progress.csv that came after the checkpoint, and a torn last line."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    if not rows:
+        return
+    width = len(rows[0])
+    whole = [row for row in rows[1:] if len(row) == width and row[0].isdecimal()]
+    kept = [rows[0]] + [row for row in whole if int(row[0]) <= iteration]
+    write_text(path, as_csv(kept))

@@ -1,0 +1,146 @@
+"""A fit that goes on from a checkpoint: reopening its run, and verifying that model and data are those it had."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config.source import Source, from_mapping, set_override
+from ..errors import CheckpointError, ConfigError
+from ..fitting.loop import Clock, Observer
+from ..fitting.result import FitResult
+from ..model.module import sha256_of_file
+from ..model.randomness import restore_random_state
+from ..record import PROGRESS
+from .checkpoint import Checkpoint, find_checkpoint
+from .directory import RunDirectory
+from .finish import finish
+from .provenance import Provenance
+from .recorder import drop_rows_after
+from .session import Request, Session, parse, prepared
+from .signals import interruption_noted
+
+RESUME_MAY_SET = ("stop", "progress", "checkpoint")
+"""Sections of the config that change nothing in what an iteration computes."""
+
+
+@dataclass
+class ResumeRequest:
+    """A checkpoint, and what may be changed or must be given again."""
+
+    path: Path
+    overrides: list[str] = field(default_factory=list)
+    allow_changed: bool = False
+    model: Callable[..., Any] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    began: float | None = None
+    watch: Callable[[Session], Sequence[Observer]] = field(default=lambda session: [])
+
+
+def run_resume(request: ResumeRequest) -> FitResult:
+    """Everything from the checkpoint to the files of the run."""
+    began = time.perf_counter() if request.began is None else request.began
+    with ExitStack() as stack:
+        interruption = stack.enter_context(interruption_noted())
+        checkpoint, directory, session = reopened(stack, request)
+        state = checkpoint.snapshot.loop
+        if any(assignment.startswith("stop") for assignment in request.overrides):
+            state.stalled, state.next_verdict, state.verdict_gradient = 0, 0, float("inf")  # other rules, other counts
+        clock = Clock(time.perf_counter(), state.seconds)
+        loop = session.loop(request.watch(session), interruption, clock, state)
+        session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
+        session.objective.evaluations = state.evaluations
+        restore_random_state(checkpoint.snapshot.random_before_trace or checkpoint.snapshot.random_now)
+        if checkpoint.snapshot.inner:
+            session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
+        with session.objective.evaluations.uncounted():  # the point was counted when it was first traced
+            end = loop.begin(checkpoint.snapshot.params, fresh=False)
+        restore_random_state(checkpoint.snapshot.random_now)
+        drop_rows_after(directory.path / PROGRESS, state.iteration)
+        directory.write_config(session.provenance.config)
+        return finish(session, loop, end, directory, interruption, began)
+
+
+def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunDirectory, Session]:
+    """The run directory, locked, its checkpoint, and the session that it came from, verified."""
+    checkpoint = find_checkpoint(request.path)
+    source = _resumed_source(checkpoint.provenance, request.overrides)
+    model = _resumed_model(request, checkpoint.provenance)
+    to_fit = Request(source, model, request.arguments)
+    config, mistakes = parse(to_fit)
+    if mistakes:
+        raise mistakes.error()
+    folder = request.path if request.path.is_dir() else request.path.parent
+    directory = stack.enter_context(RunDirectory.open(folder))
+    if request.path.is_dir():
+        checkpoint = find_checkpoint(folder)  # once more: the run may have gone on until it was locked
+    _verify_files(checkpoint, request.allow_changed)
+    session = stack.enter_context(prepared(to_fit, config, mistakes))
+    _verify_session(checkpoint, session, request.allow_changed)
+    return checkpoint, directory, session
+
+
+def _resumed_source(provenance: Provenance, overrides: Sequence[str]) -> Source:
+    source = from_mapping(provenance.config, "checkpoint's config")
+    for assignment in overrides:
+        section = assignment.partition("=")[0].strip().partition(".")[0]
+        if section not in RESUME_MAY_SET:
+            raise ConfigError(
+                f"--set {assignment}: a resumed fit goes on exactly where it stopped, so only "
+                f"{', '.join(RESUME_MAY_SET)} may be set; start another fit to change {section!r}"
+            )
+        set_override(source, assignment)
+    return source
+
+
+def _resumed_model(request: ResumeRequest, provenance: Provenance) -> Callable[..., Any] | str:
+    missing = [name for name in provenance.given if name not in request.arguments]
+    if provenance.from_callable and request.model is None:
+        raise CheckpointError(
+            f"{request.path} is of a model that was given from Python ({provenance.model}): "
+            "use hofit.resume(path, model=...) with the same model and arguments"
+        )
+    if missing:
+        raise CheckpointError(
+            f"{request.path} is of a fit that was given arguments from Python: give {', '.join(missing)} again "
+            "with hofit.resume"
+        )
+    return request.model if request.model is not None else provenance.model
+
+
+def _verify_files(checkpoint: Checkpoint, allow_changed: bool) -> None:
+    if allow_changed:
+        return
+    provenance = checkpoint.provenance
+    for kind, files in (("model", provenance.model_files), ("data", provenance.data_files)):
+        for name, digest in files.items():
+            path = Path(name)
+            if name.startswith("<"):
+                continue
+            if not path.is_file():
+                raise CheckpointError(f"the {kind} file {name} is gone since the checkpoint was written")
+            if sha256_of_file(path) != digest:
+                raise CheckpointError(
+                    f"the {kind} file {name} has changed since the checkpoint was written: "
+                    "start another fit, or use --allow-changed"
+                )
+
+
+def _verify_session(checkpoint: Checkpoint, session: Session, allow_changed: bool) -> None:
+    """What only the loaded model can tell: its arguments, and that its parameters are those of the checkpoint."""
+    before, now = checkpoint.provenance, session.provenance
+    if not allow_changed:
+        if before.arguments != now.arguments:
+            changed = "the data (the model's arguments) has changed"
+            raise CheckpointError(f"{changed} since the checkpoint was written; --allow-changed goes on all the same")
+        if before.from_callable and before.model_files != now.model_files:
+            raise CheckpointError(f"the model {before.model} has changed since the checkpoint was written")
+    saved = {name: tuple(p.shape) for name, p in checkpoint.snapshot.params.items()}
+    found = {name: tuple(p.shape) for name, p in session.start.items()}
+    if saved != found:
+        differing = sorted({*saved} ^ {*found}) or [name for name in saved if saved[name] != found[name]]
+        raise CheckpointError(f"the model's parameters are not those of the checkpoint: {', '.join(differing)}")

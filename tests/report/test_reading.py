@@ -1,0 +1,60 @@
+"""A run directory read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hofit.errors import RunDirectoryError
+from hofit.record import Estimate
+from hofit.report.reading import NEEDED, load_diagnosis, load_run
+
+FIT = dict.fromkeys(NEEDED)
+
+
+def test_a_run_is_loaded_with_numbers_and_holes(tmp_path: Path) -> None:
+    (tmp_path / "fit.json").write_text(json.dumps(FIT))
+    head = "name,index,role,estimate,std_error,unconstrained,optimizer\n"
+    (tmp_path / "estimates.csv").write_text(head + '"a,b","1,0",latent,0.1,,-2.5,\n')
+    fit, rows = load_run(tmp_path)
+    assert fit == FIT
+    assert rows == [Estimate("a,b", "1,0", "latent", 0.1, None, -2.5)]
+
+
+def test_derived_quantities_are_rows_of_the_same_table(tmp_path: Path) -> None:
+    (tmp_path / "fit.json").write_text(json.dumps(FIT))
+    head = "name,index,role,estimate,std_error,unconstrained,optimizer,lower,upper\n"
+    (tmp_path / "estimates.csv").write_text(head + "mu,,parameter,1.5,0.25,1.5,adam,1.01,1.99\n")
+    (tmp_path / "derived.csv").write_text("name,index,estimate,std_error\nratio,,2.5,0.75\nhole,0,1,\n")
+    _, rows = load_run(tmp_path)
+    assert [(one.name, one.role, one.estimate, one.std_error) for one in rows] == [
+        ("mu", "parameter", 1.5, 0.25),
+        ("ratio", "derived", 2.5, 0.75),
+        ("hole", "derived", 1.0, None),
+    ]
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no finished run"):
+        load_run(tmp_path)
+    (tmp_path / "checkpoint.safetensors").touch()
+    with pytest.raises(RunDirectoryError, match=f"hofit resume {tmp_path}"):
+        load_run(tmp_path)
+
+
+def test_a_fit_json_without_what_a_report_needs_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "fit.json").write_text(json.dumps({"status": "converged"}))
+    (tmp_path / "estimates.csv").write_text("name,index,role,estimate,std_error,unconstrained,optimizer,lower,upper\n")
+    with pytest.raises(RunDirectoryError, match=r"damaged .*: fit.json lacks converged, objective"):
+        load_run(tmp_path)
+
+
+def test_a_diagnosis_is_there_damaged_or_not(tmp_path: Path) -> None:
+    assert load_diagnosis(tmp_path) is None
+    (tmp_path / "diagnose.json").write_text(json.dumps({"reading": "good", "remarks": ["b"], "more": 1}))
+    assert load_diagnosis(tmp_path) == {"reading": "good", "remarks": ["b"]}
+    (tmp_path / "diagnose.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match="a damaged diagnose"):
+        load_diagnosis(tmp_path)
