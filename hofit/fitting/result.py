@@ -25,7 +25,8 @@ class FitResult:
     ``params`` are unconstrained, ``values`` constrained; both hold every parameter and latent, fixed ones included.
     ``std_errors`` are on the constrained scale, ``lower`` and ``upper`` the ends of 95 % intervals, ``derived`` the
     values and errors of `pyro.deterministic` sites: by name, where the fit gives them, nan for an entry without one.
-    ``seconds`` runs from the model's first trace to the verdict.
+    ``facts`` is what this kind of objective alone has to say. ``seconds`` runs from the model's first trace to the
+    verdict.
     """
 
     ended: Status
@@ -39,6 +40,7 @@ class FitResult:
     uncertainty: Uncertainty = field(default_factory=Uncertainty, repr=False)
     remarks: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    facts: dict[str, float] = field(default_factory=dict)
     evaluations: dict[str, int] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
@@ -158,7 +160,7 @@ class FitResult:
             "total_seconds": self.total_seconds,
             "parameters": sum(site.shape.numel() for site in self.sites.values() if site.role != "fixed"),
             "log_likelihood": self.log_likelihood,
-            **({"elbo": -self.loss} if self.objective == "elbo" else {}),
+            **self.facts,
             "log_evidence": self.uncertainty.log_evidence,
             "aic": self.aic,
             "bic": self.bic,

@@ -74,6 +74,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         uncertainty=uncertainty,
         remarks=[*end.remarks, *uncertainty.remarks],
         checks=end.verdict.checks,
+        facts=objective.facts(end.verdict.loss),
         evaluations=asdict(objective.evaluations),
         sites=program.sites,
         owners=session.owners,
