@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .errors import ModelError
 from .internals import foreach_norm
-from .record import PartReport as PartReport
 
 Params = dict[str, Tensor]
 """Name → unconstrained value, in the order of the trace."""

@@ -11,7 +11,8 @@ from pyro.optim.multi import MultiOptimizer
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..point import Params, PartReport, Point, TracedPoint
+from ..point import Params, Point, TracedPoint
+from ..record import PartReport
 
 State = dict[str, Any]
 

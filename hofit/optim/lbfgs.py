@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..coordinates import Coordinates
 from ..errors import OptionError
-from ..point import Params, PartReport, Point
+from ..point import Params, Point
+from ..record import PartReport
 from .acceptance import ROUNDING, Judge
 from .base import Optimizer, Proposal, State
 

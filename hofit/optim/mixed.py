@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..patterns import assign, near_misses, select
-from ..point import Params, PartReport, Point
+from ..point import Params, Point
+from ..record import PartReport
 from .base import Optimizer, Proposal, State
 from .foreign import as_optimizer
 

@@ -18,7 +18,8 @@ from ..curvature.rows import (
 )
 from ..errors import OptionError
 from ..patterns import matches, speaking_pattern
-from ..point import ByRow, Params, PartReport, Point
+from ..point import ByRow, Params, Point
+from ..record import PartReport
 from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Judge
 from .base import Optimizer, Proposal, State
 from .subproblem.by_rows import RowSteps, solve_rows

@@ -14,7 +14,8 @@ from ..curvature.rows import RowGroup, hessian_blocks, rows_from_plates
 from ..errors import OptionError
 from ..linear.block_diagonal import BlockDiagonal, Blocks
 from ..linear.operator import Factor
-from ..point import PartReport, Point
+from ..point import Point
+from ..record import PartReport
 from .acceptance import Judge, below_rounding
 from .base import Optimizer, Proposal, State
 from .subproblem.truncated import TruncatedStep, truncated_step

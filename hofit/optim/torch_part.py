@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..point import Params, PartReport, Point
+from ..point import Params, Point
+from ..record import PartReport
 from .base import Optimizer, Proposal, State
 
 

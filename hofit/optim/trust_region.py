@@ -15,7 +15,8 @@ from ..errors import OptionError
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
-from ..point import Params, PartReport, Point
+from ..point import Params, Point
+from ..record import PartReport
 from .acceptance import CUT, GOOD, POOR, Judge, below_rounding
 from .base import Optimizer, Proposal, State
 from .newton_cg import PRODUCTS, forcing

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import hofit
 from hofit.optim import MixedMultiOptimizer, Newton, Optimizer, Proposal
-from hofit.point import Params, PartReport, Point
+from hofit.point import Params, Point
+from hofit.record import PartReport
 from tests.optim.closed_form import ClosedForm
 
 
