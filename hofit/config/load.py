@@ -11,28 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
 from ..patterns import near_misses
-from .schema import (
-    CheckpointPolicy,
-    Column,
-    Config,
-    Data,
-    Init,
-    Objective,
-    OptimizerEntry,
-    Progress,
-    Stop,
-)
+from .schema import Column, Config, OptimizerEntry
 from .source import KeyPath, Source, from_mapping, read_source, set_override
-
-_MODELS: dict[KeyPath, type[BaseModel]] = {
-    (): Config,
-    ("data",): Data,
-    ("objective",): Objective,
-    ("init",): Init,
-    ("stop",): Stop,
-    ("progress",): Progress,
-    ("checkpoint",): CheckpointPolicy,
-}
 
 
 def load_source(config: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Source:
@@ -144,8 +124,7 @@ def _sentence(problem: Any, path: KeyPath) -> str:
     kind = problem["type"]
     key = str(path[-1]) if path else ""
     if kind == "extra_forbidden":
-        parent = _MODELS.get(path[:-1]) or (Column if path[:2] == ("data", "columns") else None)
-        return f"unknown key{near_misses(key, list(parent.model_fields) if parent else [])}"
+        return f"unknown key{near_misses(key, _keys_at(path[:-1]))}"
     if kind == "missing":
         if path == ("optimizers",):
             return 'is missing: name at least one optimizer, for instance `- {params: "*", optimizer: newton}`'
@@ -157,6 +136,14 @@ def _sentence(problem: Any, path: KeyPath) -> str:
     message = str(problem["msg"])
     message = message[0].lower() + message[1:]
     return f"{message}, not {problem['input']!r:.60}"
+
+
+def _keys_at(path: KeyPath) -> list[str]:
+    """The keys that a section of the config takes."""
+    if path[:2] == ("data", "columns"):
+        return list(Column.model_fields)
+    section = Config.model_fields[str(path[0])].annotation if path else Config
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
 
 
 def dump(config: Config) -> dict[str, Any]:

@@ -91,7 +91,10 @@ class Data(_Strict):
 
 
 class Objective(_Strict):
-    """What is minimised. ``integrate`` says by pattern how latents are integrated out; None stands for the default."""
+    """What is minimised. ``integrate`` says by pattern how latents are integrated out; None stands for the default.
+
+    One model for all types: of a union, pydantic would not say in one sentence which keys belong to another type.
+    """
 
     type: Literal["map", "map_unconstrained", "marginal", "elbo"] = "map"
     integrate: Annotated[dict[str, Literal["laplace", "aghq", "enumerate"]], AfterValidator(_pattern_keys)] = {}
@@ -107,7 +110,7 @@ class Objective(_Strict):
     @model_validator(mode="after")
     def _keys_of_the_type(self) -> Objective:
         given = [key for key in type(self).model_fields if key != "type" and getattr(self, key) not in (None, {})]
-        wrong = [key for key in given if self.type not in _OBJECTIVES_OF[key]]
+        wrong = [key for key in given if key not in _KEYS_OF[self.type]]
         if wrong:
             raise ValueError(f"{', '.join(wrong)}: no key of the objective {self.type!r}")
         methods = set(self.integrate.values())
@@ -124,15 +127,13 @@ class Objective(_Strict):
         return {key: value for key, value in whole(self).items() if value not in (None, {})}
 
 
-_OBJECTIVES_OF = {
-    "integrate": ("map", "map_unconstrained", "marginal"),
-    "nodes": ("marginal",),
-    "jacobian": ("marginal",),
-    "uncertainty": ("marginal",),
-    "autoguide": ("elbo",),
-    "particles": ("elbo",),
-    "fixed_draws": ("elbo",),
+_KEYS_OF = {
+    "map": ("integrate",),
+    "map_unconstrained": ("integrate",),
+    "marginal": ("integrate", "nodes", "jacobian", "uncertainty"),
+    "elbo": ("autoguide", "particles", "fixed_draws"),
 }
+"""What an objective of each type takes beside its type."""
 
 
 def _objective_shorthand(value: Any) -> Any:
