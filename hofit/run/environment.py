@@ -12,6 +12,7 @@ import pyro
 import torch
 
 from ..config.schema import Config
+from ..internals import distributions_are_validated
 from ..model.randomness import random_state_kept, set_seed
 from ..point import Params
 from ..version import __version__
@@ -24,9 +25,9 @@ def environment(config: Config) -> Iterator[None]:
     """The run's dtype, device and seed; a parameter store of its own. All is put back on leaving."""
     keep_large_temporaries()
     dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
-    flags = (torch.distributions.Distribution._validate_args, pyro.poutine.is_validation_enabled())
+    validated, poutine_validated = distributions_are_validated(), pyro.poutine.is_validation_enabled()
     store = pyro.get_param_store().scope()
-    with random_state_kept(), store, pyro.validation_enabled(flags[1]), compiler_left_out():
+    with random_state_kept(), store, pyro.validation_enabled(poutine_validated), compiler_left_out():
         try:
             torch.set_default_dtype(getattr(torch, config.dtype))
             if torch.device(config.device).type != "cpu":  # a default device slows every call
@@ -38,7 +39,7 @@ def environment(config: Config) -> Iterator[None]:
             torch.set_default_dtype(dtype)
             if torch.get_default_device() != device:
                 torch.set_default_device(device)
-            torch.distributions.Distribution.set_default_validate_args(flags[0])
+            torch.distributions.Distribution.set_default_validate_args(validated)
 
 
 SMALL = 100_000
