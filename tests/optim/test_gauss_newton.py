@@ -80,3 +80,18 @@ def test_it_ends_where_scipys_levenberg_marquardt_ends() -> None:
     reference = least_squares(lambda b: b[0] * np.exp(-b[1] * xs) - ys, [1.0, 0.2], method="lm", xtol=1e-15, ftol=1e-15)
     assert result.converged and result.iterations <= 15
     assert np.allclose(result.values["b"].numpy(), reference.x, rtol=1e-7)
+
+
+def test_cauchy_likelihoods_with_a_cauchy_prior_on_their_scale_reach_the_minimum_of_trust_region() -> None:
+    def model() -> None:
+        scale = pyro.sample("scale", dist.HalfCauchy(1.0))
+        mean = pyro.param("mean", torch.tensor(0.0))
+        with pyro.plate("rows", 4):
+            pyro.sample("y", dist.Cauchy(mean, scale), obs=torch.tensor([1.0, 2.0, 2.5, 3.0]))
+
+    stop = {"max_iterations": 300}
+    reference, result = (
+        hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": name}], "stop": stop})
+        for name in ("trust_region", "gauss_newton")
+    )
+    assert result.converged and result.loss == pytest.approx(reference.loss, abs=1e-9)

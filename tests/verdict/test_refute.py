@@ -1,0 +1,106 @@
+"""Points that look like minima to one check or another, and are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+import hofit
+from tests.verdict.problems import ADAM, NEWTON, check, fit, loss, of, parameter
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("optimizers", [NEWTON, ADAM])
+def test_an_escape_to_infinity_is_not_converged(optimizers: list[Any], others: int) -> None:
+    """exp(−x) has no minimum; its gradient falls below any tolerance. Beside a well-behaved parameter as well."""
+    loss = (lambda x: (-x).exp()) if not others else (lambda x, y: (-x).exp() + 50 * (y - 1) ** 2)
+    result = hofit.fit(of(*([0.0] * (1 + others)), loss=loss), {"optimizers": optimizers})
+    assert not result.converged and result.status in ("no_progress", "max_iterations")
+    assert check(result, "confirming step") is not True
+
+
+def test_a_plateau_is_not_converged() -> None:
+    """Far out on −exp(−x²/2) the gradient is 1e-20 and the curvature is negative."""
+    result = hofit.fit(of(10.0, loss=lambda x: -(-(x**2) / 2).exp()), {"optimizers": ADAM})
+    assert not result.converged and result.status in ("saddle", "no_progress", "max_iterations")
+
+
+@pytest.mark.parametrize("optimizers", [NEWTON, [{"params": "*", "optimizer": "adam", "lr": 0.01}]])
+@pytest.mark.parametrize(
+    ("starts", "loss"),
+    [
+        ((50.0,), lambda x: -(-((x - 3) ** 2)).exp()),  # a plateau
+        ((0.0,), lambda x: -(x**4)),  # a maximum of fourth order
+        ((0.0,), lambda x: x**3),  # an inflection
+        ((0.0, 0.0, 0.0), lambda a, b, c: (a * b * c - 1) ** 2),  # a product from zero
+        ((0.0, 0.0), lambda x, z: (z - 1) ** 2 - 9e-7 * x),  # a slope below the gradient's tolerance
+        ((3000.0,), lambda b: torch.nn.functional.softplus(-b)),  # the far end of an escape
+    ],
+)
+def test_no_curvature_is_no_proof_of_a_minimum(optimizers: Any, starts: Any, loss: Any) -> None:
+    result = hofit.fit(of(*starts, loss=loss), {"optimizers": optimizers, "stop": {"max_iterations": 50}})
+    assert not result.converged and not any("unused" in remark for remark in result.remarks)
+
+
+def wall() -> None:
+    a = parameter(0.0)
+    loss(-a if a < 3 else torch.sqrt(3 - a - 1))
+
+
+def kink() -> None:
+    m = parameter(0.3)
+    with pyro.plate("rows", 5):
+        pyro.sample("y", dist.Laplace(m, 1.0), obs=torch.tensor([1.0, 2.0, 4.0, 7.0, 9.0]))
+
+
+def inflection() -> None:
+    loss(parameter(1.0) ** 3)
+
+
+def terrace() -> None:
+    a = parameter(1.0)
+    loss(3 * a**4 + 4 * a**3)
+
+
+def hilltop() -> None:
+    a = parameter(0.0)
+    loss(1e3 * a**6 - 0.1 * a**4)
+
+
+@pytest.mark.parametrize("optimizer", ["trust_region", "lbfgs"])
+@pytest.mark.parametrize("model", [wall, kink, inflection, terrace, hilltop])
+def test_what_is_no_minimum_is_never_converged(model: Callable[[], None], optimizer: str) -> None:
+    result = fit(model, optimizer)
+    if model is terrace and optimizer == "trust_region":  # it may well go on to the minimum at −1
+        assert not result.converged or result.values["a"].item() == pytest.approx(-1.0, abs=1e-6)
+    else:
+        assert not result.converged
+
+
+def by_products(monkeypatch: pytest.MonkeyPatch, *starts: float, loss: Callable[..., Tensor]) -> hofit.FitResult:
+    """A fit whose Hessian is called too large for any structure."""
+    monkeypatch.setattr("hofit.curvature.structure.BORDER_LIMIT", 1)
+    sgd = [{"params": "*", "optimizer": "sgd", "lr": 0.019}]
+    return hofit.fit(of(*starts, loss=loss), {"optimizers": sgd})
+
+
+def test_probes_let_a_minimum_pass_and_say_that_they_prove_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = by_products(monkeypatch, 3.0, 1.0, loss=lambda a, b: (a - 1) ** 2 + (b - 2) ** 2 + a * b)
+    assert result.status == "converged" and check(result, "curvature") is None and check(result, "probes") is True
+    assert any("rests on the gradient and 16 probes" in remark for remark in result.remarks)
+
+
+def test_probes_find_a_saddle(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = by_products(monkeypatch, 0.0, 0.0, loss=lambda a, b: a**2 - b**2 + b**4)
+    assert not result.converged and check(result, "probes") is False
+
+
+def test_probes_find_an_escape_to_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = by_products(monkeypatch, 14.0, 1.0, loss=lambda a, b: (-a).exp() + 50 * (b - 1) ** 2)
+    assert not result.converged and check(result, "probes") is False
