@@ -35,56 +35,66 @@ class Posterior:
 
 
 class Objective(Source, Protocol):
-    """A loss over the parameters that are optimised. Use inside ``program.scope()``."""
+    """A loss over the parameters that are optimised. Use inside ``program.scope()``.
+
+    What is answered here is the answer of most.
+    """
 
     type: str
     program: Program
     leaves: Leaves
-    without_mode: str
+    integrated: Sequence[str] = ()
+    """Names of the latents that are integrated out by their Gaussian at every point."""
+    without_mode: str = ""
     """Why the end of a fit is no mode of a density, as a sentence; empty where it is one."""
-
-    @property
-    def integrated(self) -> Sequence[str]:
-        """Names of the latents that are integrated out by their Gaussian at every point: none but a marginal has."""
 
     @property
     def stochastic(self) -> bool:
         """Whether the loss is an estimate."""
+        return False
 
     @property
     def settles(self) -> bool:
         """Whether the loss on the full plates is no estimate, so that a verdict can be taken on it."""
+        return True
 
     @property
     def is_likelihood(self) -> bool:
         """Whether minus the loss is the log likelihood: nothing that is optimised has a prior."""
+        return not self.program.has_factor and all(site.role != "latent" for site in self.sites.values())
 
     def facts(self, loss: float) -> dict[str, float]:
         """What fit.json holds of this kind of objective alone, of the loss at the end."""
+        return {}
 
     def posterior(self, point: Point) -> Posterior | None:
         """Of what is integrated out, at a point of this objective; None where nothing is. Raises: NoMode, ModelError.
 
         To be asked before anything else is evaluated: it may be known still.
         """
+        return None
 
     def log_evidence(self, loss: float, factor: Factor, size: int) -> float | None:
         """log p(data), by Laplace's method, where the loss is over all that is unknown and all of it is latent.
 
         ``factor`` is that of the Hessian over the ``size`` numbers.
         """
+        return None
 
     def remarks(self, params: Params) -> list[str]:
         """What is to be said of the loss itself at the end of a fit."""
+        return []
 
     def start(self) -> Params:
         """The start point: what the model's own starts and the config's make of each parameter."""
 
     def resume_from(self, params: Params, inner: Params) -> None:
         """Hear what was found inside the point at ``params``, before the process ended: see ``Point.inner``."""
+        return None
 
     def take_start_loss(self) -> float | None:
         """The loss at the start as ``at_full`` has it, where it is known already; asked once."""
+        return None
 
     def at_full(self, params: Params) -> Point:
         """The loss on the full plates, with distributions validated: what a verdict is taken on."""

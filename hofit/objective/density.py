@@ -13,12 +13,12 @@ from ..linear.operator import Factor
 from ..model.program import InfeasibleError, Program
 from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
 from ..point import Evaluations, Params, Point, Site, TracedPoint
-from .base import Posterior
+from .base import Objective
 from .information import InformationObjective
 from .leaves import Leaves
 
 
-class DensityObjective:
+class DensityObjective(Objective):
     """−log p(data, latents; parameters), every constant included.
 
     `map` takes the density of the constrained values: penalised maximum likelihood, as Stan's `optimize` and Pyro's
@@ -39,7 +39,7 @@ class DensityObjective:
 
         ``leaves`` are the program's, where it has another objective already.
         """
-        self.program, self.type, self.integrated, self.without_mode = program, type, (), ""
+        self.program, self.type = program, type
         if jacobian is None:
             jacobian = program.latents if type == "map_unconstrained" else ()
         self.jacobian = frozenset(jacobian)
@@ -54,28 +54,12 @@ class DensityObjective:
         """Whether the loss is an estimate: a plate is subsampled."""
         return bool(self.program.subsampled)
 
-    @property
-    def settles(self) -> bool:
-        """Whether the loss on the full plates is exact, so that a verdict can be taken on it."""
-        return True
-
-    @property
-    def is_likelihood(self) -> bool:
-        return not self.program.has_factor and all(site.role != "latent" for site in self.sites.values())
-
-    def facts(self, loss: float) -> dict[str, float]:
-        return {}
-
-    def posterior(self, point: Point) -> Posterior | None:
-        return None
-
     def log_evidence(self, loss: float, factor: Factor, size: int) -> float | None:
         if self.type != "map_unconstrained" or any(site.role == "parameter" for site in self.sites.values()):
             return None
         return -loss + 0.5 * size * log(2 * pi) - 0.5 * float(factor.log_determinant())
 
     def remarks(self, params: Params) -> list[str]:
-        """What is to be said of the loss itself at the end of a fit."""
         if not self.program.subsampled:
             return []
         plates = ", ".join(f"{name} ({k} of {size})" for name, (size, k) in self.program.subsampled.items())
@@ -89,11 +73,7 @@ class DensityObjective:
         return self.program.entries
 
     def start(self) -> Params:
-        """The start point: what the model's own starts and the config's make of each parameter."""
         return {name: leaf.detach().clone() for name, leaf in self._own.items()}
-
-    def resume_from(self, params: Params, inner: Params) -> None:
-        return None
 
     def take_start_loss(self) -> float | None:
         """The loss at the start as ``at_full`` has it, if the trace that found the sites can tell; asked once."""
@@ -104,7 +84,6 @@ class DensityObjective:
         return self._evaluate(params, full=False, validate=False)
 
     def at_full(self, params: Params) -> TracedPoint:
-        """The loss on the full plates, with distributions validated: what a verdict is taken on."""
         return self._evaluate(params, full=True, validate=True)
 
     def retrace(self, point: TracedPoint) -> Tensor:
@@ -142,13 +121,11 @@ class DensityObjective:
         self.leaves.invalidate()
 
     def values(self, params: Params) -> Params:
-        """The constrained value of every site, fixed ones included."""
         self.leaves.write(params)
         with random_state_kept():
             return self.program.values()
 
     def explain_non_finite(self, params: Params) -> str:
-        """Which sites make the loss non-finite at ``params``, or why they cannot be computed."""
         self.leaves.write(params)
         try:
             with random_state_kept(), torch.no_grad():

@@ -18,10 +18,11 @@ class ElboObjective(DensityObjective):
     2024, JMLR 25(18)): a verdict says that it is at a minimum. Else a loss is an estimate, and nothing can say so.
     """
 
+    without_mode = "an elbo fit has a guide instead of a mode"
+
     def __init__(self, program: ElboProgram) -> None:
         super().__init__(program, "elbo")
         self._elbo = program
-        self.without_mode = "an elbo fit has a guide instead of a mode"
 
     @property
     def stochastic(self) -> bool:

@@ -27,7 +27,7 @@ from ..curvature.structure import Curvature
 from ..linear.operator import Factor
 from ..model.program import InfeasibleError, Program
 from ..point import Evaluations, Params, Point, Site, TracedPoint
-from .base import Posterior
+from .base import Objective, Posterior
 from .density import DensityObjective
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, place_of
@@ -124,7 +124,7 @@ class _Curved:
     sensitivity: Tensor
 
 
-class MarginalObjective:
+class MarginalObjective(Objective):
     """−log ∫ p(data, latents; θ) d(integrated latents). Use inside ``program.scope()``.
 
     Args:
@@ -134,9 +134,7 @@ class MarginalObjective:
     """
 
     type: str = "marginal"
-    stochastic: bool = False
-    settles: bool = True
-    without_mode: str = ""
+    integrated: list[str]
 
     def __init__(
         self,
@@ -171,24 +169,8 @@ class MarginalObjective:
     def start(self) -> Params:
         return {name: leaf.detach().clone() for name, leaf in self.leaves.tensors.items() if name in self.outer}
 
-    @property
-    def is_likelihood(self) -> bool:
-        return self._whole.is_likelihood
-
-    def facts(self, loss: float) -> dict[str, float]:
-        return {}
-
-    def log_evidence(self, loss: float, factor: Factor, size: int) -> None:
-        return None
-
-    def remarks(self, params: Params) -> list[str]:
-        return []
-
     def resume_from(self, params: Params, inner: Params) -> None:
         self._anchor = self._last = (params, inner)
-
-    def take_start_loss(self) -> float | None:
-        return None
 
     # points ------------------------------------------------------------------------------------------------------
 
