@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,9 +22,13 @@ CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoint*.safetensors"
 
 WORDS = ("name", "index", "role")
 """Columns of a table that hold a word in every row; in the others an empty cell is None."""
+NEEDED = (*WORDS, "estimate", "std_error")
+"""Columns that every version has written."""
+
+# Rows of tables are not frozen: a run can have hundreds of thousands, and frozen ones take five times as long to make.
 
 
-@dataclass(frozen=True)
+@dataclass
 class Derived:
     """A row of derived.csv: a scalar of a deterministic site, on the scale the model gives it.
 
@@ -37,7 +41,7 @@ class Derived:
     std_error: float | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Estimate:
     """A row of estimates.csv: a scalar of a parameter or latent, constrained; None where there is no such number.
 
@@ -106,8 +110,15 @@ def as_csv(lines: Iterable[Iterable[object]]) -> str:
 
 def table(kind: type[Row], rows: Iterable[Row]) -> str:
     """Rows below the names of their columns, numbers to 17 digits."""
-    columns = [field.name for field in fields(kind)]
-    return as_csv([columns, *map(_cells, rows)])
+    return as_csv(chain([_columns(kind)], map(_cells, rows)))
+
+
+def _columns(kind: type[Derived] | type[Estimate]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _cells(row: Derived | Estimate) -> list[object]:
+    return [format(value, ".17g") if isinstance(value, float) else value for value in vars(row).values()]
 
 
 def read_table(kind: type[Row], path: Path) -> list[Row]:
@@ -122,7 +133,7 @@ def read_table(kind: type[Row], path: Path) -> list[Row]:
 def _row(kind: type[Row], line: dict[str, str]) -> Row:
     if None in line.values() or None in line:
         raise ValueError("a row is torn")
-    columns = [field.name for field in fields(kind) if field.name in line or field.default is MISSING]
+    columns = [column for column in _columns(kind) if column in line or column in NEEDED]
     return kind(**{column: _value(column, line[column]) for column in columns})
 
 
@@ -130,7 +141,3 @@ def _value(column: str, cell: str) -> Any:
     if column in WORDS or not cell:
         return cell if column in WORDS else None
     return cell if column == "optimizer" else float(cell)
-
-
-def _cells(row: Estimate | Derived) -> list[object]:
-    return [format(value, ".17g") if isinstance(value, float) else value for value in vars(row).values()]

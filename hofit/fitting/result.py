@@ -102,17 +102,17 @@ class FitResult:
     def estimate_rows(self) -> list[Estimate]:
         """The rows of estimates.csv: one a scalar."""
         rows = []
-        bounds = (self.std_errors, self.lower, self.upper)
         for name, site in self.sites.items():
             value, unconstrained = self.values[name], self.params[name]
-            values = value.reshape(-1).tolist()
-            nothing = [None] * len(values)
+            nothing = [None] * value.numel()
             leaves = unconstrained.reshape(-1).tolist() if value.shape == unconstrained.shape else nothing
-            found = [bound[name].reshape(-1).tolist() if name in bound else nothing for bound in bounds]
-            for index, number, leaf, *errors in zip(_indices(value), values, leaves, *found, strict=True):
-                error, lower, upper = map(_finite_or_none, errors)
-                owner = self.owners.get(name)
-                rows.append(Estimate(name, index, site.role, number, error, leaf, owner, lower, upper))
+            error, lower, upper = (
+                list(map(_finite_or_none, bound[name].reshape(-1).tolist())) if name in bound else nothing
+                for bound in (self.std_errors, self.lower, self.upper)
+            )
+            numbers = zip(_indices(value), value.reshape(-1).tolist(), error, leaves, lower, upper, strict=True)
+            role, owner = site.role, self.owners.get(name)
+            rows += [Estimate(name, i, role, number, e, leaf, owner, lo, up) for i, number, e, leaf, lo, up in numbers]
         return rows
 
     def derived_rows(self) -> list[Derived]:
