@@ -53,7 +53,7 @@ def run_resume(request: ResumeRequest) -> FitResult:
         clock = Clock(time.perf_counter(), state.seconds)
         loop = session.loop(request.watch(session), interruption, clock, state)
         session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
-        session.objective.evaluations = state.evaluations
+        session.objective.evaluations.restore(state.evaluations)
         restore_random_state(checkpoint.snapshot.random_before_trace or checkpoint.snapshot.random_now)
         if checkpoint.snapshot.inner:
             session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)

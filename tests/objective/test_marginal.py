@@ -517,6 +517,17 @@ def test_a_resumed_fit_is_the_same_to_the_bit(name: str, order: str, tmp_path: P
                 assert torch.equal(getattr(resumed, kind)[parameter], value), (kind, parameter, k)
 
 
+def test_a_resumed_fit_goes_on_counting_the_steps_to_the_mode(tmp_path: Path) -> None:
+    config = {
+        "objective": {"type": "marginal", "integrate": {"b": "laplace"}},
+        "optimizers": TRUST_REGION,
+        "stop": {"max_iterations": 2},
+    }
+    half = hofit.fit(diagonal, config, run_dir=tmp_path / "half")
+    resumed = hofit.resume(tmp_path / "half", model=diagonal, set=["stop.max_iterations=3"])
+    assert resumed.iterations > half.iterations and resumed.evaluations["inner"] > half.evaluations["inner"]
+
+
 def test_an_alternating_mix_reaches_what_one_optimizer_does() -> None:
     alone = fit(diagonal, b="laplace")
     parts = [{"params": "sd", "optimizer": "trust_region"}, {"params": "*", "optimizer": "newton"}]
