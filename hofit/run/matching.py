@@ -10,9 +10,9 @@ from ..config.schema import Config
 from ..config.source import KeyPath
 from ..curvature.rows import rows_from_plates
 from ..errors import ModelError
-from ..model.elbo import ElboProgram
 from ..model.enumeration import no_leaf
 from ..model.program import Program
+from ..objective.base import Objective
 from ..objective.quadrature import WIDEST
 from ..optim.base import OptimizerSpec
 from ..optim.mixed import MixedMultiOptimizer
@@ -190,10 +190,9 @@ def refuse_subsampling(program: Program, optimizer: MixedMultiOptimizer, integra
         )
 
 
-def refuse_changing_draws(program: Program, optimizer: MixedMultiOptimizer, mistakes: Mistakes) -> None:
+def refuse_changing_draws(objective: Objective, optimizer: MixedMultiOptimizer, mistakes: Mistakes) -> None:
     """A guide's draws that change make the loss an estimate. Raises: ConfigError where something needs it exactly."""
-    changing = isinstance(program, ElboProgram) and program.fixed_seed is None
-    if changing and (optimizer.judges or optimizer.second_order):
+    if not objective.settles and (optimizer.judges or optimizer.second_order):
         raise mistakes.error(
             ("objective",),
             "the guide's draws change, so the loss is an estimate: second-order optimizers need fixed_draws: true, "

@@ -161,8 +161,8 @@ class _Builder:
         self._rehearse()
         optimizer = self._optimizer(ownership.owners, bool(methods))
         refuse_subsampling(program, optimizer, bool(methods))
-        refuse_changing_draws(program, optimizer, mistakes)
         objective = objective_of(config.objective, program, methods)
+        refuse_changing_draws(objective, optimizer, mistakes)
         torch.set_num_threads(threads_for(config.threads, self.data.arguments, objective.start()))
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
         given = self.request.arguments
