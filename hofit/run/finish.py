@@ -60,7 +60,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
     with objective.evaluations.uncounted():  # standard errors are no part of the fit
         gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
         values = objective.values(end.params)
-        uncertainty = find_uncertainty(program, gaussian, remarks, values, end.verdict.loss, objective.type, full)
+        uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict.loss, full)
     params: Params = {name: program.unconstrained(name).detach().clone() for name in program.order} | end.params
     return FitResult(
         ended=end.status,

@@ -9,7 +9,6 @@ the mean can be trusted (see psis).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import floor, isfinite, log, log10, pi
 from typing import Any
 
@@ -202,14 +201,14 @@ def diagnose_fit(objective: Objective, params: Params, stop: StopRules, draws: i
 
 @dataclass(frozen=True)
 class _Target:
-    """What is drawn: ``names``, from the Gaussian of ``factor`` at ``params``, which all leaves hold.
+    """What is drawn: what ``coordinates`` name, from the Gaussian of ``factor`` at ``params``, which all leaves hold.
 
     ``laplace`` is the log of the integral over them by Laplace, ``fitted`` by another method of the fit's own.
     """
 
     program: Program
     leaves: Leaves
-    names: list[str]
+    coordinates: Coordinates
     params: Params
     jacobian: frozenset[str]
     layout: Layout
@@ -217,15 +216,10 @@ class _Target:
     laplace: float
     fitted: float | None = None
 
-    @cached_property
-    def coordinates(self) -> Coordinates:
-        """The order of what is drawn."""
-        return Coordinates.of(self.params, self.names)
-
     @property
     def is_evidence(self) -> bool:
         """Whether no parameter is drawn."""
-        return all(name in self.program.latents for name in self.names)
+        return all(name in self.program.latents for name in self.coordinates.names)
 
     @property
     def has_rows(self) -> bool:
@@ -250,7 +244,7 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
         return _Target(
             program,
             objective.leaves,
-            posterior.names,
+            Coordinates.of(point.inner, posterior.names),
             {**point.params, **point.inner},
             posterior.jacobian,
             posterior.joint.layout,
@@ -266,11 +260,11 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
         what = f"there is no curvature along {where}" if where else "a value lies at the edge of its support"
         raise HofitError(f"{NO_GAUSSIAN}: {what}; hold it (`fixed:`) or give it a prior, and fit again")
     log_density = -DensityObjective(program, "map_unconstrained", leaves=objective.leaves).at(gaussian.params).value
-    log_volume = 0.5 * gaussian.size * log(2 * pi) - 0.5 * float(gaussian.factor.log_determinant())
+    log_volume = 0.5 * gaussian.outer.size * log(2 * pi) - 0.5 * float(gaussian.factor.log_determinant())
     return _Target(
         program,
         objective.leaves,
-        gaussian.names,
+        gaussian.outer,
         gaussian.params,
         frozenset(program.latents),
         curvature.layout,
@@ -281,10 +275,9 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
 
 def _log_ratios(target: _Target, draws: int, seed: int) -> tuple[Tensor, bool, list[str]]:
     """Of every draw: (S, R) where rows are independent, else (S, 1). Which of the two; what is to be said of it."""
-    program, names = target.program, target.names
     target.leaves.write(target.params)
-    entries = Entries(program, target.leaves, target.jacobian)
-    base = entries.at({name: target.params[name] for name in names}).detach()
+    entries = Entries(target.program, target.leaves, target.jacobian)
+    base = entries.at({name: target.params[name] for name in target.coordinates.names}).detach()
     drawn = _Draws(target, entries, base, draws)
     why = []
     if target.has_rows:
@@ -376,7 +369,8 @@ def _groups(target: _Target, shape: Tensor) -> list[GroupShape]:
 
 def _whole(target: _Target, shape: Tensor) -> GroupShape:
     k = float(shape)
-    return GroupShape(tuple(target.names), 1, k, target.names[0], "", float(k > TRUSTED), k)
+    names = target.coordinates.names
+    return GroupShape(names, 1, k, names[0], "", float(k > TRUSTED), k)
 
 
 def _worst(group: GroupShape) -> str:

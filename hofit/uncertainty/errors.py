@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log, pi
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch.distributions.transforms import Transform
 
 from ..errors import HofitError, ModelError
 from ..linear.operator import MEMORY_BUDGET
-from ..model.program import InfeasibleError, Program, Reading, value_and_slope
+from ..model.program import InfeasibleError, Reading, value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
 from ..status import Status
@@ -67,12 +66,12 @@ class Uncertainty:
             if name not in self.transforms:
                 known = ", ".join(self.transforms)
                 raise HofitError(f"no covariance of {name!r}: there are {known}")
-        places = torch.cat([gaussian.places(name) for name in names])
+        places = torch.cat([gaussian.coordinates.numbers(name).reshape(-1) for name in names])
         parts = [_jacobian(self.transforms[name], gaussian.params[name]) for name in names]
         jacobian = torch.block_diag(*parts)
-        covariance: Tensor = jacobian @ gaussian.block(places, joint=True) @ jacobian.T
+        covariance: Tensor = jacobian @ gaussian.block(places) @ jacobian.T
         rows = gaussian.on(places, jacobian)
-        lost = gaussian.lost(rows, joint=True) | ((covariance.diagonal() == 0) & rows.any(1))
+        lost = gaussian.lost(rows) | ((covariance.diagonal() == 0) & rows.any(1))
         covariance[lost] = torch.nan
         covariance[:, lost] = torch.nan
         return covariance
@@ -88,7 +87,7 @@ class Uncertainty:
             why = next((remark for remark in self.remarks if "standard errors" in remark), "the fit has not converged")
             raise HofitError(f"there is no Gaussian at the mode: {why}")
         if not self.gaussian.is_joint:
-            names = ", ".join(self.gaussian.inner_names)
+            names = ", ".join(self.gaussian.coordinates.names[len(self.gaussian.outer.names) :])
             raise HofitError(f"it is not known how {names} move with the others: there are too many derivatives")
         return self.gaussian
 
@@ -109,53 +108,54 @@ def gaussian_of(objective: Objective, status: Status, verdict: Verdict) -> tuple
 
 
 def find_uncertainty(
-    program: Program,
+    objective: Objective,
     gaussian: Gaussian | None,
     remarks: Sequence[str],
     values: Params,
     loss: float,
-    type: str,
     full: bool,
 ) -> Uncertainty:
-    """All of it, with the program's leaves at the end of the fit.
+    """All of it, with the leaves at the end of the fit.
 
     ``remarks`` are those on the Gaussian; ``full`` says that integrated latents' errors shall hold the others' too.
     """
-    found = Uncertainty(gaussian=gaussian, remarks=list(remarks))
+    found, sites = Uncertainty(gaussian=gaussian, remarks=list(remarks)), objective.program.sites
     try:
-        reading = program.read()
+        reading = objective.program.read()
     except (InfeasibleError, ModelError):
         return found
     found.observations, found.transforms = reading.observations, reading.transforms
-    found.fixed = {name: values[name] for name, site in program.sites.items() if site.role == "fixed"}
+    found.fixed = {name: values[name] for name, site in sites.items() if site.role == "fixed"}
     if gaussian is not None:
         found.joint = full and gaussian.is_joint
-        _add_errors(found, gaussian, values, reading.moved)
-        found.log_evidence = _log_evidence(gaussian, program.sites, loss, type)
-        found.shrinkage = _shrinkage(gaussian, program.sites)
-    _add_derived(found, gaussian, program.leaves, reading)
+        _add_errors(found, gaussian if found.joint else gaussian.conditional(), values, reading.moved)
+        if not bool(gaussian.held.any()):
+            found.log_evidence = objective.log_evidence(loss, gaussian.factor, gaussian.outer.size)
+        found.shrinkage = _shrinkage(gaussian, sites)
+    _add_derived(found, gaussian, objective.program.leaves, reading)
     return found
 
 
 def _add_errors(found: Uncertainty, gaussian: Gaussian, values: Params, moved: Sequence[str]) -> None:
-    variances = gaussian.variances(found.joint)
+    variances = gaussian.variances()
     for name, transform in found.transforms.items():
         if name not in gaussian.params:
             continue
         if name in moved:
             found.remarks.append(f"standard errors: none for {name}: its support moves with other sites")
             continue
-        unconstrained, places = gaussian.params[name], gaussian.places(name)
+        unconstrained, places = gaussian.params[name], gaussian.coordinates.numbers(name)
         _, slope = value_and_slope(transform, unconstrained)
         if slope is not None:
-            sd = variances[places].reshape(unconstrained.shape).sqrt()
+            sd = variances[places].sqrt()
             found.std_errors[name] = slope.abs() * sd
             ends = [transform(unconstrained + sign * NORMAL_975 * sd).detach() for sign in (-1, 1)]
             found.lower[name], found.upper[name] = torch.minimum(*ends), torch.maximum(*ends)
         elif unconstrained.numel() <= JACOBIAN_LIMIT:
             jacobian = _jacobian(transform, unconstrained)
-            total = ((jacobian @ gaussian.block(places, found.joint)) * jacobian).sum(1)
-            lost = gaussian.lost(gaussian.on(places, jacobian), found.joint)
+            flat = places.reshape(-1)
+            total = ((jacobian @ gaussian.block(flat)) * jacobian).sum(1)
+            lost = gaussian.lost(gaussian.on(flat, jacobian))
             total = torch.where(lost | ((total == 0) & jacobian.any(1)), torch.nan, total)
             found.std_errors[name] = total.clamp_min(0.0).sqrt().reshape(values[name].shape)
         else:
@@ -181,9 +181,10 @@ def _add_derived(found: Uncertainty, gaussian: Gaussian | None, leaves: Params, 
         flat = value.reshape(-1)
         errors = torch.full(flat.shape, torch.nan)
         if gaussian is not None and gaussian.is_joint and value.is_floating_point():
-            if len(flat) > DERIVED_LIMIT or len(flat) * gaussian.size > DERIVED_WORK:
+            others = gaussian.coordinates.size
+            if len(flat) > DERIVED_LIMIT or len(flat) * others > DERIVED_WORK:
                 found.remarks.append(
-                    f"standard errors: none for {name}: {len(flat)} numbers that depend on {gaussian.size} others"
+                    f"standard errors: none for {name}: {len(flat)} numbers that depend on {others} others"
                 )
             else:
                 errors = _derived_errors(gaussian, leaves, flat)
@@ -192,28 +193,18 @@ def _add_derived(found: Uncertainty, gaussian: Gaussian | None, leaves: Params, 
 
 def _derived_errors(gaussian: Gaussian, leaves: Params, flat: Tensor) -> Tensor:
     """Shapes: flat (k,), functions of the leaves → (k,)."""
-    names = [*gaussian.names, *gaussian.inner_names]
     if not flat.requires_grad:
         return torch.zeros_like(flat)
-    chunk = max(1, min(SOLVES, MEMORY_BUDGET // (8 * gaussian.size * flat.element_size())))
+    wanted = [leaves[name] for name in gaussian.coordinates.names]
+    chunk = max(1, min(SOLVES, MEMORY_BUDGET // (8 * gaussian.coordinates.size * flat.element_size())))
     parts = []
     for some in flat.split(chunk):
         rows = []
         for one in some:
-            gradients = torch.autograd.grad(
-                one, [leaves[name] for name in names], retain_graph=True, allow_unused=True, materialize_grads=True
-            )
+            gradients = torch.autograd.grad(one, wanted, retain_graph=True, allow_unused=True, materialize_grads=True)
             rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        parts.append(gaussian.variances_of(torch.stack(rows), joint=True).clamp_min(0.0).sqrt())
+        parts.append(gaussian.variances_of(torch.stack(rows)).clamp_min(0.0).sqrt())
     return torch.cat(parts)
-
-
-def _log_evidence(gaussian: Gaussian, sites: Mapping[str, Site], loss: float, type: str) -> float | None:
-    """Laplace's, where the Gaussian is over all that is unknown and all of it is latent: log p(data)."""
-    only_latents = all(sites[name].role in ("latent", "fixed", "integrated") for name in sites)
-    if type != "map_unconstrained" or not only_latents or bool(gaussian.held.any()):
-        return None
-    return -loss + 0.5 * len(gaussian.held) * log(2 * pi) - 0.5 * float(gaussian.factor.log_determinant())
 
 
 def _shrinkage(gaussian: Gaussian, sites: Mapping[str, Site]) -> Params:
@@ -224,13 +215,13 @@ def _shrinkage(gaussian: Gaussian, sites: Mapping[str, Site]) -> Params:
     """
     if gaussian.inner is None:
         return {}
-    conditional = gaussian.inner.inverse_diagonal()
-    start, found = len(gaussian.held), {}
-    for name in gaussian.inner_names:
+    coordinates, found = gaussian.inner.coordinates, {}
+    conditional = gaussian.inner.factor.inverse_diagonal()
+    for name in coordinates.names:
         mode, site = gaussian.params[name], sites[name]
         dims = tuple(plate.dim for plate in site.plates)
         if not dims or site.rows < 2:
             continue
-        variance = conditional[gaussian.places(name) - start].reshape(mode.shape).mean(dims)
+        variance = conditional[coordinates.numbers(name)].mean(dims)
         found[name] = (variance / (variance + mode.var(dims, correction=0))).squeeze()
     return found

@@ -13,14 +13,14 @@ of matrices and its applications", on estimable functions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
 from ..errors import ModelError
-from ..linear.dense import flatten, unflatten
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import MEMORY_BUDGET, Factor, Operator
 from ..objective.base import Objective
@@ -42,23 +42,30 @@ SENSITIVITY_LIMIT = 2**27
 
 
 @dataclass(frozen=True, eq=False)
+class Conditional:
+    """u given θ, as the module has it: the ``factor`` of H_uu, and S (p, d), None where it would be too large."""
+
+    coordinates: Coordinates
+    factor: Factor
+    sensitivity: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
 class Gaussian:
-    """See the module. Flat vectors hold θ first, then u.
+    """See the module. Flat vectors hold θ, in the order of ``outer``, then u.
 
     Shapes: ``held`` and ``unused`` (p,), booleans; ``flat`` (p, k), directions of no positive curvature; ``scale``
-    (p,), a unit of curvature; ``sensitivity`` (p, d), None where it would be too large.
+    (p,), a unit of curvature.
     """
 
-    names: list[str]
-    inner_names: list[str]
+    outer: Coordinates
     params: Params
     factor: Factor
     held: Tensor
     unused: Tensor
     flat: Tensor
     scale: Tensor
-    inner: Factor | None = None
-    sensitivity: Tensor | None = None
+    inner: Conditional | None = None
 
     def without_curvature(self) -> str:
         """Names, with indices, of what has no error for want of curvature; empty where there is no such thing."""
@@ -66,101 +73,98 @@ class Gaussian:
         units = self.flat.new_zeros(len(self.unused), len(places))
         units[places, torch.arange(len(places))] = 1.0
         directions = torch.cat([self.flat, units], 1)
-        return Coordinates.of(self.params, self.names).label(directions) if directions.shape[1] else ""
+        return self.outer.label(directions) if directions.shape[1] else ""
 
-    @property
-    def size(self) -> int:
-        """p + d."""
-        return sum(self.params[name].numel() for name in [*self.names, *self.inner_names])
+    @cached_property
+    def coordinates(self) -> Coordinates:
+        """Of θ and u, (p + d,)."""
+        inner = () if self.inner is None else self.inner.coordinates.names
+        return Coordinates.of(self.params, (*self.outer.names, *inner))
 
     @property
     def is_joint(self) -> bool:
         """Whether it is known how the integrated latents move with the others."""
-        return self.inner is None or self.sensitivity is not None
+        return self.inner is None or self.inner.sensitivity is not None
 
-    def places(self, name: str) -> Tensor:
-        """Where the numbers of a parameter stand in the flat vector."""
-        start = 0
-        for other in [*self.names, *self.inner_names]:
-            if other == name:
-                break
-            start += self.params[other].numel()
-        return torch.arange(start, start + self.params[name].numel())
+    def conditional(self) -> Gaussian:
+        """The same with u as if θ were known: its uncertainty is no longer in that of u."""
+        return self if self.inner is None else replace(self, inner=replace(self.inner, sensitivity=None))
 
-    def variances(self, joint: bool) -> Tensor:
-        """Of every number; nan where there is none. ``joint``: those of u hold θ's uncertainty too. Shape (p + d,)."""
+    def variances(self) -> Tensor:
+        """Of every number; nan where there is none. Shape (p + d,)."""
         outer = torch.where(self.held, 0.0, self.factor.inverse_diagonal())
         touched = (self.flat.abs() > TOUCHED * self.scale[:, None]).any(1)
         outer = torch.where(touched | self.unused | (outer == 0.0), torch.nan, outer)
         if self.inner is None:
             return outer
-        inner = self.inner.inverse_diagonal()
-        if joint and self.sensitivity is not None:
+        inner = self.inner.factor.inverse_diagonal()
+        if self.inner.sensitivity is not None:
             inner = inner.clone()
             for part in torch.arange(len(inner)).split(_rows_of(len(outer), inner)):
-                rows = self.sensitivity[:, part].T  # (r, p)
+                rows = self.inner.sensitivity[:, part].T  # (r, p)
                 spread = (rows * self._outer(rows)).sum(1)
                 inner[part] += torch.where(self._lost(rows), torch.nan, spread)
         return torch.cat([outer, inner])
 
-    def block(self, places: Tensor, joint: bool) -> Tensor:
+    def block(self, places: Tensor) -> Tensor:
         """The covariances of some numbers, held ones being zero. Shape (n, n)."""
         parts = [self.scale.new_zeros(0, len(places))]
-        for some in places.split(min(SOLVES, _rows_of(self.size, self.scale))):
-            unit = self.scale.new_zeros(len(some), self.size)
+        size = self.coordinates.size
+        for some in places.split(min(SOLVES, _rows_of(size, self.scale))):
+            unit = self.scale.new_zeros(len(some), size)
             unit[torch.arange(len(some)), some] = 1.0
-            parts.append(self._products(unit, joint)[:, places])
+            parts.append(self._products(unit)[:, places])
         found = torch.cat(parts)
         return (found + found.T) / 2
 
-    def variances_of(self, gradients: Tensor, joint: bool) -> Tensor:
+    def variances_of(self, gradients: Tensor) -> Tensor:
         """gᵀ Σ g for linear functions of the flat vector; nan where it has none. Shapes: (k, p + d) → (k,)."""
-        total = (gradients * self._products(gradients, joint)).sum(1)
-        return torch.where(self.lost(gradients, joint) | ((total == 0) & gradients.any(1)), torch.nan, total)
+        total = (gradients * self._products(gradients)).sum(1)
+        return torch.where(self.lost(gradients) | ((total == 0) & gradients.any(1)), torch.nan, total)
 
-    def lost(self, gradients: Tensor, joint: bool) -> Tensor:
+    def lost(self, gradients: Tensor) -> Tensor:
         """Which linear functions change along a direction of no curvature. Shapes: (k, p + d) → (k,)."""
         p = len(self.held)
         outer = gradients[:, :p]
-        if joint and self.sensitivity is not None:
-            outer = outer + gradients[:, p:] @ self.sensitivity.T
+        if self.inner is not None and self.inner.sensitivity is not None:
+            outer = outer + gradients[:, p:] @ self.inner.sensitivity.T
         return self._lost(outer)
 
     def on(self, places: Tensor, rows: Tensor) -> Tensor:
         """Gradients over some places as gradients over all. Shapes: (n,), (k, n) → (k, p + d)."""
-        whole = rows.new_zeros(len(rows), self.size)
+        whole = rows.new_zeros(len(rows), self.coordinates.size)
         whole[:, places] = rows
         return whole
 
     def draw(self, count: int, generator: torch.Generator) -> Params:
         """Unconstrained draws (count, *shape)."""
-        here = flatten(self.params, self.names)
+        here = self.outer.flatten(self.params)
         noise = standard_normal(count, here, generator)
         moves = torch.where(self.held, 0.0, self.factor.draw(noise))
-        found = unflatten(here + moves, self.params, self.names)
+        found = self.outer.unflatten(here + moves)
         if self.inner is not None:
-            assert self.sensitivity is not None
-            mode = flatten(self.params, self.inner_names)
+            assert self.inner.sensitivity is not None
+            mode = self.inner.coordinates.flatten(self.params)
             noise = standard_normal(count, mode, generator)
-            inner = mode + moves @ self.sensitivity + self.inner.draw(noise)
-            found |= unflatten(inner, self.params, self.inner_names)
+            inner = mode + moves @ self.inner.sensitivity + self.inner.factor.draw(noise)
+            found |= self.inner.coordinates.unflatten(inner)
         return found
 
     def _outer(self, rows: Tensor) -> Tensor:
         """V g. Shapes: (k, p) → (k, p)."""
         return torch.where(self.held, 0.0, self.factor.solve(torch.where(self.held, 0.0, rows)))
 
-    def _products(self, rows: Tensor, joint: bool) -> Tensor:
+    def _products(self, rows: Tensor) -> Tensor:
         """Σ g. Shapes: (k, p + d) → (k, p + d)."""
         p = len(self.held)
         outer, inner = rows[:, :p], rows[:, p:]
         if self.inner is None:
             return self._outer(outer)
-        own = self.inner.solve(inner)
-        if not joint or self.sensitivity is None:
+        own, sensitivity = self.inner.factor.solve(inner), self.inner.sensitivity
+        if sensitivity is None:
             return torch.cat([self._outer(outer), own], 1)
-        moved = self._outer(outer + inner @ self.sensitivity.T)
-        return torch.cat([moved, own + moved @ self.sensitivity], 1)
+        moved = self._outer(outer + inner @ sensitivity.T)
+        return torch.cat([moved, own + moved @ sensitivity], 1)
 
     def _lost(self, rows: Tensor) -> Tensor:
         """As ``lost``, of θ alone. Shapes: (k, p) → (k,)."""
@@ -178,15 +182,13 @@ def gaussian_at(
 
     ``edge`` tells by name which entries lie on the edge of their support.
     """
-    names = list(point.params)
-    here = flatten(point.params, names)
+    outer = Coordinates.of(point.params)
     if isinstance(hessian, MatrixFree):
-        return None, [
-            f"standard errors: none for {', '.join(names)}: no structure makes the inverse of their Hessian affordable"
-        ]
+        names = ", ".join(outer.names)
+        return None, [f"standard errors: none for {names}: no structure makes the inverse of their Hessian affordable"]
     on_edge = {name: edge.get(name, torch.zeros_like(value, dtype=torch.bool)) for name, value in point.params.items()}
     unused = hessian.diagonal() == 0
-    held = flatten(on_edge, names) | unused
+    held = outer.flatten(on_edge) | unused
     found: list[Tensor] = []
     for _ in range(ROUNDS):
         trial = hessian.held(held) if bool(held.any()) else hessian
@@ -200,28 +202,26 @@ def gaussian_at(
     factor = trial.factor()
     if bad.shape[1] or not factor.positive:
         return None, ["standard errors: none, the Hessian is not positive definite in too many directions"]
-    flat = torch.cat(found, 1) if found else here.new_zeros(len(here), 0)
-    remarks: list[str] = []
     scale = curvature_scale(hessian)
-    plain = Gaussian(names, [], point.params, factor, held, unused, flat, scale)
+    flat = torch.cat(found, 1) if found else scale.new_zeros(len(scale), 0)
+    gaussian = Gaussian(outer, point.params, factor, held, unused, flat, scale)
     if not objective.integrated:
-        return plain, remarks
-    size = sum(value.numel() for value in point.inner.values())
-    sensitive = len(here) * size <= SENSITIVITY_LIMIT
+        return gaussian, []
+    size, integrated = sum(value.numel() for value in point.inner.values()), ", ".join(objective.integrated)
+    sensitive = outer.size * size <= SENSITIVITY_LIMIT
     try:
         posterior = objective.posterior(point)
         assert posterior is not None
         sensitivity = posterior.find_sensitivity() if sensitive else posterior.sensitivity
     except (NoMode, ModelError) as failure:
-        remarks.append(f"standard errors: none for {', '.join(objective.integrated)}: {failure}")
-        return plain, remarks
-    if not sensitive:
-        remarks.append(
-            f"standard errors of {', '.join(objective.integrated)} are conditional: {len(here)} × {size} derivatives "
-            "of the mode would be needed for others"
-        )
-    both, inner = {**point.params, **point.inner}, posterior.factor
-    return Gaussian(names, posterior.names, both, factor, held, unused, flat, scale, inner, sensitivity), remarks
+        return gaussian, [f"standard errors: none for {integrated}: {failure}"]
+    inner = Conditional(Coordinates.of(point.inner, posterior.names), posterior.factor, sensitivity)
+    remark = (
+        f"standard errors of {integrated} are conditional: {outer.size} × {size} derivatives of the mode would be "
+        "needed for others"
+    )
+    both = {**point.params, **point.inner}
+    return replace(gaussian, params=both, inner=inner), [] if sensitive else [remark]
 
 
 def _pivots(directions: Tensor) -> list[int]:
