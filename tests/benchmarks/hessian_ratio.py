@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from hofit.curvature.structure import Curvature  # noqa: E402
+from hofit.linear.operator import Operator  # noqa: E402
 from hofit.model.program import Program  # noqa: E402
 from hofit.objective.density import DensityObjective  # noqa: E402
 from hofit.run.memory import keep_large_temporaries  # noqa: E402
@@ -76,6 +77,7 @@ def measure(model: Callable[..., Any], data: dict[str, Any], repeats: int) -> tu
         curvature = Curvature()
         point = objective.at(start)
         operator = curvature.at(point, names)
+        assert isinstance(operator, Operator)
         gradients, hessians = [], []
         for _ in range(repeats):
             began = time.perf_counter()
