@@ -24,9 +24,7 @@ from .layout import Layout, structured
 from .lifting.pieces import Lifted
 from .lifting.tape import Tape
 from .lifting.watch import IndexCache, LiftFailed
-
-SLOPES = 1e-6
-"""How far the slope of vᵀHv may lie from the structure's own, relative to the largest of a parameter."""
+from .proof import differ, probe
 
 
 @dataclass(eq=False)
@@ -148,7 +146,7 @@ class Joints:
 
     def _check(self, joint: Joint, point: TracedPoint) -> None:
         """Hold gradient and Hessian against autograd's own."""
-        noise = _noise(joint)
+        noise = probe(joint.loss.new_empty(joint.layout.size))
         ours = joint.operator().matvec(noise)
         plain = _by_products(self._source, point, joint.names, None)
         pairs = [(joint.slope[name].detach(), plain.slope[name].detach()) for name in plain.slope]
@@ -205,15 +203,9 @@ def _by_products(source: Watchable, point: TracedPoint, names: list[str], layout
     return joint
 
 
-def _noise(joint: Joint) -> Tensor:
-    """Shape (d,)."""
-    noise = torch.randn(joint.layout.size, generator=torch.Generator().manual_seed(17), dtype=torch.float64)
-    return noise.to(joint.loss)
-
-
 def _stay_apart(joint: Joint, plain: Joint, groups: Sequence[int]) -> bool:
-    """Whether the rows of some groups are all that vᵀHv has a slope of, where v is noise on them and else zero."""
-    noise, parts = _noise(joint), []
+    """Whether the rows of some groups are all that vᵀHv has a slope of, where v is a probe on them and else zero."""
+    noise, parts = probe(joint.loss.new_empty(joint.layout.size)), []
     vector = torch.zeros_like(noise)
     for k in groups:
         index = joint.layout.rows[k].index
@@ -226,14 +218,7 @@ def _same_slope(joint: Joint, ours: Tensor, plain: Joint, vector: Tensor) -> boo
     """Whether ``ours`` () has the slope of vᵀHv, v being ``vector`` (d,), in every parameter."""
     found = joint.gradient(ours)
     expected = plain.gradient((vector * _product(plain, vector)).sum())
-    tolerance = max(SLOPES, 1e3 * torch.finfo(vector.dtype).eps)
-    for name, true in expected.items():
-        if not true.numel():
-            continue
-        scale = torch.maximum(found[name].abs().max(), true.abs().max())
-        if bool((found[name] - true).abs().max() > tolerance * scale):  # no: what is not finite tells nothing
-            return False
-    return True
+    return not any(differ(found[name], true) for name, true in expected.items())
 
 
 def _product(joint: Joint, vector: Tensor) -> Tensor:

@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 
 from ..point import Params, Site
+from .proof import differ, probe
 
 Product = Callable[[Params], Params]
 """Hessian-vector products: (probes, *shape) a name → the same."""
-
-INTERACTION_TOLERANCE = 1e-6
-"""How far H v may lie from the blocks' own product, relative to the larger, before rows are said to interact.
-
-Rounding of a product is about 1e-16 in float64 (1e-7 in float32, hence the dtype's own bound below); a coupling
-smaller than this changes a Newton step by as little.
-"""
 
 
 @dataclass(frozen=True)
@@ -122,12 +116,7 @@ def hessian_blocks(group: RowGroup, product: Product, like: Tensor) -> Tensor:
 
 
 def rows_interact(group: RowGroup, blocks: Tensor, product: Product) -> bool:
-    """Whether a random probe refutes that the Hessian is these blocks."""
-    generator = torch.Generator().manual_seed(20240607)
-    signs = torch.randint(0, 2, (group.rows, group.length), generator=generator)
-    probe = (2 * signs - 1).to(blocks)
-    true = group.to_rows(product(group.from_rows(probe[None], batch=1)), batch=1)[0]
-    claimed = (blocks @ probe[..., None])[..., 0]
-    scale = torch.maximum(true.abs().max(), claimed.abs().max())
-    tolerance = max(INTERACTION_TOLERANCE, 1e3 * torch.finfo(blocks.dtype).eps)
-    return bool((true - claimed).abs().max() > tolerance * scale)
+    """Whether a product with a probe refutes that the Hessian is these blocks."""
+    vector = probe(blocks[..., 0])
+    true = group.to_rows(product(group.from_rows(vector[None], batch=1)), batch=1)[0]
+    return differ((blocks @ vector[..., None])[..., 0], true)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from ..coordinates import Coordinates
 from ..errors import OptionError
-from ..linear.dense import flatten
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import Point, TracedPoint, Watchable
@@ -19,6 +19,7 @@ from .layout import Candidate, Layout, arranged, candidates
 from .lifting.pieces import Lifted, Piece
 from .lifting.watch import IndexCache, LiftFailed
 from .probed import probed, product
+from .proof import differ, probe
 
 STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")
 
@@ -32,13 +33,6 @@ TOGETHER, ONLY_PRODUCTS = "they are taken together", "only products with the Hes
 
 PROBES_LIMIT = 200
 """Hessian-vector products of one Hessian at most, where the maps cannot be lifted and rows might be had instead."""
-
-PROOF = 1e-6
-"""How far a random Hessian-vector product may lie from the structure's own, relative to the largest of a parameter.
-
-A product is exact to about 1e-13; a coupling smaller than this changes a Newton step by as little.
-"""
-
 
 FEW_UNKNOWNS, FEW_ENTRIES = 64, 20_000
 """Up to so many unknowns, and terms of the loss, products are taken and nothing is lifted."""
@@ -312,26 +306,14 @@ class Curvature:
 
     def _agrees(self, operator: Operator, point: Point, names: Sequence[str]) -> bool:
         """Whether a random Hessian-vector product is the operator's own, parameter by parameter."""
-        like = flatten(point.params, names)
-        generator = torch.Generator().manual_seed(20240607)
-        # No two entries alike: of equal ones a product cannot tell a coupling from what stands on the diagonal.
-        signs = 2 * torch.randint(0, 2, like.shape, generator=generator) - 1
-        probe = (signs * (0.5 + torch.rand(like.shape, generator=generator, dtype=torch.float64))).to(like)
-        true = product(point, names, probe[None])[0]
-        claimed = operator.matvec(probe)
-        tolerance = max(PROOF, 1e3 * torch.finfo(like.dtype).eps)
+        coordinates = Coordinates.of(point.params, names)
+        vector = probe(coordinates.flatten(point.params))
+        true, claimed = product(point, names, vector[None])[0], operator.matvec(vector)
         if not bool(torch.isfinite(true).all()):
             return True  # nothing can be said here; the step that comes of it is judged
-        start = 0
-        for name in names:
-            own = slice(start, start + point.params[name].numel())
-            start = own.stop
-            if own.start == own.stop:
-                continue
-            scale = torch.maximum(true[own].abs().max(), claimed[own].abs().max())
-            if not bool((true[own] - claimed[own]).abs().max() <= tolerance * scale):
-                return False
-        return True
+        if bool(claimed.isnan().any()):
+            return False
+        return not any(differ(claimed[own], true[own]) for own in coordinates.slices.values())
 
     def _refuted(self, names: Sequence[str]) -> StructureRefuted:
         listed = ", ".join(dict.fromkeys(names))

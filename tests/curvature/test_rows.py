@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -100,6 +101,19 @@ def test_the_probe_finds_a_weak_interaction() -> None:
     at = point(weakly, {"x": torch.zeros(50, 2)})
     blocks = hessian_blocks(group, at.hvp, at.params["x"])
     assert rows_interact(group, blocks, at.hvp)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_the_probe_tells_a_coupling_of_two_rows_from_their_own_curvature(rows: int) -> None:
+    """By a probe with equal entries a coupling would look like a part of the diagonal."""
+    (group,) = rows_by_last_dimension({"x": torch.zeros(rows, 1)})
+
+    def coupled(params: Params) -> Tensor:
+        x = params["x"][:, 0]
+        return 0.5 * (x**2).sum() + 0.9 * x[0] * x[1]
+
+    at = point(coupled, {"x": torch.zeros(rows, 1)})
+    assert rows_interact(group, hessian_blocks(group, at.hvp, at.params["x"]), at.hvp)
 
 
 def test_an_operation_that_cannot_be_batched_over_probes_falls_back_to_one_by_one() -> None:

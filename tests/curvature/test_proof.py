@@ -1,0 +1,38 @@
+"""The probe, and what it takes two products to be the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hofit.curvature.proof import AGREEMENT, differ, probe
+
+
+def test_no_two_entries_of_a_probe_are_alike_and_it_is_the_same_at_every_call() -> None:
+    first = probe(torch.empty(50, 4))
+    assert first.abs().unique().numel() == first.numel()
+    assert torch.equal(first, probe(torch.empty(50, 4)))
+
+
+def test_a_probe_is_of_its_likes_dtype() -> None:
+    assert probe(torch.empty(3, dtype=torch.float32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [1e-100, 1.0, 1e100])
+def test_products_differ_by_a_part_of_the_largest_number_whatever_its_units(size: float) -> None:
+    true = size * torch.tensor([1.0, -3.0, 0.0])
+    assert not differ(true * (1 + 0.9 * AGREEMENT), true)
+    assert differ(true + size * torch.tensor([0.0, 0.0, 4 * AGREEMENT]), true)
+
+
+def test_single_precision_may_differ_by_its_own_rounding() -> None:
+    true = torch.tensor([1.0, -3.0], dtype=torch.float32)
+    assert not differ(true * (1 + 5e-5), true)
+    assert differ(true * (1 + 5e-4), true)
+
+
+def test_what_is_empty_or_not_finite_tells_nothing() -> None:
+    assert not differ(torch.empty(0), torch.empty(0))
+    for odd in (torch.inf, torch.nan):
+        assert not differ(torch.tensor([1.0, 2.0]), torch.tensor([odd, 2.5]))
+        assert not differ(torch.tensor([odd, 2.0]), torch.tensor([1.0, 2.5]))
