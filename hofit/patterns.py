@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -46,12 +46,10 @@ def near_misses(pattern: str, names: Iterable[str]) -> str:
 
 @dataclass
 class Ownership:
-    """Which entry has which names; what no entry has, and which patterns matched nothing at all."""
+    """Which entry has which names, and what no entry has."""
 
     owners: list[list[str]]
     orphans: list[str]
-    idle: list[int] = field(default_factory=list)
-    """Entries that got nothing."""
 
 
 def assign(entries: Sequence[Sequence[str]], names: Iterable[str]) -> Ownership:
@@ -65,7 +63,7 @@ def assign(entries: Sequence[Sequence[str]], names: Iterable[str]) -> Ownership:
                 break
         else:
             orphans.append(name)
-    return Ownership(owners, orphans, [i for i, owned in enumerate(owners) if not owned])
+    return Ownership(owners, orphans)
 
 
 def speaking_pattern(values: Mapping[str, object], name: str) -> str | None:

@@ -38,7 +38,6 @@ def test_the_first_entry_that_matches_has_the_parameter() -> None:
     ownership = assign([["b1"], ["b*"], ["b0", "sigma"], ["zeta"]], NAMES)
     assert ownership.owners == [["b1"], ["b0", "beta"], ["sigma"], []]
     assert ownership.orphans == ["net.0.weight", "net.0.bias"]
-    assert ownership.idle == [3]
 
 
 def test_a_name_of_its_own_speaks_before_a_pattern() -> None:

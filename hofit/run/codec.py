@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 _TAG = "__hofit__"
@@ -51,16 +50,3 @@ def decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "dict":
         return {key: decode(value, tensors) for key, value in tree["pairs"]}
     return {key: decode(value, tensors) for key, value in tree.items()}
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal to the last bit."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return False
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)

@@ -28,15 +28,13 @@ class RunDirectory:
     @classmethod
     def create(cls, path: Path, overwrite: bool = False) -> RunDirectory:
         """Take a new or empty directory; with ``overwrite``, one that holds a run."""
-        refusal = taken(path)
-        if refusal and not (overwrite and path.is_dir()):
-            raise RunDirectoryError(f"{refusal}: choose another --run-dir, or --overwrite")
+        refuse_taken(path, overwrite)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"{path} cannot be made: {error.strerror}") from error
         directory = cls(path, _locked(path))
-        if not overwrite and (refusal := taken(path)):  # another run was quicker
+        if not overwrite and (refusal := _taken(path)):  # another run was quicker
             directory.close()
             raise RunDirectoryError(f"{refusal}: choose another --run-dir")
         for entry in path.iterdir():
@@ -106,7 +104,14 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def taken(path: Path) -> str | None:
+def refuse_taken(path: Path, overwrite: bool = False) -> None:
+    """Raises: RunDirectoryError where a new run cannot go."""
+    refusal = _taken(path)
+    if refusal and not (overwrite and path.is_dir()):
+        raise RunDirectoryError(f"{refusal}: choose another --run-dir, or --overwrite")
+
+
+def _taken(path: Path) -> str | None:
     """Why a new run cannot go to ``path``; None if it can."""
     if not path.exists():
         return None

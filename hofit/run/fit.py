@@ -8,11 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import RunDirectoryError
 from ..fitting.loop import Clock, Observer
 from ..fitting.result import FitResult
 from ..fitting.state import LoopState
-from .directory import RunDirectory, taken
+from .directory import RunDirectory, refuse_taken
 from .finish import finish
 from .session import Request, Session, parse, prepared
 from .signals import interruption_noted
@@ -35,9 +34,8 @@ class FitOptions:
 def run_fit(request: Request, options: FitOptions) -> FitResult:
     """Everything from the config to the files of the run."""
     began = time.perf_counter() if options.began is None else options.began
-    refusal = taken(options.run_dir) if options.run_dir is not None else None
-    if refusal and not (options.overwrite and options.run_dir is not None and options.run_dir.is_dir()):
-        raise RunDirectoryError(f"{refusal}: choose another --run-dir, or --overwrite")
+    if options.run_dir is not None:
+        refuse_taken(options.run_dir, options.overwrite)
     with ExitStack() as stack:
         config, mistakes = parse(request)
         interruption = stack.enter_context(interruption_noted())

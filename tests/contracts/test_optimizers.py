@@ -17,7 +17,8 @@ import hofit
 from hofit.optim.registry import GRADIENT_OPTIMIZERS, SCHEDULES
 from hofit.record import CHECKPOINT
 from hofit.run.checkpoint import previous_name, read_checkpoint
-from hofit.run.codec import encode, same
+from hofit.run.codec import encode
+from tests.states import same
 from tests.tolerances import FLAT_MODE, MINIMUM, ROUNDING, close
 from tests.written import losses, progress_but_time
 

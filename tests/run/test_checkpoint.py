@@ -17,8 +17,8 @@ from hofit.fitting.state import LoopState, Snapshot
 from hofit.model.randomness import capture_random_state
 from hofit.record import CHECKPOINT
 from hofit.run.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
-from hofit.run.codec import same
 from hofit.run.provenance import Provenance
+from tests.states import same
 
 PROVENANCE = Provenance({"seed": 0}, "model.py:model", {}, {}, "0", [], False, 1, {})
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from hofit.model.randomness import capture_random_state, restore_random_state
-from hofit.run.codec import decode, encode, same
+from hofit.run.codec import decode, encode
+from tests.states import same
 
 
 @pytest.mark.parametrize(
