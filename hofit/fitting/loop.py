@@ -94,22 +94,28 @@ class Loop:
         self._curvature = Curvature()
         self.observers, self.interrupted, self.clock, self.state = observers, interrupted, clock, state
 
-    def begin(self, params: Params, fresh: bool) -> LoopEnd | None:
+    def begin(self, params: Params) -> LoopEnd | None:
         """Trace the start, before anything is written; an end if nothing can be fitted from there.
 
-        ``fresh`` is False when a checkpoint was loaded: its point has been checked and shown already.
         Raises: ModelError when the loss is random, or the model is not the same when it is traced again.
         """
-        known = self.objective.take_start_loss() if fresh else None
-        validated = self.objective.at_full(params) if fresh and known is None else None
-        point = self._last = self.objective.at(params)  # the last to write the leaves: its gradient needs no new trace
-        if fresh and (known is None or not _same_loss(point, known)):
+        self._fresh, known = True, self.objective.take_start_loss()
+        validated = self.objective.at_full(params) if known is None else None
+        point = self.objective.at(params)  # the last to write the leaves: its gradient needs no new trace
+        end = None
+        if known is None or not _same_loss(point, known):
             end = self._check_start(point, validated or self.objective.at_full(params))
-            if end is not None:
-                return end
+        return end or self._look(point)
+
+    def resume(self, params: Params) -> LoopEnd | None:
+        """As ``begin``, from a checkpoint's point: that has been checked and shown already."""
+        self._fresh = False
+        return self._look(self.objective.at(params))
+
+    def _look(self, point: Point) -> LoopEnd | None:
+        self._last = point
         self.optimizer.look(point)
         self._norm = max_norm(point.gradient(self.optimizer.second_order))
-        self._fresh = fresh
         return None if isfinite(self._norm) else self._non_finite(point, point, "at the start")
 
     def go(self) -> LoopEnd:

@@ -17,7 +17,7 @@ def traced_start(session: Session) -> Point:
 
     Raises: StartError where nothing can be fitted from there; ModelError for a random loss.
     """
-    end = session.loop([], lambda: False, Clock(0.0), LoopState()).begin(session.start, fresh=True)
+    end = session.loop([], lambda: False, Clock(0.0), LoopState()).begin(session.start)
     if end is not None:
         raise StartError("; ".join(end.remarks))
     return session.objective.at(session.start)

@@ -58,7 +58,7 @@ def run_resume(request: ResumeRequest) -> FitResult:
         if checkpoint.snapshot.inner:
             session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
         with session.objective.evaluations.uncounted():  # the point was counted when it was first traced
-            end = loop.begin(checkpoint.snapshot.params, fresh=False)
+            end = loop.resume(checkpoint.snapshot.params)
         restore_random_state(checkpoint.snapshot.random_now)
         drop_rows_after(directory.path / PROGRESS, state.iteration)
         directory.write_config(session.provenance.config)

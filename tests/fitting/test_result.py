@@ -1,0 +1,55 @@
+"""What a fit returns: criteria, and what there is of a fit that has not converged."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import constraints
+
+import hofit
+from hofit.errors import HofitError
+from tests.uncertainty.fits import (
+    REFERENCE,
+    marginal,
+    regression,
+    regression_data,
+)
+
+
+def test_sleepstudy_has_the_criteria_of_lme4() -> None:
+    fit_json = marginal("sleepstudy").fit_json()
+    assert fit_json["observations"] == 180
+    assert fit_json["log_likelihood"] == pytest.approx(REFERENCE["sleepstudy"]["log_likelihood"], abs=1e-6)
+    assert fit_json["aic"] == pytest.approx(1763.9393, abs=1e-3)
+    assert fit_json["bic"] == pytest.approx(1783.0971, abs=1e-3)
+
+
+def test_a_simplex_of_three_numbers_counts_as_two_parameters() -> None:
+    """Closed form: the multinomial likelihood at the frequencies."""
+    chosen = torch.tensor([0] * 5 + [1] * 10 + [2] * 15)
+
+    def model() -> None:
+        weights = pyro.param("weights", torch.tensor([0.5, 0.3, 0.2]), constraint=constraints.simplex)
+        with pyro.plate("people", len(chosen)):
+            pyro.sample("chosen", dist.Categorical(weights), obs=chosen)
+
+    found = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "trust_region"}]})
+    log_likelihood = sum(n * math.log(n / 30) for n in (5, 10, 15))
+    assert found.aic == pytest.approx(2 * 2 - 2 * log_likelihood)
+    assert found.bic == pytest.approx(2 * math.log(30) - 2 * log_likelihood)
+
+
+def test_a_fit_that_has_not_converged_has_no_errors() -> None:
+    result = hofit.fit(
+        regression,
+        {"optimizers": [{"params": "*", "optimizer": "adam"}], "stop": {"max_iterations": 3}},
+        data=regression_data(),
+    )
+    assert result.status == "max_iterations" and not result.std_errors
+    assert {row.std_error for row in result.derived_rows()} == {None}
+    with pytest.raises(HofitError, match="not converged"):
+        hofit.draws(result, 3)
