@@ -16,8 +16,8 @@ from ..linear.coupling import Coupling, DenseCoupling, Pattern, SparseCoupling
 from ..linear.operator import MEMORY_BUDGET, Operator
 from ..point import Params
 from .layout import Candidate, Layout, arranged, offsets, structured
-from .lifting.pieces import Lifted, Piece, accumulated, summed
-from .lifting.watch import Entry, IndexCache, Matrix, Term
+from .lifting.maps import Entry, IndexCache, Matrix, Term, accumulated, summed, taken
+from .lifting.pieces import LiftedLoss, Piece
 
 CACHED_ROWS = 4096
 """Rows of a constant matrix to one product: they stay in the processor's cache."""
@@ -41,7 +41,7 @@ class Interaction(Exception):
 class Maps:
     """Where each entry of a parameter stands in a layout: row and column, or place on the border."""
 
-    def __init__(self, layout: Layout, lifted: Lifted, params: Params, names: Sequence[str]) -> None:
+    def __init__(self, layout: Layout, lifted: LiftedLoss, params: Params, names: Sequence[str]) -> None:
         self.layout = layout
         start = offsets(params, names)
         size = layout.size
@@ -66,17 +66,17 @@ class Maps:
             self._row[k], self._column[k], self._place[k] = row[own], column[own], place[own]
 
     def rows(self, cache: IndexCache, term: Entry) -> Tensor:
-        rows = cache.moved(lambda t: _taken(self._row[term.source], t), term.index, "row", (self._row[term.source],))
+        rows = cache.moved(lambda t: taken(self._row[term.source], t), term.index, "row", (self._row[term.source],))
         return self._shared(cache, rows)
 
     def column(self, cache: IndexCache, term: Entry) -> Tensor:
         return cache.moved(
-            lambda t: _taken(self._column[term.source], t), term.index, "column", (self._column[term.source],)
+            lambda t: taken(self._column[term.source], t), term.index, "column", (self._column[term.source],)
         )
 
     def place(self, cache: IndexCache, term: Entry) -> Tensor:
         return cache.moved(
-            lambda t: _taken(self._place[term.source], t), term.index, "place of", (self._place[term.source],)
+            lambda t: taken(self._place[term.source], t), term.index, "place of", (self._place[term.source],)
         )
 
     def places(self, cache: IndexCache, term: Matrix) -> Tensor:
@@ -90,7 +90,7 @@ class Maps:
 
 
 def find_layout(
-    lifted: Lifted, pieces: Sequence[Piece], params: Params, names: Sequence[str], given: list[Candidate]
+    lifted: LiftedLoss, pieces: Sequence[Piece], params: Params, names: Sequence[str], given: list[Candidate]
 ) -> tuple[Layout, list[Candidate]]:
     """The finest layout that holds: the largest candidates as rows, everything they touch as border.
 
@@ -120,12 +120,12 @@ def find_layout(
     return arranged(size, [given[k] for k in chosen], border), [given[k] for k in sorted(broken)]
 
 
-def assemble(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> Operator:
+def assemble(lifted: LiftedLoss, pieces: Sequence[Piece], maps: Maps) -> Operator:
     """The Hessian in the layout's structure. Raises: Interaction where the pieces do not fit the layout."""
     return structured(maps.layout, *assembled(lifted, pieces, maps))
 
 
-def assembled(lifted: Lifted, pieces: Sequence[Piece], maps: Maps) -> tuple[list[Tensor], list[Coupling], Tensor]:
+def assembled(lifted: LiftedLoss, pieces: Sequence[Piece], maps: Maps) -> tuple[list[Tensor], list[Coupling], Tensor]:
     """The parts of the Hessian: matrices and couplings of each group of rows, and the corner; see ``structured``.
 
     Raises: Interaction where the pieces do not fit the layout.
@@ -470,12 +470,3 @@ def _interned(known: list[Tensor], rows: Tensor) -> Tensor:
             return other
     known.append(rows)
     return rows
-
-
-def _taken(values: Tensor, index: Tensor) -> Tensor:
-    """values[index], expanded where the index is."""
-    dims = [d for d in range(index.dim()) if index.stride(d) == 0 and index.shape[d] > 1]
-    if not dims:
-        return values[index]
-    narrow = index[tuple(slice(0, 1) if d in dims else slice(None) for d in range(index.dim()))]
-    return values[narrow].expand(index.shape)

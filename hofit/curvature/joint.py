@@ -21,9 +21,9 @@ from ..linear.operator import Operator
 from ..point import Params, TracedPoint, Watchable
 from .assembly import Interaction, Maps, assembled
 from .layout import Layout, structured
-from .lifting.pieces import Lifted
+from .lifting.maps import IndexCache, LiftFailed
+from .lifting.pieces import LiftedLoss
 from .lifting.tape import Tape
-from .lifting.watch import IndexCache, LiftFailed
 from .proof import differ, probe
 
 
@@ -101,14 +101,14 @@ class Joints:
         """Learn at ``point`` how far entries interact. At a start they may not: where a correlation is zero."""
         everything = list(point.params)
         with suppress(LiftFailed):
-            lifted = Lifted(
+            lifted = LiftedLoss(
                 point.leaves, partial(self._source.evaluate, point, everything), self._cache, self._events, names
             )
             lifted.take_apart(prove=True)
 
     def _lifted(self, point: TracedPoint, names: list[str], layout: Layout) -> Joint:
         everything = list(point.params)
-        lifted = Lifted(
+        lifted = LiftedLoss(
             point.leaves,
             partial(self._source.evaluate, point, everything),
             self._cache,

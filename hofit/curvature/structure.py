@@ -16,8 +16,8 @@ from ..linear.operator import Operator
 from ..point import Point, TracedPoint, Watchable
 from .assembly import Interaction, Maps, assemble, find_layout
 from .layout import Candidate, Layout, arranged, candidates
-from .lifting.pieces import Lifted, Piece
-from .lifting.watch import IndexCache, LiftFailed
+from .lifting.maps import IndexCache, LiftFailed
+from .lifting.pieces import LiftedLoss, Piece
 from .probed import probed, product
 from .proof import differ, probe
 
@@ -197,17 +197,17 @@ class Curvature:
             self._proved = finite
         return operator
 
-    def _traced(self, point: Point, names: Sequence[str]) -> Lifted:
+    def _traced(self, point: Point, names: Sequence[str]) -> LiftedLoss:
         source = point.source
         if not isinstance(point, TracedPoint) or not isinstance(source, Watchable):
             raise LiftFailed("the loss is an integral")
         leaves = {name: point.leaves[name] for name in names}
-        lifted = Lifted(leaves, partial(source.evaluate, point, names), self._cache, self._events)
+        lifted = LiftedLoss(leaves, partial(source.evaluate, point, names), self._cache, self._events)
         if not abs(lifted.loss - point.value) <= _tolerance(point) * max(1.0, abs(point.value)):
             raise LiftFailed("the loss is another when it is watched")
         return lifted
 
-    def _check_gradient(self, lifted: Lifted, point: Point) -> None:
+    def _check_gradient(self, lifted: LiftedLoss, point: Point) -> None:
         gradient = point.gradient()
         for name, found in lifted.gradient.items():
             expected = gradient[name]
@@ -217,7 +217,7 @@ class Curvature:
             if not float((found - expected).abs().max()) <= _tolerance(point) * scale:
                 raise LiftFailed(f"the gradient of {name!r} is another when it is watched")
 
-    def _choose(self, lifted: Lifted, pieces: Sequence[Piece], point: Point, names: Sequence[str]) -> None:
+    def _choose(self, lifted: LiftedLoss, pieces: Sequence[Piece], point: Point, names: Sequence[str]) -> None:
         """The layout: what is claimed or was kept, else the finest that holds for these pieces."""
         size = sum(point.params[name].numel() for name in names)
         given = candidates(point.params, names, point.sites, self.structure)
@@ -250,7 +250,7 @@ class Curvature:
         chosen = [one for one in given if one.names in kept]
         return arranged(size, chosen, [one for one in given if one.names not in kept])
 
-    def _maps_of(self, lifted: Lifted, point: Point, names: Sequence[str]) -> Maps:
+    def _maps_of(self, lifted: LiftedLoss, point: Point, names: Sequence[str]) -> Maps:
         assert self.layout is not None
         if self._maps is None:
             self._maps = Maps(self.layout, lifted, point.params, names)

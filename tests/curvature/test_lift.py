@@ -21,8 +21,9 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import constraints
 
-from hofit.curvature.lifting.pieces import Lifted
-from hofit.curvature.lifting.watch import IndexCache, Lift
+from hofit.curvature.lifting.maps import IndexCache
+from hofit.curvature.lifting.pieces import LiftedLoss
+from hofit.curvature.lifting.watch import Watch
 from hofit.curvature.structure import Curvature
 from hofit.linear.dense import flatten
 from hofit.model.program import Program
@@ -1194,10 +1195,10 @@ def test_the_hessian_is_that_of_differences_of_gradients(name: str) -> None:
         assert torch.allclose(operator.matvec(flatten(direction, list(params))), expected, atol=1e-5, rtol=1e-6)
 
 
-def lifted(at: DensityObjective, params: Params, prove: bool = True) -> Lifted:
+def lifted(at: DensityObjective, params: Params, prove: bool = True) -> LiftedLoss:
     """The loss at a point, taken apart."""
     point = at.at(params)
-    found = Lifted(point.leaves, lambda lift: at.evaluate(point, list(params), lift), IndexCache(), {})
+    found = LiftedLoss(point.leaves, lambda watch: at.evaluate(point, list(params), watch), IndexCache(), {})
     found.take_apart(prove)
     return found
 
@@ -1239,7 +1240,7 @@ def test_the_gradient_through_the_maps_is_autograds(name: str) -> None:
 def test_what_a_trace_shows_separable_needs_no_proof(name: str, separable: bool) -> None:
     with objective(CASES[name].make()) as at:
         point = at.at(random_point(at.start(), 1))
-        found = Lifted(point.leaves, lambda lift: at.evaluate(point, list(point.params), lift), IndexCache(), {})
+        found = LiftedLoss(point.leaves, lambda watch: at.evaluate(point, list(point.params), watch), IndexCache(), {})
         assert found.separable is separable
 
 
@@ -1266,8 +1267,8 @@ def test_single_precision(name: str) -> None:
 
 
 def is_watched() -> bool:
-    """Whether a Lift looks at what is computed."""
-    return isinstance(torch.overrides._get_current_function_mode(), Lift)
+    """Whether someone looks at what is computed."""
+    return isinstance(torch.overrides._get_current_function_mode(), Watch)
 
 
 def expect_no_trace(at: DensityObjective) -> None:

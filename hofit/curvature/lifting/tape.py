@@ -6,7 +6,8 @@ give total ones. The tape remembers what each leaf replaces, so that the total o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,18 +37,8 @@ class Tape:
 
     def cut(self, expression: Tensor) -> Tensor:
         """A leaf in the place of a function of the leaves that there are."""
-        before = list(self._leaves)
-
-        def pull(adjoint: Tensor, create_graph: bool) -> list[tuple[Tensor, Tensor]]:
-            if not expression.requires_grad:
-                return []
-            found = torch.autograd.grad(
-                expression, before, adjoint, create_graph=create_graph, retain_graph=True, allow_unused=True
-            )
-            return [(leaf, gradient) for leaf, gradient in zip(before, found, strict=True) if gradient is not None]
-
         leaf = expression.detach().requires_grad_()
-        self.replace(leaf, pull)
+        self.replace(leaf, pull_through(expression, list(self._leaves)))
         return leaf
 
     def gradient(self, output: Tensor, create_graph: bool = False) -> Params:
@@ -60,9 +51,7 @@ class Tape:
             adjoints[id(leaf)] = gradient if before is None else before + gradient
 
         if output.requires_grad:
-            found = torch.autograd.grad(
-                output, self._leaves, create_graph=create_graph, retain_graph=True, allow_unused=True
-            )
+            found = grad(output, self._leaves, create_graph=create_graph)
             for leaf, gradient in zip(self._leaves, found, strict=True):
                 if gradient is not None:
                     add(leaf, gradient)
@@ -73,3 +62,36 @@ class Tape:
                     add(earlier, gradient)
         own = zip(self._names, self._leaves[:parameters], strict=True)
         return {name: adjoints.get(id(leaf), torch.zeros_like(leaf)) for name, leaf in own}
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    seeds: Tensor | Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool,
+    materialize: bool = False,
+) -> tuple[Any, ...]:
+    """torch.autograd.grad on a graph that is kept; None for an input that is not read, or zeros (``materialize``)."""
+    found: tuple[Any, ...] = torch.autograd.grad(
+        outputs,
+        inputs,
+        seeds,
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+        materialize_grads=materialize,
+    )
+    return found
+
+
+def pull_through(expression: Tensor, leaves: Sequence[Tensor]) -> Pull:
+    """What an adjoint of a leaf in the place of ``expression`` adds to those of the leaves that it is a function of."""
+
+    def pull(adjoint: Tensor, create_graph: bool) -> list[tuple[Tensor, Tensor]]:
+        if not expression.requires_grad:
+            return []
+        found = grad(expression, leaves, adjoint, create_graph=create_graph)
+        return [(leaf, gradient) for leaf, gradient in zip(leaves, found, strict=True) if gradient is not None]
+
+    return pull
