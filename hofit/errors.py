@@ -1,4 +1,4 @@
-"""What can be wrong with a user's input, as exceptions.
+"""What can be wrong with a user's input, as exceptions; and the one that ends a fit.
 
     HofitError                 exit 2
     ├── ConfigError            the YAML file or a --set
@@ -10,6 +10,13 @@
     └── CheckpointError        damaged, foreign, of another model or data           exit 5
 
 Numerical trouble is not here: it is a status (see status.py).
+
+    StepImpossible             status model_error; before the first step, where ``hofit check`` meets it, exit 2
+    ├── RowsInteract           optim/newton.py
+    ├── ForeignFault           optim/foreign.py
+    └── StructureRefuted       curvature/structure.py
+
+is raised where an optimizer finds, in the middle of a fit, that it cannot step on such a model.
 """
 
 from collections.abc import Sequence
@@ -62,3 +69,11 @@ class CheckpointError(HofitError):
     """A checkpoint cannot be trusted or does not fit the model and data at hand."""
 
     exit_code = 5
+
+
+class StepImpossible(Exception):
+    """An optimizer cannot step on this model, wherever it stands; ``fault`` is what the user's own code raised."""
+
+    def __init__(self, message: str, fault: Exception | None = None) -> None:
+        self.fault = fault
+        super().__init__(message)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..coordinates import Coordinates
-from ..errors import OptionError
+from ..errors import OptionError, StepImpossible
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import Point, TracedPoint, Watchable
@@ -38,7 +38,7 @@ FEW_UNKNOWNS, FEW_ENTRIES = 64, 20_000
 """Up to so many unknowns, and terms of the loss, products are taken and nothing is lifted."""
 
 
-class StructureRefuted(Exception):
+class StructureRefuted(StepImpossible):
     """The Hessian does not have the structure that the config claims."""
 
 

@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from ..curvature.structure import Curvature, StructureRefuted
-from ..errors import ModelError
+from ..curvature.structure import Curvature
+from ..errors import ModelError, StepImpossible
 from ..internals import foreach_sub
 from ..model.faults import user_fault
 from ..model.randomness import capture_random_state
 from ..objective.base import Objective
 from ..optim.base import Optimizer
-from ..optim.foreign import ForeignFault
-from ..optim.newton import RowsInteract
 from ..point import Params, Point, max_norm, max_norms
 from ..record import Progress
 from ..status import Status
@@ -114,7 +112,7 @@ class Loop:
 
     def _look(self, point: Point) -> LoopEnd | None:
         self._last = point
-        self.optimizer.look(point)
+        self.optimizer.begin_at(point)
         self._norm = max_norm(point.gradient(self.optimizer.second_order))
         return None if isfinite(self._norm) else self._non_finite(point, point, "at the start")
 
@@ -126,10 +124,8 @@ class Loop:
             return self._iterate(self._last, self._norm)
         except ModelError as error:
             return self._end_at(self._last, Status.MODEL_ERROR, [f"model error: {error}"])
-        except (RowsInteract, StructureRefuted) as error:
-            return self._end_at(self._last, Status.MODEL_ERROR, [str(error)])
-        except ForeignFault as error:
-            why = f": {user_fault(error.__cause__)}" if error.__cause__ is not None else ""
+        except StepImpossible as error:
+            why = f": {user_fault(error.fault)}" if error.fault is not None else ""
             return self._end_at(self._last, Status.MODEL_ERROR, [f"{error}{why}"])
 
     def _iterate(self, point: Point, norm: float) -> LoopEnd:

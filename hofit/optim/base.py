@@ -58,7 +58,7 @@ class Optimizer(MultiOptimizer):
             self._own = Coordinates.of(point.params, self.names)
         return self._own
 
-    def look(self, point: Point) -> None:
+    def begin_at(self, point: Point) -> None:
         """See the first point before its gradient is taken: ``second_order`` may depend on how large the model is."""
 
     def propose(self, point: Point) -> Proposal:
@@ -84,10 +84,10 @@ class Optimizer(MultiOptimizer):
         """Whether every step is refused because of rounding alone: there is nothing left to gain."""
         return False
 
-    def found(self, point: Point) -> str | None:
+    def describe(self, point: Point) -> str | None:
         """What curvature it will read at ``point`` and what that takes, for ``hofit check``; None for a gradient alone.
 
-        Raises: what a step would.
+        Raises: StepImpossible, as a step would.
         """
         return None
 

@@ -11,14 +11,14 @@ from pyro.optim import PyroOptim
 from pyro.optim.multi import MultiOptimizer
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import OptionError, StepImpossible
 from ..internals import optimizer_state, restore_optimizer
 from ..point import Params, Point, TracedPoint
 from .base import Optimizer, Proposal, State
 
 
-class ForeignFault(Exception):
-    """An optimizer of the user's raised, or did not return what it must; its own error is the cause."""
+class ForeignFault(StepImpossible):
+    """An optimizer of the user's raised, or did not return what it must."""
 
 
 class ForeignOptimizer(Optimizer):
@@ -58,7 +58,7 @@ class ForeignOptimizer(Optimizer):
         try:
             return method(loss, leaves)
         except Exception as error:
-            raise ForeignFault(f"the optimizer {self.name!r} raised") from error
+            raise ForeignFault(f"the optimizer {self.name!r} raised", error) from error
 
     def _checked(self, updated: Any, leaves: Params) -> Params:
         for name, leaf in leaves.items():

@@ -73,10 +73,10 @@ class MixedMultiOptimizer(Optimizer):
             part.bind(owned)
         self._moving = [part for (_, part), owned in zip(self.parts, owners, strict=True) if owned]
 
-    def look(self, point: Point) -> None:
+    def begin_at(self, point: Point) -> None:
         self._require_binding(point)
         for part in self._moving:
-            part.look(point)
+            part.begin_at(point)
 
     def propose(self, point: Point) -> Proposal:
         """The simultaneous move of all parts."""

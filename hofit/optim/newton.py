@@ -16,7 +16,7 @@ from ..curvature.rows import (
     rows_from_plates,
     rows_interact,
 )
-from ..errors import OptionError
+from ..errors import OptionError, StepImpossible
 from ..patterns import matches, speaking_pattern
 from ..point import ByRow, Params, Point
 from ..record import PartReport
@@ -28,7 +28,7 @@ DENSE_LIMIT = 1000
 """Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""
 
 
-class RowsInteract(Exception):
+class RowsInteract(StepImpossible):
     """Rows that must be independent are not, and are too many for one dense row."""
 
 
@@ -132,7 +132,7 @@ class Newton(Optimizer):
             updated.update(values)
         return updated
 
-    def found(self, point: Point) -> str | None:
+    def describe(self, point: Point) -> str | None:
         groups = rows_from_plates(self.own(point).names, point.sites)
         listed = "; ".join(f"{g.rows} row{'s'[: g.rows != 1]} of {g.length} ({', '.join(g.names)})" for g in groups)
         numbers = sum(g.rows * g.length**2 for g in groups)

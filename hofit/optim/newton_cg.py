@@ -124,7 +124,7 @@ class NewtonCG(Optimizer):
         """Whether rounding refuses every step there is."""
         return self.judge.exhausted
 
-    def found(self, point: Point) -> str | None:
+    def describe(self, point: Point) -> str | None:
         return f"Hessian-vector products alone, at most {PRODUCTS} an iteration"
 
     def reports(self) -> list[PartReport]:

@@ -87,7 +87,7 @@ class TrustRegion(Optimizer):
         """Whether Hessian-vector products are needed; not where the linear maps could be lifted."""
         return self.curvature.needs_products
 
-    def look(self, point: Point) -> None:
+    def begin_at(self, point: Point) -> None:
         self.curvature.look(point, self.own(point).names)
 
     def propose(self, point: Point) -> Proposal:
@@ -172,7 +172,7 @@ class TrustRegion(Optimizer):
         """Whether rounding refuses every step there is."""
         return self.judge.exhausted
 
-    def found(self, point: Point) -> str | None:
+    def describe(self, point: Point) -> str | None:
         operator = self._hessian(point, self.own(point).names)
         return self.curvature.describe(operator)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..curvature.structure import Curvature, StructureRefuted
-from ..errors import ModelError, StartError
+from ..curvature.structure import Curvature
+from ..errors import ModelError, StartError, StepImpossible
 from ..fitting.loop import Clock
 from ..fitting.state import LoopState
 from ..point import Point
@@ -30,8 +30,8 @@ def structures(session: Session, start: Point) -> Iterator[tuple[str, str]]:
     """
     for _, part in session.optimizer.parts:
         try:
-            found = part.found(start)
-        except StructureRefuted as refused:
+            found = part.describe(start)
+        except StepImpossible as refused:
             raise ModelError(str(refused)) from refused
         if found is not None:
             yield part.name, found

@@ -1,12 +1,19 @@
-"""Which parameters are a part's own: those it was bound to, and all where nobody bound it."""
+"""What holds of every part: which parameters are its own, and how it says that it cannot step."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from hofit.optim import MixedMultiOptimizer, Optimizer
+import hofit
+from hofit.curvature.structure import StructureRefuted
+from hofit.errors import StepImpossible
+from hofit.optim import MixedMultiOptimizer, Optimizer, Proposal
+from hofit.optim.foreign import ForeignFault
+from hofit.optim.newton import RowsInteract
 from hofit.optim.registry import build, registry
 from hofit.point import Params, Point
 from tests.contracts.test_optimizers import entry
@@ -61,3 +68,25 @@ def test_in_a_mix_a_part_that_others_leave_nothing_moves_nothing(name: str, orde
     alone, traced, _ = descended()
     beside, traced_too, asks_for_more = descended(("x", made(name)))
     assert torch.equal(alone["x"], beside["x"]) and traced_too == traced and not asks_for_more
+
+
+class Refusing(Optimizer):
+    name = "refusing"
+
+    def propose(self, point: Point) -> Proposal:
+        raise StepImpossible("there is no step like that", ValueError("because of this"))
+
+
+def test_a_step_that_is_impossible_ends_the_fit_and_says_why(tmp_path: Path) -> None:
+    """By the one class that the loop knows: an optimizer brings no failure of its own to it."""
+    path = tmp_path / "model.py"
+    path.write_text(
+        "import pyro, torch\n"
+        "from tests.optim.test_base import Refusing\n"
+        "optimizers = {'refusing': Refusing}\n"
+        "def model():\n    pyro.factor('bowl', -pyro.param('x', torch.tensor(1.0)) ** 2)\n"
+    )
+    result = hofit.fit(path, {"optimizers": [{"params": "*", "optimizer": "refusing"}]})
+    assert (result.status, result.exit_code, result.iterations) == ("model_error", 4, 0)
+    assert result.remarks[0].startswith("there is no step like that: ValueError: because of this")
+    assert all(issubclass(kind, StepImpossible) for kind in (RowsInteract, ForeignFault, StructureRefuted))

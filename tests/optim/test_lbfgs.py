@@ -46,7 +46,7 @@ START = {"a": torch.tensor([[-1.2, 1.0], [-0.5, 0.8]], dtype=torch.float64), "b"
 
 @pytest.mark.parametrize("history", [1, 5, 100])
 def test_iterates_equal_torchs_to_the_last_bit(history: int) -> None:
-    leaves = {name: torch.nn.Parameter(value.clone()) for name, value in START.items()}
+    leaves: Params = {name: torch.nn.Parameter(value.clone()) for name, value in START.items()}
     slope = torch.cat([g.flatten() for g in torch.autograd.grad(rosenbrock(leaves), list(leaves.values()))])
     theirs = torch.optim.LBFGS(
         list(leaves.values()),

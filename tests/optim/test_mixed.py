@@ -114,7 +114,7 @@ def test_a_judging_part_takes_a_failure_inside_a_distribution_for_an_infinite_lo
         "    x = pyro.param('x', torch.tensor(0.0))\n"
         "    pyro.sample('y', dist.Normal(0.0, 1.0 - x, validate_args=True), obs=torch.tensor(0.3))\n"
     )
-    config = {"optimizers": [{"params": "x", "optimizer": "doubting"}]}
+    config: dict[str, list[dict[str, Any]]] = {"optimizers": [{"params": "x", "optimizer": "doubting"}]}
     result = hofit.fit(path, config, run_dir=tmp_path / "run")
     assert result.status == "converged" and result.values["x"].item() == pytest.approx(0.7, abs=1e-6)
     table = (tmp_path / "run" / "progress.csv").read_text().splitlines()
@@ -141,7 +141,7 @@ def test_the_state_of_a_mix_is_that_of_its_parts() -> None:
     mix.advance(ClosedForm(bowl).at(START))
     again = MixedMultiOptimizer([(["a"], Doubting()), (["b"], Newton())])
     again.load_state_dict(mix.state_dict())
-    assert again.parts[0][1].rate == 0.6 and again.state_dict() == mix.state_dict()  # type: ignore[attr-defined]
+    assert again.parts[0][1].rate == 0.6 and again.state_dict() == mix.state_dict()
 
 
 def test_an_unknown_order_and_an_alternating_bare_step_are_value_errors() -> None:

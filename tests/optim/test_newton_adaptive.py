@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def indexed(y: Tensor) -> None:
 
 
 @pytest.mark.parametrize("model", [curved, indexed], ids=["nested", "indexed"])
-def test_every_row_ends_in_a_minimum_of_its_own_that_scipy_stays_in(model: object, tmp_path: Path) -> None:
+def test_every_row_ends_in_a_minimum_of_its_own_that_scipy_stays_in(
+    model: Callable[[Tensor], None], tmp_path: Path
+) -> None:
     y = data()
     result = hofit.fit(model, ADAPTIVE, y=y, run_dir=tmp_path / "run")
     assert result.converged

@@ -30,7 +30,7 @@ def model_value(H: Tensor, g: Tensor, p: Tensor) -> float:
 
 def symmetric(size: int, lowest: float, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
+    basis: Tensor = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
     return (basis * torch.linspace(lowest, 5.0, size)) @ basis.T
 
 

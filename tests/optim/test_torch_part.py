@@ -138,7 +138,10 @@ def test_a_model_module_adds_its_own_with_its_options(tmp_path: Any) -> None:
         "optimizers = {'halving': Halving}\n"
         "def model():\n    pyro.sample('x', dist.Normal(0., 1.))\n    pyro.sample('z', dist.Normal(1., 1.))\n"
     )
-    entries = [{"params": "x", "optimizer": "halving", "factor": 0.25}, {"params": "z", "optimizer": "newton"}]
+    entries: list[dict[str, Any]] = [
+        {"params": "x", "optimizer": "halving", "factor": 0.25},
+        {"params": "z", "optimizer": "newton"},
+    ]
     config = {"optimizers": entries, "init": {"values": {"x": 8.0, "z": 5.0}}, "stop": {"max_iterations": 2}}
     result = hofit.fit(path, config)
     assert result.params["x"].item() == 0.5 and result.params["z"].item() == pytest.approx(1.0)

@@ -55,7 +55,7 @@ def brown_badly_scaled(x: Tensor) -> Tensor:
 def beale(x: Tensor) -> Tensor:
     """(5)"""
     a, b = x
-    power = torch.arange(1.0, 4.0)
+    power: Tensor = torch.arange(1.0, 4.0)
     return torch.tensor([1.5, 2.25, 2.625]) - a * (1 - b**power)
 
 

@@ -28,7 +28,7 @@ NEARLY_OPTIMAL = 0.9
 
 def symmetric(eigenvalues: Tensor, generator: torch.Generator) -> Tensor:
     d = len(eigenvalues)
-    basis = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0]
+    basis: Tensor = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))[0]
     matrix = basis @ (eigenvalues[:, None] * basis.T)
     return (matrix + matrix.T) / 2
 
