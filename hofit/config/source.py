@@ -140,13 +140,7 @@ def set_override(source: Source, assignment: str) -> None:
     source.overrides[path] = assignment
 
 
-FREE_MAPS: tuple[KeyPath, ...] = (
-    ("fixed",),
-    ("init", "values"),
-    ("data", "arguments"),
-    ("data", "columns"),
-    ("objective", "integrate"),
-)
+FREE_MAPS: tuple[KeyPath, ...] = (("fixed",), ("init", "values"), ("data", "arguments"), ("objective", "integrate"))
 """Mappings whose keys are the user's own names, which may hold dots: what follows them is one key."""
 
 
@@ -154,8 +148,6 @@ def _override_path(key: str) -> KeyPath:
     parts = key.split(".")
     for free in FREE_MAPS:
         if tuple(parts[: len(free)]) == free and len(parts) > len(free):
-            if free == ("data", "columns"):
-                break
             return (*free, ".".join(parts[len(free) :]))
     if parts[0] == "optimizers" and len(parts) > 3 and parts[1].isdecimal() and parts[2] == "trust_radius":
         return ("optimizers", int(parts[1]), "trust_radius", ".".join(parts[3:]))
