@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from ..errors import RunDirectoryError
+from ..record import DIAGNOSIS
 from ..uncertainty.diagnosis import Diagnosis, diagnose_fit
 from .environment import versions
 from .resume import ResumeRequest, reopened
@@ -20,14 +21,11 @@ def run_diagnose(request: ResumeRequest, draws: int, seed: int) -> Diagnosis:
         if snapshot.inner:
             session.objective.resume_from(snapshot.params, snapshot.inner)
         found = diagnose_fit(session.objective, snapshot.params, session.config.stop, draws, seed)
-        provenance = session.provenance
-        directory.write_diagnosis(
-            {
-                **found.to_plain(),
-                "iteration": snapshot.loop.iteration,
-                "versions": versions(),
-                "model_sha256": provenance.model_files,
-                "data_sha256": provenance.data_sha256,
-            }
-        )
+        about = {
+            "iteration": snapshot.loop.iteration,
+            "versions": versions(),
+            "model_sha256": session.provenance.model_files,
+            "data_sha256": session.provenance.data_sha256,
+        }
+        directory.write_json(DIAGNOSIS, found.to_plain() | about)
         return found

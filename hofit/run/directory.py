@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ..config.source import dump_yaml
 from ..errors import RunDirectoryError
-from ..record import CHECKPOINT, CONFIG, DERIVED, DIAGNOSIS, ESTIMATES, FIT, LOCK, OWN_FILES, Derived, Estimate, table
+from ..record import CHECKPOINT, CONFIG, LOCK, OWN_FILES
 
 
 class RunDirectory:
@@ -71,27 +71,16 @@ class RunDirectory:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def write(self, name: str, text: str) -> None:
+        """Write one of the run's files."""
+        write_text(self.path / name, text)
+
     def write_config(self, config: Mapping[str, Any]) -> None:
-        write_text(self.path / CONFIG, dump_yaml(dict(config)))
+        self.write(CONFIG, dump_yaml(dict(config)))
 
-    def write_fit(self, fit: Mapping[str, Any]) -> None:
-        """fit.json; a diagnosis of an earlier end is taken away."""
-        (self.path / DIAGNOSIS).unlink(missing_ok=True)
-        self._write_json(FIT, fit)
-
-    def write_diagnosis(self, diagnosis: Mapping[str, Any]) -> None:
-        self._write_json(DIAGNOSIS, diagnosis)
-
-    def write_estimates(self, rows: Iterable[Estimate]) -> None:
-        write_text(self.path / ESTIMATES, table(Estimate, rows))
-
-    def write_derived(self, rows: Sequence[Derived]) -> None:
-        """The deterministic sites' file, where there are any."""
-        if rows:
-            write_text(self.path / DERIVED, table(Derived, rows))
-
-    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_text(self.path / name, json.dumps(_json_safe(content), indent=1) + "\n")
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write one of the run's JSON files; what is not finite becomes null."""
+        self.write(name, json.dumps(_json_safe(content), indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from ..errors import RunDirectoryError
 from ..fitting.loop import Loop, LoopEnd
 from ..fitting.result import FitResult
 from ..point import Params
+from ..record import DERIVED, DIAGNOSIS, ESTIMATES, FIT, Derived, Estimate, table
 from ..uncertainty.errors import find_uncertainty, gaussian_of
 from .directory import RunDirectory
 from .environment import versions
@@ -41,11 +42,14 @@ def finish(
             end = end or loop.go()
             result = _result(session, end, interruption)
             recorder.checkpoint(end.snapshot)
-        directory.write_estimates(result.estimate_rows())
-        directory.write_derived(result.derived_rows())
+        directory.write(ESTIMATES, table(Estimate, result.estimate_rows()))
+        derived = result.derived_rows()
+        if derived:
+            directory.write(DERIVED, table(Derived, derived))
         result.run_dir = directory.path
         result.total_seconds = time.perf_counter() - began
-        directory.write_fit(result.fit_json())
+        (directory.path / DIAGNOSIS).unlink(missing_ok=True)  # it was of an earlier end
+        directory.write_json(FIT, result.fit_json())
         return result
     except OSError as error:
         raise RunDirectoryError(

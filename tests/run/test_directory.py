@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,17 @@ def test_a_refused_directory_is_left_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="not empty"):
         RunDirectory.create(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_is_not_finite_is_null_in_json(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run") as directory:
+        directory.write_json("fit.json", {"loss": float("nan"), "rest": [1.5, {"b": float("-inf")}], "ok": None})
+    text = (tmp_path / "run" / "fit.json").read_text()
+    assert json.loads(text) == {"loss": None, "rest": [1.5, {"b": None}], "ok": None} and text.endswith("}\n")
+
+
+def test_a_new_run_takes_the_first_free_name(tmp_path: Path) -> None:
+    for name in ("a", "a-2", "a-3"):
+        with RunDirectory.next_free(tmp_path, "a") as directory:
+            assert directory.path == tmp_path / name
+            directory.write("fit.json", "{}\n")
