@@ -20,20 +20,27 @@ SEED = 20240607
 """Any number would do; a fixed one makes a proof come out the same at every run."""
 
 
-def probe(like: Tensor) -> Tensor:
-    """A random vector, the same at every call, of the shape and dtype of ``like``.
+def probe(like: Tensor, number: int = 0) -> Tensor:
+    """A random vector, the same at every call with this number, of the shape and dtype of ``like``.
 
     No two entries are alike: of equal ones a product cannot tell a coupling from what stands on the diagonal.
     """
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED + number)
     signs = 2 * torch.randint(0, 2, like.shape, generator=generator) - 1
     return (signs * (0.5 + torch.rand(like.shape, generator=generator, dtype=torch.float64))).to(like)
 
 
-def differ(claimed: Tensor, true: Tensor) -> bool:
+def differ(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT) -> bool:
     """Whether two products are not the same, up to rounding. What is not finite tells nothing."""
     if not true.numel():
         return False
     scale = torch.maximum(true.abs().max(), claimed.abs().max())
-    tolerance = max(AGREEMENT, 1e3 * torch.finfo(true.dtype).eps)
+    tolerance = max(agreement, 1e3 * torch.finfo(true.dtype).eps)
     return bool((true - claimed).abs().max() > tolerance * scale)
+
+
+def refutes(true: Tensor, claimed: Tensor, agreement: float = AGREEMENT) -> bool:
+    """Whether a true product refutes a claimed one; to claim that it is no number, where it is one, is refuted too."""
+    if not bool(torch.isfinite(true).all()):
+        return False
+    return bool(claimed.isnan().any()) or differ(claimed, true, agreement)

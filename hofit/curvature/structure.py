@@ -19,7 +19,7 @@ from .layout import Candidate, Layout, arranged, candidates
 from .lifting.maps import IndexCache, LiftFailed
 from .lifting.pieces import LiftedLoss, Piece
 from .probed import probed, product
-from .proof import differ, probe
+from .proof import probe, refutes
 
 STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")
 
@@ -311,9 +311,7 @@ class Curvature:
         true, claimed = product(point, names, vector[None])[0], operator.matvec(vector)
         if not bool(torch.isfinite(true).all()):
             return True  # nothing can be said here; the step that comes of it is judged
-        if bool(claimed.isnan().any()):
-            return False
-        return not any(differ(claimed[own], true[own]) for own in coordinates.slices.values())
+        return not any(refutes(true[own], claimed[own]) for own in coordinates.slices.values())
 
     def _refuted(self, names: Sequence[str]) -> StructureRefuted:
         listed = ", ".join(dict.fromkeys(names))

@@ -1400,6 +1400,22 @@ def test_an_index_that_changes_between_traces_is_read_anew() -> None:
         assert curvature.lifts
 
 
+@pytest.mark.parametrize("column", range(8))
+def test_two_entries_that_interact_later_are_not_taken_for_their_own_curvature(column: int) -> None:
+    """By a probe with equal entries a coupling of two would look like a part of the diagonal."""
+    only = torch.eye(8)[column]
+
+    def model() -> None:
+        k, x = pyro.param("k", torch.zeros(())), pyro.param("x", torch.ones(2, 8))
+        pyro.factor("f", -(x**2).sum() - k**2 * (x.prod(0) * only).sum())
+
+    with objective(model) as at:
+        curvature = Curvature()
+        check(curvature, at, {"k": torch.zeros(()), "x": torch.ones(2, 8)})
+        check(curvature, at, random_point(at.start(), 1))
+        assert curvature.lifts
+
+
 def test_a_bare_loss_is_probed() -> None:
     leaf = torch.linspace(-1.0, 1.0, 5).requires_grad_(True)
     point = TracedPoint({"x": leaf.detach().clone()}, (leaf**3).sum() + leaf[0] * leaf[1], {"x": leaf})

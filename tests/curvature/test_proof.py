@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hofit.curvature.proof import AGREEMENT, differ, probe
+from hofit.curvature.proof import AGREEMENT, differ, probe, refutes
 
 
 def test_no_two_entries_of_a_probe_are_alike_and_it_is_the_same_at_every_call() -> None:
     first = probe(torch.empty(50, 4))
     assert first.abs().unique().numel() == first.numel()
     assert torch.equal(first, probe(torch.empty(50, 4)))
+    assert not torch.equal(first, probe(torch.empty(50, 4), 1))
 
 
 def test_a_probe_is_of_its_likes_dtype() -> None:
@@ -36,3 +37,11 @@ def test_what_is_empty_or_not_finite_tells_nothing() -> None:
     for odd in (torch.inf, torch.nan):
         assert not differ(torch.tensor([1.0, 2.0]), torch.tensor([odd, 2.5]))
         assert not differ(torch.tensor([odd, 2.0]), torch.tensor([1.0, 2.5]))
+
+
+def test_no_number_is_refuted_by_a_number_and_by_nothing_else() -> None:
+    true = torch.tensor([1.0, 2.0])
+    assert refutes(true, torch.tensor([1.0, torch.nan]))
+    assert refutes(true, torch.tensor([1.0, 2.1]))
+    assert not refutes(true, true)
+    assert not refutes(torch.tensor([1.0, torch.nan]), torch.tensor([torch.nan, 2.0]))

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ...point import Params
+from ..proof import probe, refutes
 from .maps import Entry, IndexCache, LiftFailed, Matrix, Term, add_transposed, composed, reshaped, restricted
 from .rules import RULES
-from .seconds import FULL, WIDEST, Second, SecondDerivatives, close, signs
+from .seconds import FULL, PROOF, WIDEST, Second, SecondDerivatives
 from .tape import Pull, Tape, grad, pull_through
 from .watch import SMALL, Watch
 
@@ -187,17 +188,17 @@ class LiftedLoss:
         assert definition is not None
         if definition.numel() <= SMALL:
             return self._slopes_of_small(definition, self._leaves[:k])
-        probe = signs(definition)
-        totals = grad(definition, self._leaves[:k], probe, create_graph=True)
+        vector = probe(definition)
+        totals = grad(definition, self._leaves[:k], vector, create_graph=True)
         terms: list[Term] = []
         for j, total in enumerate(totals):
             if total is None or not total.numel() or not self._reads[j]:
                 continue
-            terms += self._slope(k, j, definition, probe, total.detach())
+            terms += self._slope(k, j, definition, vector, total.detach())
         return terms
 
-    def _slope(self, k: int, j: int, definition: Tensor, probe: Tensor, total: Tensor) -> list[Term]:
-        """d definition / d leaf j; ``total`` is that derivative, transposed, times ``probe``, to hold it against."""
+    def _slope(self, k: int, j: int, definition: Tensor, vector: Tensor, total: Tensor) -> list[Term]:
+        """d definition / d leaf j; ``total`` is that derivative, transposed, times ``vector``, to hold it against."""
         leaf, shape = self._leaves[j], definition.shape
         events = self.event_dims.get((k, j), 0)
         while leaf.numel() > SMALL and events < len(shape):
@@ -208,8 +209,8 @@ class LiftedLoss:
             if leaf.numel() % rows == 0 and leaf.numel() // rows <= WIDEST:
                 terms = self._slope_by_rows(j, definition, rows, columns)
                 nothing = torch.zeros_like(leaf).view(-1)
-                found = sum((add_transposed(self.cache, nothing, t, probe) for t in terms), start=0 * probe.sum())
-                if close(found.view(total.shape), total):
+                found = sum((add_transposed(self.cache, nothing, t, vector) for t in terms), start=0 * vector.sum())
+                if not refutes(total, found.view(total.shape), PROOF):
                     self.event_dims[k, j] = events
                     return terms
             events += 1

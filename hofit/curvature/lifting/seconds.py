@@ -13,6 +13,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..proof import probe, refutes
 from .maps import IndexCache, LiftFailed, reshaped
 from .tape import grad
 from .watch import SMALL
@@ -214,7 +215,7 @@ class SecondDerivatives:
 
     def _refuted(self, seconds: list[Second]) -> list[int]:
         """Nodes whose part of W · (a probe) is not what the pieces say."""
-        probes = [signs(leaf, seed=k).view(-1) for k, leaf in enumerate(self._leaves)]
+        probes = [probe(leaf, k).view(-1) for k, leaf in enumerate(self._leaves)]
         live = [k for k, graphs in enumerate(self._graphs) if graphs and self._reads[k]]
         outputs = [graph for k in live for graph in self._graphs[k]]
         seeds = [probes[k].view(graph.shape) for k in live for graph in self._graphs[k]]
@@ -231,7 +232,7 @@ class SecondDerivatives:
         wrong = []
         for k, found in enumerate(true):
             expected = torch.zeros_like(claimed[k]) if found is None else found.reshape(-1)
-            if self._reads[k] and not self._is_full(k) and not close(claimed[k], expected):
+            if self._reads[k] and not self._is_full(k) and refutes(expected, claimed[k], PROOF):
                 wrong.append(k)
         return wrong
 
@@ -242,18 +243,3 @@ class _Mismatch(Exception):
     def __init__(self, u: int, v: int) -> None:
         super().__init__()
         self.nodes = (u, v)
-
-
-def signs(like: Tensor, seed: int = 0) -> Tensor:
-    """Random signs, the same at every call; of the shape of ``like``."""
-    generator = torch.Generator().manual_seed(5 + seed)
-    return (2 * torch.randint(0, 2, like.shape, generator=generator) - 1).to(like.detach())
-
-
-def close(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors agree up to rounding; where the second is not finite nothing can be said."""
-    if not expected.numel() or not bool(torch.isfinite(expected).all()):
-        return True
-    scale = torch.maximum(expected.abs().max(), found.abs().max())
-    tolerance = max(PROOF, 1e3 * torch.finfo(expected.dtype).eps)
-    return bool((expected - found).abs().max() <= tolerance * scale)
