@@ -22,9 +22,13 @@ from torch.distributions import Beta, Dirichlet, FisherSnedecor, Gamma, StudentT
 
 from ..errors import ModelError
 from ..internals import Subsample
+from .evaluation import Evaluation
 from .initial import initial_unconstrained
-from .program import Program, _Evaluation, _SiteMessenger, _transform_to, full_plates
+from .plates import full_plates, rows_drawn
+from .program import Program
 from .randomness import random_state_kept, set_seed
+from .sites import SiteMessenger, Sites
+from .supports import latent_transform
 
 SETTLED_DRAWS = 100
 """Draws, at least, of what is said at the end of a fit: their mean has a tenth of one draw's standard error."""
@@ -78,7 +82,7 @@ class ElboProgram(Program):
         """As for every program; an autoguide's locations start where the latents would."""
         if not self._ready:  # outside of full plates: an autoguide takes their subsamples' sizes from the first trace
             self._start = (strategy, jitter)
-            self._run_at_start(_SiteMessenger(self))
+            SiteMessenger().run_at_start(self.model, self.arguments)
             self._ready = True
         super().discover(strategy, jitter, values)
         if self.fixed_seed is not None and self.subsampled:
@@ -109,10 +113,10 @@ class ElboProgram(Program):
         finally:
             self.particles, self.fixed_seed = kept
 
-    def _find_subsampled(self) -> dict[str, tuple[int, int]]:
+    def find_subsampled(self) -> dict[str, tuple[int, int]]:
         self._drawn = {}
         with torch.no_grad():
-            self._run_at_start(_SiteMessenger(self))
+            SiteMessenger().run_at_start(self.model, self.arguments)
         return self._drawn
 
     def _factor(self, **arguments: Any) -> None:
@@ -140,9 +144,9 @@ class ElboProgram(Program):
         drawn, sampled = _samples(guide), _samples(model)
         self._check(drawn, sampled)
         for name, site in {**drawn, **sampled}.items():
-            if isinstance(site["fn"], Subsample) and len(site["value"]) != site["fn"].size:
-                self._drawn[name] = (site["fn"].size, len(site["value"]))
-        density = _Evaluation(self)
+            if (drawn_rows := rows_drawn(site)) is not None:
+                self._drawn[name] = drawn_rows
+        density = Evaluation(Sites())  # of guide and model: only the density of a site is asked of it
         terms = {f"{name} (guide)": -density.site_log_density(site) for name, site in drawn.items()}
         return terms | {name: density.site_log_density(site) for name, site in sampled.items()}
 
@@ -196,7 +200,7 @@ class ElboProgram(Program):
                 f"elbo: the latent {site['name']!r} is discrete ({type(fn).__name__}): an autoguide is continuous. Sum "
                 "it out of the model (a mixture: dist.MixtureSameFamily) or observe it (obs=)"
             )
-        transform = _transform_to(fn.support, site["name"])
+        transform = latent_transform(fn.support, site["name"])
         start = initial_unconstrained(site, transform, strategy)
         value: Tensor = transform(start + jitter * torch.randn_like(start) if jitter else start)
         return value

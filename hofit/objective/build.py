@@ -38,7 +38,7 @@ def objective_of(section: Section, program: Program, integrated: Mapping[str, st
 
 
 def _of_the_model(section: Section, source: ModelSource, arguments: Mapping[str, Any], seed: int) -> Program:
-    return Program(source.model, arguments)
+    return Program(source.model, arguments, section.integrate)
 
 
 def _of_model_and_guide(section: Section, source: ModelSource, arguments: Mapping[str, Any], seed: int) -> Program:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..linear.operator import Factor
-from ..model.program import InfeasibleError, Program
+from ..model.program import Program
 from ..model.randomness import capture_random_state, random_state_kept, restore_random_state
+from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .base import Objective
 from .information import InformationObjective

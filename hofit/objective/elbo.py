@@ -6,7 +6,7 @@ import torch
 
 from ..errors import ModelError
 from ..model.elbo import ElboProgram
-from ..model.program import InfeasibleError
+from ..model.sites import InfeasibleError
 from ..point import Params
 from .density import DensityObjective
 

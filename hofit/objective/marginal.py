@@ -25,7 +25,8 @@ from ..curvature.assembly import Interaction
 from ..curvature.joint import Joint, Joints
 from ..curvature.structure import Curvature
 from ..linear.operator import Factor
-from ..model.program import InfeasibleError, Program
+from ..model.program import Program
+from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .base import Objective, Posterior
 from .density import DensityObjective

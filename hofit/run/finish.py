@@ -65,7 +65,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
         values = objective.values(end.params)
         uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict.loss, full)
-    params: Params = {name: program.unconstrained(name).detach().clone() for name in program.order} | end.params
+    params: Params = {name: program.unconstrained(name).detach().clone() for name in program.sites} | end.params
     return FitResult(
         ended=end.status,
         loss=end.verdict.loss,

@@ -129,7 +129,6 @@ class _Builder:
 
     def session(self) -> Session:
         config, program, mistakes, threads = self.config, self.program, self.mistakes, torch.get_num_threads()
-        program.integration = config.objective.integrate
         began = time.perf_counter()
         set_seed(config.seed)
         with mistakes.stage():

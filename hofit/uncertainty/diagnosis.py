@@ -20,7 +20,9 @@ from ..curvature.layout import Layout
 from ..curvature.structure import Curvature
 from ..errors import HofitError, ModelError
 from ..linear.operator import MEMORY_BUDGET, Factor
-from ..model.program import InfeasibleError, Program, full_plates
+from ..model.plates import full_plates
+from ..model.program import Program
+from ..model.sites import InfeasibleError
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..objective.entries import Entries, NotByRow, sums_by_row

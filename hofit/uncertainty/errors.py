@@ -17,7 +17,9 @@ from torch.distributions.transforms import Transform
 
 from ..errors import HofitError, ModelError
 from ..linear.operator import MEMORY_BUDGET
-from ..model.program import InfeasibleError, Reading, value_and_slope
+from ..model.program import Reading
+from ..model.sites import InfeasibleError
+from ..model.supports import value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
 from ..status import Status

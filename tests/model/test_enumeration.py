@@ -41,8 +41,7 @@ ALL = {"*": "enumerate"}
 @contextmanager
 def program(model: Model, arguments: Mapping[str, Any] | None = None, **integrate: str) -> Iterator[Program]:
     """The model ready to be evaluated at its own starts, with all its discrete latents summed out."""
-    made = Program(model, arguments or {})
-    made.integration = integrate or ALL
+    made = Program(model, arguments or {}, integrate or ALL)
     with made.scope():
         made.discover("zero")
         made.rehearse()

@@ -1,0 +1,172 @@
+"""The first trace of a model: it finds the sites and gives every latent and parameter a leaf at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from math import isfinite
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import Delta, Unit
+from pyro.distributions.util import scale_and_mask
+from pyro.params.param_store import normalize_param_name
+from torch import Tensor
+from torch.distributions import transform_to
+from torch.distributions.transforms import Transform
+
+from ..errors import ModelError, StartError
+from ..internals import Subsample, replace_leaf, store_constraints, unconstrained_params
+from ..point import Plate, Site
+from .enumeration import Discrete, Enumeration, discrete, is_discrete, no_leaf
+from .evaluation import is_derived
+from .initial import initial_unconstrained
+from .plates import plates_of
+from .sites import Latent, Parameter, SiteMessenger, Sites
+from .supports import describe, latent_transform
+
+
+class Discovery(SiteMessenger):
+    """Runs the model and makes a leaf for every parameter and latent.
+
+    ``known`` are parameters that have theirs already. ``start_values`` are constrained starts that override
+    ``strategy`` and ``jitter``. Discrete latents are kept to be summed out where ``integration`` has any pattern.
+    """
+
+    def __init__(
+        self,
+        known: Collection[str],
+        integration: Collection[str],
+        strategy: str,
+        jitter: float,
+        start_values: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.known, self.integration = known, integration
+        self.strategy, self.jitter, self.start_values = strategy, jitter, start_values
+        self.latents: dict[str, Latent] = {}
+        self.parameters: dict[str, Parameter] = {}
+        self.order: list[str] = []
+        self.seen: set[str] = set()
+        self.has_factor = False
+        self.samples: list[Any] = []
+        self.discrete: dict[str, Discrete] = {}
+        self.observed: list[str] = []
+        self.batch_shapes: dict[str, torch.Size] = {}
+        self.nesting = 0
+
+    def found(self) -> Sites:
+        """The sites, once the model has run."""
+        return Sites(
+            latents=self.latents,
+            parameters={entry.site.name: entry for entry in self.parameters.values()},
+            order=list(dict.fromkeys(self.order)),
+            enumeration=Enumeration(self.discrete, self.nesting, self.batch_shapes) if self.discrete else None,
+            observed=self.observed,
+            has_factor=self.has_factor,
+            derived={m["name"]: m["value"].shape for m in self.samples if is_derived(m)},
+        )
+
+    def log_density(self) -> float | None:
+        """The log density of what was traced; None where it has none: an evaluation will say why."""
+        with suppress(Exception), torch.no_grad():
+            parts = ((m["fn"].log_prob(m["value"], *m["args"], **m["kwargs"]), m) for m in self.samples)
+            total = sum(float(scale_and_mask(part, m["scale"], m["mask"]).sum()) for part, m in parts)
+            return total if isfinite(total) else None
+        return None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.current = name = msg["name"]
+        fn = msg["fn"]
+        if name in self.seen:
+            raise ModelError(f"two sample sites are called {name!r}: every site needs a name of its own")
+        self.seen.add(name)
+        self.has_factor |= isinstance(fn, Unit)
+        if not isinstance(fn, Subsample):
+            self.batch_shapes[name] = fn.batch_shape
+            deepest = max((-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized), default=0)
+            observed = msg["value"].dim() - fn.event_dim if isinstance(msg["value"], Tensor) else 0
+            self.nesting = max(self.nesting, deepest, len(fn.batch_shape), observed)
+        if msg["is_observed"] and not isinstance(fn, (Unit, Delta)):
+            self.observed.append(name)
+        if msg["is_observed"] or msg["value"] is not None or isinstance(fn, (Subsample, Delta)):
+            return
+        if is_discrete(fn):
+            if not self.integration:
+                raise ModelError(no_leaf(name, type(fn).__name__))
+            self.discrete[name] = discrete(msg)
+            return  # the first trace goes on with one value of it
+        support = fn.support
+        transform = latent_transform(support, name)
+        start = self._start(msg, transform)
+        value = transform(start)
+        event_dim = fn.event_dim + transform.domain.event_dim - transform.codomain.event_dim
+        plates = plates_of(msg, start.shape, event_dim)
+        site = Site(name, "latent", start.shape, value.shape, describe(support), plates)
+        self.latents[name] = Latent(site, start.requires_grad_(True), support, transform, event_dim)
+        self.order.append(name)
+        msg["value"] = value.detach()
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not isinstance(msg["fn"], Subsample):
+            self.samples.append(msg)
+
+    def _start(self, msg: Any, transform: Transform) -> Tensor:
+        start = initial_unconstrained(msg, transform, self.strategy)
+        if self.jitter:
+            start = start + self.jitter * torch.randn_like(start)
+        if msg["name"] in self.start_values:
+            value = self.start_values[msg["name"]]
+            start = transform.inv(value).expand(start.shape).clone()
+        return start.detach()
+
+    def _pyro_param(self, msg: Any) -> None:
+        self.current = msg["name"]
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        name = normalize_param_name(msg["name"])
+        store = pyro.get_param_store()
+        store_name = msg["name"]
+        if store_name in self.parameters:
+            return
+        if store_name not in store:
+            raise ModelError(f"parameter {name!r} is not in Pyro's parameter store (module_local_params is on?)")
+        leaf = unconstrained_params(store)[store_name]
+        support = store_constraints(store)[store_name]
+        transform = transform_to(support)
+        if name not in self.known and not isinstance(leaf, torch.nn.Parameter):
+            # Pyro keeps the caller's own tensor where there is no constraint: a fit must not write to it.
+            leaf = leaf.detach().clone().requires_grad_(True)
+            replace_leaf(store, store_name, leaf)
+        if name in self.start_values:
+            with torch.no_grad():
+                leaf.copy_(transform.inv(self.start_values[name]))
+        msg["value"] = store[store_name]
+        event_dim = msg["kwargs"].get("event_dim")
+        plates: tuple[Plate, ...] = ()
+        if event_dim is not None:
+            plates = plates_of(msg, leaf.shape, event_dim + transform.domain.event_dim - transform.codomain.event_dim)
+        site = Site(name, "parameter", leaf.shape, msg["value"].shape, describe(support), plates)
+        self.parameters[store_name] = Parameter(site, store_name, leaf, support)
+        self.order.append(name)
+
+
+def check_leaves(sites: Sites) -> None:
+    """Whether every leaf can be optimised, and from where it starts. Raises: ModelError, StartError."""
+    storage: dict[int, str] = {}
+    dtype = torch.get_default_dtype()
+    for name in sites.order:
+        leaf = sites.entry(name).leaf
+        if leaf.is_floating_point() and leaf.dtype != dtype:
+            raise ModelError(
+                f"{name!r} is {leaf.dtype}, but this run is {dtype}: build it under the run's dtype "
+                f"(module.to({dtype})) or set `dtype: {str(leaf.dtype).removeprefix('torch.')}`"
+            )
+        if not leaf.is_floating_point():
+            raise ModelError(f"{name!r} is {leaf.dtype}: only floating-point parameters can be optimised")
+        if leaf.numel() and leaf.data_ptr() in storage:
+            raise ModelError(f"{name!r} and {storage[leaf.data_ptr()]!r} are the same tensor: name it once")
+        storage[leaf.data_ptr()] = name
+        if not bool(torch.isfinite(leaf).all()):
+            raise StartError(f"{name!r} starts at the edge of its support or at a value that is not finite")

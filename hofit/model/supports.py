@@ -1,0 +1,72 @@
+"""What is asked of a support: its name in words, the transform that reaches it, whether two are one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions.transforms import IndependentTransform, Transform
+
+from ..errors import ModelError
+
+
+def describe(constraint: constraints.Constraint) -> str:
+    """The constraint in a word or two, with its bounds where they are numbers."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    kind = type(constraint).__name__.lstrip("_")
+    if kind in ("GreaterThan", "GreaterThanEq") and _bound(getattr(constraint, "lower_bound", None)) == "0":
+        return "positive"
+    bounds = [
+        f"{symbol} {_bound(getattr(constraint, name))}"
+        for name, symbol in (("lower_bound", ">"), ("upper_bound", "<"))
+        if hasattr(constraint, name)
+    ]
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower()
+    return " and ".join(bounds) if bounds else words
+
+
+def _bound(bound: Any) -> str:
+    if isinstance(bound, Tensor) and bound.numel() > 1:
+        return "a tensor"
+    return f"{float(bound.detach() if isinstance(bound, Tensor) else bound):g}"
+
+
+def latent_transform(support: constraints.Constraint, name: str) -> Transform:
+    """A bijection where torch has one; else the transform that optimisers use, as for a positive definite matrix.
+
+    Raises: ModelError that names the latent where there is neither.
+    """
+    for registered in (biject_to, transform_to):
+        try:
+            transform: Transform = registered(support)
+            return transform
+        except NotImplementedError:
+            continue
+    raise ModelError(f"the latent {name!r} has support {describe(support)}, which no transform reaches")
+
+
+def same_support(one: constraints.Constraint, other: constraints.Constraint) -> bool:
+    """Whether two supports are the same without looking at tensors: bounds that depend on a trace are not."""
+    if one is other:
+        return True
+    if isinstance(one, constraints.independent) and isinstance(other, constraints.independent):
+        return one.reinterpreted_batch_ndims == other.reinterpreted_batch_ndims and same_support(
+            one.base_constraint, other.base_constraint
+        )
+    return False
+
+
+def value_and_slope(transform: Transform, unconstrained: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The transform's value, and d value / d unconstrained if it is elementwise."""
+    leaf = unconstrained.detach().requires_grad_(True)
+    value = transform(leaf)
+    base = transform
+    while isinstance(base, IndependentTransform):
+        base = base.base_transform
+    if base.domain.event_dim or base.codomain.event_dim or not value.requires_grad:
+        return value.detach(), None
+    return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
