@@ -4,5 +4,5 @@ The loop knows no optimizer and no objective by name: it asks one for the next p
 What must be said or kept at every iteration enters here; files, screens and signals do not: they watch (see
 `loop.Observer`).
 
-May import: uncertainty, verdict, objective, optim, model, curvature, point, status, errors.
+May import: uncertainty, verdict, objective, optim, model, curvature, point, record, internals, status, errors.
 """

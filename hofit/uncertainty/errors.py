@@ -45,7 +45,7 @@ class Uncertainty:
     """What is known of a fit's errors. Names → tensors shaped as the values; nan where there is none.
 
     ``derived`` holds values and errors of `pyro.deterministic` sites, ``shrinkage`` the pooling factor of each
-    integrated site, one a number of a row. ``joint`` says whether integrated latents' errors hold the others' too.
+    integrated site, one a number of a row.
     """
 
     std_errors: Params = field(default_factory=dict)
@@ -56,7 +56,6 @@ class Uncertainty:
     log_evidence: float | None = None
     observations: int | None = None
     remarks: list[str] = field(default_factory=list)
-    joint: bool = False
     gaussian: Gaussian | None = None
     transforms: dict[str, Transform] = field(default_factory=dict)
     fixed: Params = field(default_factory=dict)
@@ -129,8 +128,7 @@ def find_uncertainty(
     found.observations, found.transforms = reading.observations, reading.transforms
     found.fixed = {name: values[name] for name, site in sites.items() if site.role == "fixed"}
     if gaussian is not None:
-        found.joint = full and gaussian.is_joint
-        _add_errors(found, gaussian if found.joint else gaussian.conditional(), values, reading.moved)
+        _add_errors(found, gaussian if full else gaussian.conditional(), values, reading.moved)
         if not bool(gaussian.held.any()):
             found.log_evidence = objective.log_evidence(loss, gaussian.factor, gaussian.outer.size)
         found.shrinkage = _shrinkage(gaussian, sites)

@@ -205,22 +205,21 @@ def gaussian_at(
     scale = curvature_scale(hessian)
     flat = torch.cat(found, 1) if found else scale.new_zeros(len(scale), 0)
     gaussian = Gaussian(outer, point.params, factor, held, unused, flat, scale)
-    if not objective.integrated:
-        return gaussian, []
-    size, integrated = sum(value.numel() for value in point.inner.values()), ", ".join(objective.integrated)
-    sensitive = outer.size * size <= SENSITIVITY_LIMIT
+    integrated = ", ".join(objective.integrated)
     try:
         posterior = objective.posterior(point)
-        assert posterior is not None
+        if posterior is None:
+            return gaussian, []
+        latents = Coordinates.of(point.inner, posterior.names)
+        sensitive = outer.size * latents.size <= SENSITIVITY_LIMIT
         sensitivity = posterior.find_sensitivity() if sensitive else posterior.sensitivity
     except (NoMode, ModelError) as failure:
         return gaussian, [f"standard errors: none for {integrated}: {failure}"]
-    inner = Conditional(Coordinates.of(point.inner, posterior.names), posterior.factor, sensitivity)
     remark = (
-        f"standard errors of {integrated} are conditional: {outer.size} × {size} derivatives of the mode would be "
-        "needed for others"
+        f"standard errors of {integrated} are conditional: {outer.size} × {latents.size} derivatives of the mode "
+        "would be needed for others"
     )
-    both = {**point.params, **point.inner}
+    inner, both = Conditional(latents, posterior.factor, sensitivity), {**point.params, **point.inner}
     return replace(gaussian, params=both, inner=inner), [] if sensitive else [remark]
 
 
