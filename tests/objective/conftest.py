@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from hofit.coordinates import Coordinates
 from hofit.curvature import structure
-from hofit.linear.dense import flatten, unflatten
 from hofit.model.program import Program
 from hofit.objective.leaves import Leaves
 from hofit.objective.marginal import Approximation, MarginalObjective, MarginalPoint, laplace
 from hofit.objective.quadrature import Quadrature
+from hofit.point import Params
 
 
 @dataclass
@@ -26,15 +27,23 @@ class Evidence:
     objective: MarginalObjective
 
     @property
+    def coordinates(self) -> Coordinates:
+        return Coordinates.of(self.objective.start())
+
+    @property
     def start(self) -> Tensor:
-        return flatten(self.objective.start(), self.objective.outer)
+        return self.flat(self.objective.start())
+
+    def flat(self, params: Params) -> Tensor:
+        """Outer parameters as one vector (p,)."""
+        return self.coordinates.flatten(params)
 
     def near_start(self, distance: float = 0.3) -> Tensor:
         noise = torch.randn(self.start.shape, generator=torch.Generator().manual_seed(1))
         return self.start + distance * noise
 
     def at(self, x: Tensor) -> MarginalPoint:
-        point = self.objective.at(unflatten(x, self.objective.start(), self.objective.outer))
+        point = self.objective.at(self.coordinates.unflatten(x))
         assert isinstance(point, MarginalPoint)
         return point
 
@@ -44,16 +53,10 @@ class Evidence:
         return point.loss
 
     def gradient(self, x: Tensor) -> Tensor:
-        return flatten(self.at(x).gradient(), self.objective.outer)
+        return self.flat(self.at(x).gradient())
 
     def hessian(self, point: MarginalPoint) -> Tensor:
-        names, eye, columns, at = self.objective.outer, torch.eye(len(self.start)), {}, 0
-        for name in names:
-            shape = point.params[name].shape
-            columns[name] = eye[:, at : at + shape.numel()].reshape(-1, *shape)
-            at += shape.numel()
-        found = point.hvp(columns)
-        return torch.cat([found[name].reshape(len(eye), -1) for name in names], 1)
+        return self.flat(point.hvp(self.coordinates.unflatten(torch.eye(len(self.start)))))
 
 
 def slopes_along(own: Evidence, x: Tensor, direction: Tensor, h: float = 1e-3) -> tuple[Tensor, Tensor]:
@@ -62,7 +65,7 @@ def slopes_along(own: Evidence, x: Tensor, direction: Tensor, h: float = 1e-3) -
     def difference(h: float) -> tuple[Tensor, Tensor]:
         here, there = own.at(x + h * direction), own.at(x - h * direction)
         assert here.failure is None and there.failure is None
-        ahead, behind = (flatten(point.gradient(), own.objective.outer) for point in (here, there))
+        ahead, behind = (own.flat(point.gradient()) for point in (here, there))
         return (here.loss - there.loss) / (2 * h), (ahead - behind) / (2 * h)
 
     wide, narrow = difference(2 * h), difference(h)

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import hofit
+from hofit.coordinates import Coordinates
 from hofit.errors import ConfigError, ModelError
 from hofit.fitting.result import FitResult
-from hofit.linear.dense import flatten, unflatten
 from hofit.model.program import Program
 
 from .conftest import Make, slopes_along
@@ -264,7 +264,7 @@ def test_gradient_and_hessian_are_those_of_the_loss(name: str, path: str, eviden
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     point = own.at(x)
     assert point.failure is None
-    gradient, hessian = flatten(point.gradient(), own.objective.outer), own.hessian(point)
+    gradient, hessian = own.flat(point.gradient()), own.hessian(point)
     assert own.objective.curvature._what().startswith(case.found)
     slope, change = slopes_along(own, x, direction)
     assert abs(float(gradient @ direction - slope)) <= GRADIENT * float(gradient.norm() * direction.norm())
@@ -303,7 +303,7 @@ def test_gaussian_latents_are_integrated_exactly_in_one_inner_step(path: str, ev
     x = own.near_start()
     point = own.at(x)
     assert own.objective.evaluations.inner <= 2  # the step, and the one that finds nothing left
-    loss, gradient, hessian = point.loss, flatten(point.gradient(), own.objective.outer), own.hessian(point)
+    loss, gradient, hessian = point.loss, own.flat(point.gradient()), own.hessian(point)
     reference = DensityReference(evidence_by_covariance, DATA)
     expected = reference.at(x)
     assert float(loss) == pytest.approx(float(expected[0]), rel=1e-12)
@@ -323,7 +323,7 @@ class DensityReference:
         with program.scope():
             program.discover()
             leaves = program.leaves
-            values = unflatten(x, leaves, list(leaves))
+            values = Coordinates.of(leaves).unflatten(x)
             with torch.no_grad():
                 for name, leaf in leaves.items():
                     leaf.copy_(values[name])
