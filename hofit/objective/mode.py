@@ -57,7 +57,8 @@ class ModeFinder:
                     f"the curvature of {', '.join(names)} has no structure whose determinant is affordable: "
                     "integrate fewer sites"
                 )
-            solution = proposal.details[1]
+            solution = proposal.step
+            assert solution is not None
             size = float(solution.step.abs().max()) if solution.step.numel() else 0.0
             if solution.shift == 0 and not solution.on_boundary:
                 if iteration == 0 and size <= eps**0.5:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf, isfinite
+from dataclasses import dataclass
+from math import inf, isfinite, sqrt
 from typing import Any
 
 import torch
 
 from ..point import Point, max_norm
 from .base import Proposal, State
+from .subproblem.step import Step
 
 ACCEPT = 1e-4
 """The least ratio of an accepted step (Nocedal & Wright, algorithm 4.1: η in [0, ¼))."""
 
-POOR, GOOD, CUT = 0.25, 0.75, 0.25
-"""Below POOR the radius becomes CUT times the step, above GOOD a step on the boundary doubles it (the same)."""
+POOR, GOOD, CUT, GROWTH = 0.25, 0.75, 0.25, 2.0
+"""Below POOR the radius becomes CUT times the step, above GOOD a step on the boundary multiplies it
+by GROWTH (the same)."""
 
 ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
@@ -26,11 +29,14 @@ CANCELLED = 16.0
 FALL, RISE = 0.9, 0.5
 """What part of the gradient must be left where the loss falls, or rises, within rounding: so no fit goes in circles."""
 
+LEAP = 4.0
+"""What a radius is multiplied by where its step is too short to be judged."""
+
 PATIENCE = 4
 """Refusals in a row within rounding after which no better step is to be had."""
 
 
-class Judge:
+class Acceptance:
     """Compares losses. A step whose promise is below the loss's rounding is judged by the gradient too: it must not
     raise the loss beyond rounding, and must make the gradient smaller (Conn, Gould & Toint, section 17.4.2).
     """
@@ -83,3 +89,26 @@ def _flattens(point: Point, candidate: Point, names: list[str], part: float) -> 
 def below_rounding(point: Point, predicted: float) -> bool:
     """Whether a promise is so small that the loss cannot show whether it was kept."""
     return predicted <= ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
+
+
+@dataclass
+class TrustRadius:
+    """Δ, which follows how steps turn out; None until the first has said how long it ought to be."""
+
+    value: float | None
+
+    def update(self, ratio: float, step: Step, point: Point) -> None:
+        """Hear of a step from ``point`` by its ratio of actual to predicted reduction."""
+        if ratio < POOR and step.on_boundary and self.value is not None and below_rounding(point, step.predicted):
+            # So short a step cannot be judged; a shorter one even less. Only a longer one leads out of here.
+            self.value *= LEAP
+        elif ratio < POOR and step.length > 0:
+            self.value = CUT * step.length
+        elif ratio > GOOD and step.on_boundary and self.value is not None:
+            self.value *= GROWTH
+
+
+def forcing(norm: float, point: Point) -> float:
+    """How small a residual must be, relative to ‖g‖: tighter where rounding leaves few steps to be judged."""
+    rounding = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
+    return min(0.5 if norm * norm > rounding else 1e-2, sqrt(norm))

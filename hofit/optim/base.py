@@ -13,6 +13,7 @@ from torch import Tensor
 from ..coordinates import Coordinates
 from ..point import Params, Point, TracedPoint
 from ..record import PartReport
+from .subproblem.step import Step
 
 State = dict[str, Any]
 
@@ -22,13 +23,15 @@ class Proposal:
     """Where an optimizer would go: new values of its own parameters.
 
     ``predicted_reduction`` is what it expects the loss to fall by, for an optimizer that judges its steps.
-    ``point`` is set when the optimizer has evaluated the new place already.
+    ``point`` is set when the optimizer has evaluated the new place already, ``origin`` and ``step`` when it wants to
+    hear of where it came from, and how far.
     """
 
     params: Params
     predicted_reduction: float | None = None
     point: Point | None = None
-    details: Any = None
+    origin: Point | None = None
+    step: Step | None = None
 
 
 class Optimizer(MultiOptimizer):

@@ -13,7 +13,7 @@ from ..coordinates import Coordinates
 from ..errors import OptionError
 from ..point import Params, Point
 from ..record import PartReport
-from .acceptance import ROUNDING, Judge
+from .acceptance import ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
 
 TRIALS = 25
@@ -66,7 +66,7 @@ class LBFGS(Optimizer):
         if isinstance(history_size, bool) or not isinstance(history_size, int) or history_size < 1:
             raise OptionError(f"history_size must be a positive whole number, not {history_size!r}")
         self.history_size = history_size
-        self.judge = Judge()
+        self.acceptance = Acceptance()
         self._memory: State = {}
         self._before: State = {}
         self._shrink = 1.0
@@ -91,10 +91,11 @@ class LBFGS(Optimizer):
         before = point.params
         params = {name: before[name] + self._shrink * (params[name] - before[name]) for name in own.names}
         self._memory["t"] = self._memory["t"] * self._shrink
-        return Proposal(params, fall * self._shrink, details=point)
+        return Proposal(params, fall * self._shrink, origin=point)
 
     def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
-        point = proposal.details
+        point = proposal.origin
+        assert point is not None
         if candidate is proposal.point:
             self._accepted = candidate is not point
             self._shrink = 1.0
@@ -103,7 +104,7 @@ class LBFGS(Optimizer):
         elif proposal.predicted_reduction == inf and candidate.value == -inf:
             self._accepted = True  # unbounded, as the loop will say
         else:
-            self._accepted = self.judge.accepts(self.judge.ratio(point, candidate, proposal, others))
+            self._accepted = self.acceptance.accepts(self.acceptance.ratio(point, candidate, proposal, others))
             if self._accepted:
                 self._shrink = min(1.0, self._shrink / SHRINK)
             else:
@@ -112,7 +113,7 @@ class LBFGS(Optimizer):
 
     def exhausted(self) -> bool:
         """Whether not even the steepest descent leads down any more."""
-        return self._stuck or self.judge.exhausted
+        return self._stuck or self.acceptance.exhausted
 
     def reports(self) -> list[PartReport]:
         return [PartReport(self.name, None, self._accepted)]
@@ -123,14 +124,14 @@ class LBFGS(Optimizer):
     def state_dict(self) -> State:
         return {
             "memory": _copied(self._memory),
-            "judge": self.judge.state_dict(),
+            "judge": self.acceptance.state_dict(),
             "shrink": self._shrink,
             "stuck": self._stuck,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._memory = _copied(state["memory"])
-        self.judge.load_state_dict(state["judge"])
+        self.acceptance.load_state_dict(state["judge"])
         self._shrink, self._stuck = float(state["shrink"]), bool(state["stuck"])
 
     def _search(self, point: Point, own: Coordinates) -> Point | None:

@@ -20,7 +20,7 @@ from ..errors import OptionError, StepImpossible
 from ..patterns import matches, speaking_pattern
 from ..point import ByRow, Params, Point
 from ..record import PartReport
-from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Judge
+from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
 from .subproblem.by_rows import RowSteps, solve_rows
 
@@ -73,8 +73,9 @@ class Newton(Optimizer):
         if not isinstance(adaptive, bool):
             raise OptionError(f"adaptive must be true or false, not {adaptive!r}")
         self.adaptive = self.judges = adaptive
-        self.judge = Judge()
+        self.acceptance = Acceptance()
         self._radii: dict[str, Tensor] = {}
+        self._lengths: dict[str, Tensor] = {}
         self._accepted: bool | None = None
         self.covariance: Params = {}
         self._joined: set[tuple[str, ...]] = set()
@@ -99,7 +100,8 @@ class Newton(Optimizer):
             params.update(updated)
             predicted += reduction
         alone = trial if len(groups) == 1 and len(params) == len(point.params) else None
-        return Proposal(params, predicted, alone, (point, lengths))
+        self._lengths = lengths
+        return Proposal(params, predicted, alone, point)
 
     def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         if not self.adaptive:
@@ -107,16 +109,16 @@ class Newton(Optimizer):
         if proposal.predicted_reduction == 0.0:
             self._accepted = False  # every row has refused its step and cut its radius already
             return False
-        point, lengths = proposal.details
-        ratio = self.judge.ratio(point, candidate, proposal, others)
-        self._accepted = self.judge.accepts(ratio)
+        assert proposal.origin is not None
+        ratio = self.acceptance.ratio(proposal.origin, candidate, proposal, others)
+        self._accepted = self.acceptance.accepts(ratio)
         if not self._accepted:
-            for key, length in lengths.items():
+            for key, length in self._lengths.items():
                 self._radii[key] = torch.where(length > 0, CUT * length, self._radii[key])
         return self._accepted
 
     def exhausted(self) -> bool:
-        return self.adaptive and self.judge.exhausted
+        return self.adaptive and self.acceptance.exhausted
 
     def get_step(self, loss: Tensor, params: Params) -> Params:
         """The updated values, differentiable in whatever ``loss`` and ``params`` depend on; Pyro's ``get_step``."""
@@ -152,7 +154,7 @@ class Newton(Optimizer):
     def state_dict(self) -> State:
         state: State = {"steps": self._steps, "joined": [list(names) for names in sorted(self._joined)]}
         if self.adaptive:
-            state |= {"radii": dict(self._radii), "judge": self.judge.state_dict()}
+            state |= {"radii": dict(self._radii), "judge": self.acceptance.state_dict()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -160,7 +162,7 @@ class Newton(Optimizer):
         self._joined = {tuple(names) for names in state.get("joined", [])}
         self._radii = dict(state.get("radii", {}))
         if "judge" in state:
-            self.judge.load_state_dict(state["judge"])
+            self.acceptance.load_state_dict(state["judge"])
 
     def _plain_rows(self, params: Params, names: Sequence[str]) -> list[RowGroup]:
         return rows_by_last_dimension({name: params[name] for name in names})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import inf
 from typing import Any
 
 import torch
@@ -16,9 +16,9 @@ from ..linear.block_diagonal import BlockDiagonal, Blocks
 from ..linear.operator import Factor
 from ..point import Point
 from ..record import PartReport
-from .acceptance import Judge, below_rounding
+from .acceptance import Acceptance, TrustRadius, forcing
 from .base import Optimizer, Proposal, State
-from .subproblem.truncated import TruncatedStep, truncated_step
+from .subproblem.truncated import PRODUCTS, truncated_step
 
 PRECONDITIONERS = ("auto", "none", "rows")
 
@@ -27,9 +27,6 @@ ROW_LIMIT = 16
 
 REFRESH = 5
 """Accepted steps after which the preconditioner is made anew."""
-
-PRODUCTS = 500
-"""Products of one step at most, and at most twice the number of unknowns."""
 
 FLOOR = 1e-6
 """The least eigenvalue of a block of the preconditioner, relative to its largest."""
@@ -69,8 +66,8 @@ class NewtonCG(Optimizer):
         if initial_radius is not None and not initial_radius > 0:
             raise OptionError(f"initial_radius must be a positive number, not {initial_radius!r}")
         self.preconditioner = preconditioner
-        self.judge = Judge()
-        self._radius = initial_radius
+        self.acceptance = Acceptance()
+        self.radius = TrustRadius(initial_radius)
         self._blocks: list[Tensor] | None = None
         self._factor: Factor | None = None
         self._steps = 0
@@ -92,29 +89,23 @@ class NewtonCG(Optimizer):
         solution = truncated_step(
             product,
             gradient,
-            float("inf") if self._radius is None else self._radius,
+            inf if self.radius.value is None else self.radius.value,
             (lambda v: v) if factor is None else factor.solve,
             lambda norm: forcing(norm, point),
             min(PRODUCTS, max(2 * gradient.numel(), 2)),
         )
-        if self._radius is None and solution.length > 0:
-            self._radius = solution.length
+        if self.radius.value is None and solution.length > 0:
+            self.radius.value = solution.length
         step = own.unflatten(solution.step)
         params = {name: point.params[name] + step[name] for name in own.names}
-        return Proposal(params, solution.predicted, details=(point, solution))
+        return Proposal(params, solution.predicted, origin=point, step=solution)
 
     def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
-        point, solution = proposal.details
-        assert isinstance(solution, TruncatedStep)
-        ratio = self.judge.ratio(point, candidate, proposal, others)
-        if ratio < 0.25 and solution.on_boundary and below_rounding(point, solution.predicted):
-            # So short a step cannot be judged; a shorter one even less. Only a longer one leads out of here.
-            self._radius = 4.0 * solution.length
-        elif ratio < 0.25:
-            self._radius = 0.25 * solution.length if solution.length > 0 else self._radius
-        elif ratio > 0.75 and solution.on_boundary and self._radius is not None:
-            self._radius = max(self._radius, 2.0 * solution.length)
-        self._accepted = self.judge.accepts(ratio)
+        point, step = proposal.origin, proposal.step
+        assert point is not None and step is not None
+        ratio = self.acceptance.ratio(point, candidate, proposal, others)
+        self.radius.update(ratio, step, point)
+        self._accepted = self.acceptance.accepts(ratio)
         if self._accepted:
             self._steps += 1
             self._due = self._steps % REFRESH == 0
@@ -122,26 +113,26 @@ class NewtonCG(Optimizer):
 
     def exhausted(self) -> bool:
         """Whether rounding refuses every step there is."""
-        return self.judge.exhausted
+        return self.acceptance.exhausted
 
     def describe(self, point: Point) -> str | None:
         return f"Hessian-vector products alone, at most {PRODUCTS} an iteration"
 
     def reports(self) -> list[PartReport]:
-        return [PartReport(self.name, self._radius, self._accepted)]
+        return [PartReport(self.name, self.radius.value, self._accepted)]
 
     def state_dict(self) -> State:
-        state: State = {"judge": self.judge.state_dict(), "steps": self._steps, "due": self._due}
-        if self._radius is not None:
-            state["radius"] = self._radius
+        state: State = {"judge": self.acceptance.state_dict(), "steps": self._steps, "due": self._due}
+        if self.radius.value is not None:
+            state["radius"] = self.radius.value
         if self._blocks is not None:
             state["blocks"] = list(self._blocks)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.judge.load_state_dict(state["judge"])
+        self.acceptance.load_state_dict(state["judge"])
         self._steps, self._due = int(state["steps"]), bool(state["due"])
-        self._radius, self._blocks, self._factor = state.get("radius"), state.get("blocks"), None
+        self.radius, self._blocks, self._factor = TrustRadius(state.get("radius")), state.get("blocks"), None
 
     def _renew(self, point: Point, own: Coordinates) -> None:
         """Make the preconditioner of the Hessian at this point."""
@@ -156,12 +147,6 @@ class NewtonCG(Optimizer):
             blocks.append(_positive(found.detach()))
         self._blocks = blocks
         self._factor = _factored(groups, blocks, own)
-
-
-def forcing(norm: float, point: Point) -> float:
-    """How small a residual must be, relative to ‖g‖: tighter where rounding leaves few steps to be judged."""
-    rounding = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
-    return min(0.5 if norm * norm > rounding else 1e-2, sqrt(norm))
 
 
 def _groups(point: Point, names: Sequence[str], preconditioner: str) -> list[tuple[RowGroup, bool]]:

@@ -9,13 +9,13 @@ section 7.3 (algorithm 7.3.4 and the bounds of 7.3.8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import exp, inf, isfinite, log, sqrt
 
 import torch
 from torch import Tensor
 
 from ...linear.operator import Factor, Operator
+from .step import Step
 
 EASY = 0.05
 """How far from the radius, relative to it, ‖p(λ)‖ may be (κ_easy of Conn, Gould & Toint is 0.1); none ends outside."""
@@ -27,17 +27,7 @@ FACTORISATIONS = 60
 """Two or three are usual; the safeguards halve the interval of the shift, in logarithm, each time."""
 
 
-@dataclass(frozen=True)
-class TrustStep:
-    """The step p (d,), what the model falls by along it, the shift, and whether p ends on the boundary."""
-
-    step: Tensor
-    predicted: float
-    shift: float
-    on_boundary: bool
-
-
-def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift: float = 0.0) -> TrustStep:
+def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift: float = 0.0) -> Step:
     """The minimiser of the model inside the radius: on the boundary to within EASY, inside exactly.
 
     Negative curvature is used: where the Hessian is not positive definite the step ends on the boundary, and in the
@@ -48,7 +38,7 @@ def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift
     largest_gradient = float(gradient.abs().max()) if gradient.numel() else 0.0
     largest_entry = operator.largest()
     if largest_gradient == 0.0 and largest_entry == 0.0:
-        return TrustStep(torch.zeros_like(gradient), 0.0, 0.0, False)
+        return Step(torch.zeros_like(gradient), 0.0, False, 0.0)
     # The unit problem: p = Δ q, ‖q‖ ≤ 1, and the model divided by s, so that no square overflows.
     log_size = max(
         log(largest_gradient) + log(radius) if largest_gradient > 0 else -inf,
@@ -66,7 +56,8 @@ def trust_region_step(operator: Operator, gradient: Tensor, radius: float, shift
     fall = -float(g @ q) - 0.5 * float(q @ unit.matvec(q))
     step = q * radius
     predicted = max(fall, 0.0) * exp(min(log_size, 700.0))
-    return TrustStep(step, predicted, shift * exp(min(log_size - 2 * log(radius), 700.0)), on_boundary)
+    shift = shift * exp(min(log_size - 2 * log(radius), 700.0))
+    return Step(step, predicted, on_boundary, float(step.norm()), shift)
 
 
 def _unit_step(operator: Operator, gradient: Tensor, guess: float) -> tuple[Tensor, float, bool]:

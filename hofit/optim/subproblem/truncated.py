@@ -6,25 +6,18 @@ Source: Steihaug (1983); Toint (1981); Conn, Gould & Toint (2000), algorithm 7.5
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 
 import torch
 from torch import Tensor
 
+from .step import Step
+
 FIRST_RADIUS = 1.0
 """The least radius that negative curvature is followed to where none was given."""
 
-
-@dataclass(frozen=True)
-class TruncatedStep:
-    """The step p (d,), what the model falls by along it, ‖p‖_M, whether it ends on the boundary, and the products."""
-
-    step: Tensor
-    predicted: float
-    length: float
-    on_boundary: bool
-    products: int
+PRODUCTS = 500
+"""Products of one step at most, and at most twice the number of unknowns."""
 
 
 def truncated_step(
@@ -34,7 +27,7 @@ def truncated_step(
     precondition: Callable[[Tensor], Tensor],
     tolerance: Callable[[float], float],
     products: int,
-) -> TruncatedStep:
+) -> Step:
     """Go down gᵀp + ½ pᵀHp inside ‖p‖_M ≤ Δ: at least as far as the Cauchy point, at best to the minimiser.
 
     Ends where the residual is small, at the boundary, or, where a direction of no positive curvature is met, along it
@@ -53,7 +46,7 @@ def truncated_step(
     size = float(gradient.abs().max()) if gradient.numel() else 0.0
     p = torch.zeros_like(gradient)
     if size == 0.0:
-        return TruncatedStep(p, 0.0, 0.0, False, 0)
+        return Step(p, 0.0, False, 0.0)
     # The model of q = p / ‖g‖∞ has a gradient of order one, so that no square overflows.
     radius = radius / size
     g = gradient / size
@@ -91,7 +84,7 @@ def truncated_step(
         pd, dd, rz = beta * (pd + alpha * dd), after + beta * beta * dd, after
         d = beta * d - z
     predicted = -float(g @ p) - 0.5 * float(p @ image)
-    return TruncatedStep(p * size, max(predicted, 0.0) * size * size, sqrt(pp) * size, on_boundary, count)
+    return Step(p * size, max(predicted, 0.0) * size * size, on_boundary, sqrt(pp) * size, products=count)
 
 
 def _to_boundary(pp: float, pd: float, dd: float, radius: float) -> float:
