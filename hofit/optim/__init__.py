@@ -1,4 +1,9 @@
-"""Optimizers: the mix and its parts. Each is usable from plain Pyro code as ``pyro.optim.multi``'s are."""
+"""Optimizers: one file an algorithm, and the mix. Each is usable from plain Pyro code as ``pyro.optim.multi``'s are.
+
+What enters is a way to step: it reads a point, proposes, and hears how it went (`base.py`); whether a step is kept, and
+what becomes of a radius, is `acceptance.py`'s. How a loss came about is not known here. May import: curvature,
+coordinates, point, linear, patterns, record, internals, errors.
+"""
 
 from .base import Optimizer, Proposal
 from .gauss_newton import GaussNewton
