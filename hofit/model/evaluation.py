@@ -230,7 +230,7 @@ class Evaluation(SiteMessenger):
             shape = shape[max(0, len(shape) - self.enumeration.nesting) :]
         if isinstance(mask, Tensor) and mask.dim() <= len(shape):
             return int(mask.expand(shape).sum())
-        return int(shape.numel())
+        return int(torch.Size(shape).numel())  # a plain tuple in several of Pyro's
 
     def unscaled_log_density(self, message: Any) -> Tensor:
         """Shape: the batch shape of the site."""

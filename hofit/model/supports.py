@@ -40,6 +40,8 @@ def latent_transform(support: constraints.Constraint, name: str) -> Transform:
 
     Raises: ModelError that names the latent where there is neither.
     """
+    if isinstance(support, constraints.interval) and bool(torch.as_tensor(support.upper_bound).isinf().all()):
+        support = constraints.greater_than(support.lower_bound)  # torch takes such an interval for one with an end: nan
     for registered in (biject_to, transform_to):
         try:
             transform: Transform = registered(support)
