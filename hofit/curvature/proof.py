@@ -30,13 +30,14 @@ def probe(like: Tensor, number: int = 0) -> Tensor:
     return (signs * (0.5 + torch.rand(like.shape, generator=generator, dtype=torch.float64))).to(like)
 
 
-def differ(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT) -> bool:
-    """Whether two products are not the same, up to rounding. What is not finite tells nothing."""
+def differ(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT, floor: float = 0.0) -> bool:
+    """Whether two products are not the same, up to rounding: relative to the larger, and within ``floor`` whatever it
+    is. What is not finite tells nothing."""
     if not true.numel():
         return False
     scale = torch.maximum(true.abs().max(), claimed.abs().max())
     tolerance = max(agreement, 1e3 * torch.finfo(true.dtype).eps)
-    return bool((true - claimed).abs().max() > tolerance * scale)
+    return bool((true - claimed).abs().max() > tolerance * scale + floor)
 
 
 def refutes(true: Tensor, claimed: Tensor, agreement: float = AGREEMENT) -> bool:

@@ -45,3 +45,10 @@ def test_no_number_is_refuted_by_a_number_and_by_nothing_else() -> None:
     assert refutes(true, torch.tensor([1.0, 2.1]))
     assert not refutes(true, true)
     assert not refutes(torch.tensor([1.0, torch.nan]), torch.tensor([torch.nan, 2.0]))
+
+
+def test_what_is_rounding_beside_the_largest_is_no_difference() -> None:
+    """A slope of 2e-16 beside one of 4e-16: independent rows passed for rows that interact, by luck."""
+    ours, true = torch.tensor([2e-16]), torch.tensor([4e-16])
+    assert differ(ours, true)
+    assert not differ(ours, true, floor=1e3 * torch.finfo(true.dtype).eps)
