@@ -40,7 +40,7 @@ def differ(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT, floor: f
     return bool((true - claimed).abs().max() > tolerance * scale + floor)
 
 
-def refutes(true: Tensor, claimed: Tensor, agreement: float = AGREEMENT) -> bool:
+def refutes(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT) -> bool:
     """Whether a true product refutes a claimed one; to claim that it is no number, where it is one, is refuted too."""
     if not bool(torch.isfinite(true).all()):
         return False

@@ -311,7 +311,7 @@ class Curvature:
         true, claimed = product(point, names, vector[None])[0], operator.matvec(vector)
         if not bool(torch.isfinite(true).all()):
             return True  # nothing can be said here; the step that comes of it is judged
-        return not any(refutes(true[own], claimed[own]) for own in coordinates.slices.values())
+        return not any(refutes(claimed[own], true[own]) for own in coordinates.slices.values())
 
     def _refuted(self, names: Sequence[str]) -> StructureRefuted:
         listed = ", ".join(dict.fromkeys(names))

@@ -41,10 +41,10 @@ def test_what_is_empty_or_not_finite_tells_nothing() -> None:
 
 def test_no_number_is_refuted_by_a_number_and_by_nothing_else() -> None:
     true = torch.tensor([1.0, 2.0])
-    assert refutes(true, torch.tensor([1.0, torch.nan]))
-    assert refutes(true, torch.tensor([1.0, 2.1]))
+    assert refutes(torch.tensor([1.0, torch.nan]), true)
+    assert refutes(torch.tensor([1.0, 2.1]), true)
     assert not refutes(true, true)
-    assert not refutes(torch.tensor([1.0, torch.nan]), torch.tensor([torch.nan, 2.0]))
+    assert not refutes(torch.tensor([torch.nan, 2.0]), torch.tensor([1.0, torch.nan]))
 
 
 def test_what_is_rounding_beside_the_largest_is_no_difference() -> None:

@@ -210,7 +210,7 @@ class LiftedLoss:
                 terms = self._slope_by_rows(j, definition, rows, columns)
                 nothing = torch.zeros_like(leaf).view(-1)
                 found = sum((add_transposed(self.cache, nothing, t, vector) for t in terms), start=0 * vector.sum())
-                if not refutes(total, found.view(total.shape), PROOF):
+                if not refutes(found.view(total.shape), total, PROOF):
                     self.event_dims[k, j] = events
                     return terms
             events += 1

@@ -232,7 +232,7 @@ class SecondDerivatives:
         wrong = []
         for k, found in enumerate(true):
             expected = torch.zeros_like(claimed[k]) if found is None else found.reshape(-1)
-            if self._reads[k] and not self._is_full(k) and refutes(expected, claimed[k], PROOF):
+            if self._reads[k] and not self._is_full(k) and refutes(claimed[k], expected, PROOF):
                 wrong.append(k)
         return wrong
 
