@@ -14,8 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..linear.coupling import Coupling, DenseCoupling
-from ..linear.dense import flatten
 from ..linear.log_determinant import log_determinant
 from ..linear.operator import Operator
 from ..point import Params, TracedPoint, Watchable
@@ -226,7 +226,7 @@ def _same_slope(joint: Joint, ours: Tensor, plain: Joint, vector: Tensor) -> boo
 
 def _product(joint: Joint, vector: Tensor) -> Tensor:
     """H v over the joint's names, differentiable; shape (d,)."""
-    slope = flatten(joint.slope, joint.names)
+    slope = Coordinates.of(joint.slope, joint.names).flatten(joint.slope)
     if not slope.requires_grad:
         return torch.zeros_like(vector)
     leaves = [joint.tape.leaf(name) for name in joint.names]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..linear.coupling import DenseCoupling
-from ..linear.dense import flatten_batched, unflatten
 from ..linear.operator import Operator
 from ..point import Point
 from .layout import Layout, structured
@@ -16,7 +16,8 @@ from .layout import Layout, structured
 
 def product(point: Point, names: Sequence[str], vectors: Tensor) -> Tensor:
     """H v over ``names``. Shapes: (k, d) → (k, d)."""
-    return flatten_batched(point.hvp(unflatten(vectors, point.params, names)), names)
+    coordinates = Coordinates.of(point.params, names)
+    return coordinates.flatten(point.hvp(coordinates.unflatten(vectors)))
 
 
 def probed(point: Point, names: Sequence[str], layout: Layout) -> Operator:

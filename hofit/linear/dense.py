@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -90,19 +89,3 @@ def held_matrices(matrices: Tensor, places: Tensor) -> Tensor:
     free = torch.where(places[..., :, None] | places[..., None, :], 0.0, matrices)
     free.diagonal(dim1=-2, dim2=-1).add_(places.to(matrices))
     return free
-
-
-def flatten(params: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """Parameters → one vector (d,), in the order of ``names``."""
-    return torch.cat([params[name].reshape(-1) for name in names])
-
-
-def unflatten(vector: Tensor, like: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """One vector (…, d) → parameters shaped as in ``like``, leading dimensions kept."""
-    parts = vector.split([like[name].numel() for name in names], dim=-1)
-    return {n: part.reshape((*vector.shape[:-1], *like[n].shape)) for n, part in zip(names, parts, strict=True)}
-
-
-def flatten_batched(params: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """Parameters with one leading dimension → (k, d)."""
-    return torch.cat([params[name].reshape(params[name].shape[0], -1) for name in names], dim=1)

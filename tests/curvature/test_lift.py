@@ -21,11 +21,11 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import constraints
 
+from hofit.coordinates import Coordinates
 from hofit.curvature.lifting.maps import IndexCache
 from hofit.curvature.lifting.pieces import LiftedLoss
 from hofit.curvature.lifting.watch import Watch
 from hofit.curvature.structure import Curvature
-from hofit.linear.dense import flatten
 from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
 from hofit.point import Params, TracedPoint
@@ -1145,7 +1145,8 @@ def by_differences(at: DensityObjective, params: Params, direction: Params, h: f
     """H v by differences of gradients."""
 
     def gradient(sign: int) -> Tensor:
-        return flatten(at.at({k: p + sign * h * direction[k] for k, p in params.items()}).gradient(), list(params))
+        moved = at.at({k: p + sign * h * direction[k] for k, p in params.items()})
+        return Coordinates.of(params).flatten(moved.gradient())
 
     return (gradient(1) - gradient(-1)) / (2 * h)
 
@@ -1192,7 +1193,9 @@ def test_the_hessian_is_that_of_differences_of_gradients(name: str) -> None:
         params, direction = random_point(at.start(), 1), random_point(at.start(), 2)
         operator = Curvature().at(at.at(params), list(params))
         expected = by_differences(at, params, direction)
-        assert torch.allclose(operator.matvec(flatten(direction, list(params))), expected, atol=1e-5, rtol=1e-6)
+        assert torch.allclose(
+            operator.matvec(Coordinates.of(params).flatten(direction)), expected, atol=1e-5, rtol=1e-6
+        )
 
 
 def lifted(at: DensityObjective, params: Params, prove: bool = True) -> LiftedLoss:
