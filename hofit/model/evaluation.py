@@ -14,13 +14,11 @@ from pyro.params.param_store import normalize_param_name
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.distributions.transforms import Transform, identity_transform
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..errors import ModelError
 from ..internals import DETERMINISTIC, Subsample, unconstrained_params
-from .faults import raised_inside_distribution
 from .plates import leaf_scale, select
-from .sites import InfeasibleError, SiteMessenger, Sites, TraceChanged, first_line, what_changed
+from .sites import SiteMessenger, Sites, TraceChanged, first_line, what_changed
 from .supports import describe, latent_transform, same_support
 
 
@@ -248,14 +246,8 @@ class Evaluation(SiteMessenger):
             return self.unscaled_log_density(message)
         except ModelError:
             raise
-        except LinAlgError as error:
-            raise InfeasibleError(f"at site {self.current!r}: {first_line(error)}") from error
-        except ValueError as error:
-            if raised_inside_distribution(error):
-                raise InfeasibleError(f"at site {self.current!r}: {first_line(error)}") from error
-            raise self.model_error(error) from error
         except Exception as error:
-            raise self.model_error(error) from error
+            raise self.told_apart(error, f"at site {self.current!r}: {first_line(error)}") from error
 
     def _check_complete(self) -> None:
         sites = self.sites

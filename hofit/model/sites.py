@@ -141,14 +141,8 @@ class SiteMessenger(Messenger):
                 model(**arguments)
         except (ModelError, InfeasibleError):
             raise
-        except LinAlgError as error:
-            raise InfeasibleError(f"{first_line(error)} ({user_place(error)})") from error
-        except ValueError as error:
-            if raised_inside_distribution(error):
-                raise InfeasibleError(f"{first_line(error)} ({user_place(error)})") from error
-            raise self.model_error(error) from error
         except (Exception, SystemExit) as error:
-            raise self.model_error(error) from error
+            raise self.told_apart(error, f"{first_line(error)} ({user_place(error)})") from error
 
     def run_at_start(self, model: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         """``run`` where there is no way around. Raises: StartError, ModelError."""
@@ -159,7 +153,11 @@ class SiteMessenger(Messenger):
                 f"the model cannot be evaluated at the start (last site traced: {self.current!r}): {error}"
             ) from error
 
-    def model_error(self, error: BaseException) -> ModelError:
+    def told_apart(self, error: BaseException, refusal: str) -> ModelError | InfeasibleError:
+        """What an error of the model is: a refusal by a distribution or a factorisation, or a fault of the model's."""
+        by_distribution = isinstance(error, ValueError) and raised_inside_distribution(error)
+        if by_distribution or isinstance(error, LinAlgError):
+            return InfeasibleError(refusal)
         where = f" (last site traced: {self.current!r})" if self.current else ""
         return ModelError(f"the model raised{where}: {user_fault(error)}")
 
