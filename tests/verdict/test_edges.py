@@ -51,16 +51,17 @@ def test_a_small_scale_inside_its_support_is_no_boundary() -> None:
     assert result.status == "converged" and result.values["p0"].item() == pytest.approx(8.315287e-07, rel=1e-5)
 
 
-def test_a_transform_that_has_saturated_is_on_the_boundary_and_not_unused() -> None:
+@pytest.mark.parametrize("name", ["x", "x[left]"])
+def test_a_transform_that_has_saturated_is_on_the_boundary_and_not_unused(name: str) -> None:
     """At u = 60 the logistic map is 1 to the last bit: the gradient is exactly zero, and no remark may say unused."""
 
     def model() -> None:
-        x = pyro.param("x", torch.tensor(0.5), constraint=constraints.unit_interval)
+        x = pyro.param(name, torch.tensor(0.5), constraint=constraints.unit_interval)
         pyro.factor("pull", 3.0 * x)
 
     result = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "sgd", "lr": 80.0}]})
-    assert result.params["x"].item() > 40 and result.status == "converged_on_boundary"
-    assert any(remark.startswith("boundary: x") for remark in result.remarks)
+    assert result.params[name].item() > 40 and result.status == "converged_on_boundary"
+    assert any(remark.startswith(f"boundary: {name} ") for remark in result.remarks)
 
 
 def beta_half() -> None:
