@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import torch
@@ -372,10 +372,19 @@ def _log_sum(factors: list[Any], summed: str) -> Any:
             aligned = aligned.reshape([sizes.get(symbol, 1) for symbol in symbols])
         total = aligned if total is None else total + aligned
     if summed:
-        total = total.logsumexp([symbols.index(symbol) for symbol in summed])
+        total = _logsumexp(total, [symbols.index(symbol) for symbol in summed])
     elif len(factors) == 1:
         return factors[0]
     return with_packed_dims(total, "".join(symbol for symbol in symbols if symbol not in summed))
+
+
+def _logsumexp(terms: Tensor, dims: list[int]) -> Tensor:
+    """log Σ exp over some dimensions; a sum of impossible terms alone is −inf, and has no slope instead of nan."""
+    impossible = terms.detach().amax(dims, keepdim=True) == -inf
+    if not bool(impossible.any()):
+        return terms.logsumexp(dims)
+    total = terms.masked_fill(impossible, 0.0).logsumexp(dims, keepdim=True)
+    return total.masked_fill(impossible, -inf).squeeze(dims)
 
 
 class TooLarge(ModelError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from math import inf
 from typing import Any
+from weakref import ref
 
 import pyro
 import torch
@@ -18,6 +20,7 @@ from torch.distributions.transforms import Transform, identity_transform
 from ..errors import ModelError
 from ..internals import DETERMINISTIC, Subsample, unconstrained_params
 from .plates import leaf_scale, select
+from .randomness import random_state_kept
 from .sites import SiteMessenger, Sites, TraceChanged, first_line, what_changed
 from .supports import describe, latent_transform, same_support
 
@@ -86,7 +89,8 @@ class Evaluation(SiteMessenger):
             transform = (
                 latent.transform if same_support(support, latent.support) else latent_transform(support, msg["name"])
             )
-            value = leaf if transform is identity_transform else transform(leaf)
+            # A view, never the leaf itself: a transform of the model's that caches by its argument would keep the graph.
+            value = leaf.view_as(leaf) if transform is identity_transform else transform(leaf)
             self.transforms[msg["name"]] = transform
             if msg["name"] in self.jacobian:
                 if not transform.bijective:
@@ -145,6 +149,9 @@ class Evaluation(SiteMessenger):
                 f"the parameter {entry.site.name!r} was replaced in Pyro's parameter store while the model ran "
                 "(pyro.clear_param_store() inside the model?)"
             )
+        if msg["value"] is entry.leaf and not isinstance(entry.leaf, torch.nn.Parameter):  # those are the module's own
+            msg["value"] = entry.leaf.view_as(entry.leaf)
+            msg["value"].unconstrained = ref(entry.leaf)  # as Pyro's store has it
 
     def parts(self) -> Iterator[tuple[Sequence[Any], Tensor]]:
         """What the log density is the sum of, but for the transforms: each part with the frames of its plates.
@@ -243,11 +250,35 @@ class Evaluation(SiteMessenger):
         """Unscaled; what a distribution refuses is told apart from what the model does wrong."""
         self.current = message["name"]
         try:
+            if self.current in self.sites.outside:
+                return self._inside_support(message)
             return self.unscaled_log_density(message)
         except ModelError:
             raise
         except Exception as error:
+            if self._is_outside(message):
+                self.sites.outside.add(self.current)
+                return self._inside_support(message)
             raise self.told_apart(error, f"at site {self.current!r}: {first_line(error)}") from error
+
+    def _is_outside(self, message: Any) -> bool:
+        """Whether an observed value lies outside the support at some values of the discrete latents, and not at all."""
+        if self.enumeration is None or not message["is_observed"]:
+            return False
+        with torch.no_grad():
+            inside = message["fn"].support.check(message["value"])
+        left = inside.dim() - self.enumeration.nesting
+        return left > 0 and not bool(inside.all()) and bool(inside.flatten(0, left - 1).any(0).all())
+
+    def _inside_support(self, message: Any) -> Tensor:
+        """The unscaled log density; −inf where the value is outside the support, whatever its formula would give."""
+        fn, value = message["fn"], message["value"]
+        with torch.no_grad(), random_state_kept():
+            inside = fn.support.check(value)
+            over_event = inside.reshape(inside.shape + (1,) * fn.event_dim)
+            value = torch.where(over_event, value, fn.sample().to(value.dtype))
+        log_prob = self.unscaled_log_density({**message, "value": value})
+        return log_prob.masked_fill(~inside, -inf)
 
     def _check_complete(self) -> None:
         sites = self.sites

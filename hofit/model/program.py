@@ -149,7 +149,7 @@ class Program:
         trace = Evaluation(self._sites)
         try:
             with torch.no_grad(), suppress(InfeasibleError):
-                with random_state_kept(), MemoryGuard(MEMORY_LIMIT):
+                with random_state_kept(), MemoryGuard(MEMORY_LIMIT), pyro.validation_enabled(True):
                     trace.run(self.model, self.arguments)
                     trace.log_density()
                 for seed in range(CONFIGURATIONS):
