@@ -166,6 +166,11 @@ class Point(ABC):
         """What is known of each parameter; empty for a bare loss."""
         return self.source.sites if self.source is not None else {}
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether the gradient is kept with its graph."""
+        return False
+
     @abstractmethod
     def at(self, params: Params) -> Point:
         """The same objective elsewhere: one more evaluation."""
@@ -197,6 +202,10 @@ class TracedPoint(Point):
     """Whether subsampled plates were traced whole."""
     _graph: Params | None = field(default=None, init=False)
     _spent: bool = field(default=False, init=False)
+
+    @property
+    def has_graph(self) -> bool:
+        return self._graph is not None
 
     def at(self, params: Params) -> Point:
         if self.source is None:

@@ -49,6 +49,8 @@ def _show(session: Session) -> None:
     if summed:
         listed = ", ".join(summed[:6]) + (f", … ({len(summed)} sites)" if len(summed) > 6 else "")
         console.print(Text(f"summed out: {listed}"))
+    for warning in session.warnings:
+        console.print(Text(warning))
     start = traced_start(session)
     for name, found in structures(session, start):
         console.print(Text(f"{name}: {found}"))

@@ -56,10 +56,13 @@ PatternMap = Annotated[dict[str, Any], AfterValidator(_pattern_keys)]
 
 
 class Column(_Strict):
-    """One model argument made from a column of the table."""
+    """One model argument made from a column of the table.
+
+    ``codes`` is true, or the name of what is numbered: columns of one name, or of one ``levels``, share their numbers.
+    """
 
     column: str | list[str]
-    codes: bool = False
+    codes: bool | str = False
     levels: str | None = None
     order: list[Any] | None = None
     dtype: Literal["float", "float32", "float64", "long", "int", "bool"] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
@@ -25,6 +25,7 @@ from ..status import Status
 from ..verdict.checks import Check, StopRules, StopState, Verdict
 from ..verdict.edges import unbounded_parameters
 from ..verdict.judge import judge
+from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
 
 VERDICT_BACKOFF = 2
@@ -91,13 +92,28 @@ class Loop:
         self.objective, self.optimizer, self.stop = objective, optimizer, stop
         self._curvature = Curvature()
         self.observers, self.interrupted, self.clock, self.state = observers, interrupted, clock, state
+        self.point: Point
+        """Where the fit stands; known once it has begun."""
 
-    def begin(self, params: Params) -> LoopEnd | None:
-        """Trace the start, before anything is written; an end if nothing can be fitted from there.
+    def begin(self, params: Params, given: Collection[str] = ()) -> LoopEnd | None:
+        """Trace the start, before anything is written; an end if nothing can be fitted from there, nor from another.
 
+        ``given`` are the names whose start is not to be replaced.
         Raises: ModelError when the loss is random, or the model is not the same when it is traced again.
         """
-        self._fresh, known = True, self.objective.take_start_loss()
+        self._fresh = True
+        end = self._begin_at(params)
+        trouble = end.remarks[0] if end is not None else trouble_at(self.objective, self.point)
+        if trouble is None or (end is not None and end.status is not Status.NON_FINITE):
+            return end
+        moved = better_start(self.objective, params, given)
+        if moved is None:
+            return end if end is not None else self._begin_at(params)
+        self.state.start = f"start: another was taken, found by trying: {trouble}"
+        return self._begin_at(moved)
+
+    def _begin_at(self, params: Params) -> LoopEnd | None:
+        known = self.objective.take_start_loss()
         validated = self.objective.at_full(params) if known is None else None
         point = self.objective.at(params)  # the last to write the leaves: its gradient needs no new trace
         end = None
@@ -111,7 +127,7 @@ class Loop:
         return self._look(self.objective.at(params))
 
     def _look(self, point: Point) -> LoopEnd | None:
-        self._last = point
+        self.point = point
         self.optimizer.begin_at(point)
         self._norm = max_norm(point.gradient(self.optimizer.second_order))
         return None if isfinite(self._norm) else self._non_finite(point, point, "at the start")
@@ -119,21 +135,21 @@ class Loop:
     def go(self) -> LoopEnd:
         """Iterate from where ``begin`` has been to the end."""
         if self._fresh:
-            self._record(self._last, None, self._norm, None)
+            self._record(self.point, None, self._norm, None)
         try:
-            return self._iterate(self._last, self._norm)
+            return self._iterate(self.point, self._norm)
         except ModelError as error:
-            return self._end_at(self._last, Status.MODEL_ERROR, [f"model error: {error}"])
+            return self._end_at(self.point, Status.MODEL_ERROR, [f"model error: {error}"])
         except StepImpossible as error:
             why = f": {user_fault(error.fault)}" if error.fault is not None else ""
-            return self._end_at(self._last, Status.MODEL_ERROR, [f"{error}{why}"])
+            return self._end_at(self.point, Status.MODEL_ERROR, [f"{error}{why}"])
 
     def _iterate(self, point: Point, norm: float) -> LoopEnd:
         stop, state, objective = self.stop, self.state, self.objective
         stochastic = objective.stochastic
         eps = torch.finfo(point.loss.dtype).eps
         while True:
-            self._last = point
+            self.point = point
             end = self._stop_here(point, norm)
             if end is not None:
                 return end
@@ -278,7 +294,8 @@ class Loop:
         return f"the gradient of {', '.join(map(repr, wrong))}"
 
     def _end(self, point: Point, status: Status, verdict: Verdict, remarks: list[str]) -> LoopEnd:
-        everything = [*remarks, *verdict.remarks, *self.optimizer.remarks()]
+        started = [self.state.start] if self.state.start else []
+        everything = [*started, *remarks, *verdict.remarks, *self.optimizer.remarks()]
         if status is not Status.INTERRUPTED:  # whoever interrupts does not wait
             everything += self.objective.remarks(point.params)
         return LoopEnd(status, point.params, verdict, everything, self._snapshot(point))

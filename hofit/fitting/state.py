@@ -24,6 +24,8 @@ class LoopState:
     rounded: int = 0
     next_verdict: int = 0
     verdict_gradient: float = float("inf")
+    start: str = ""
+    """What is to be said of the start, where another than the given one was taken."""
     evaluations: Evaluations = field(default_factory=Evaluations)
 
     def to_plain(self) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +24,7 @@ class ColumnRequest(Protocol):
     @property
     def column(self) -> str | list[str]: ...
     @property
-    def codes(self) -> bool: ...
+    def codes(self) -> bool | str: ...
     @property
     def levels(self) -> str | None: ...
     @property
@@ -41,15 +43,28 @@ DTYPES = {
 }
 
 
-def columns_to_arguments(
-    table: Table, requests: Mapping[str, ColumnRequest], missing: str
-) -> tuple[dict[str, Any], list[DataError]]:
-    """One tensor of shape (rows,) an entry, and the number of levels where one is asked for; and all that is wrong.
+@dataclass
+class Arguments:
+    """What columns became, by argument, with all that is wrong and what deserves a warning.
+
+    ``floating`` names the columns of whole numbers that became floating for want of a dtype.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    errors: list[DataError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    floating: list[str] = field(default_factory=list)
+
+    def refuse(self, error: DataError, argument: str) -> None:
+        self.errors.append(DataError(str(error), ("data", "columns", argument)))
+
+
+def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], missing: str) -> Arguments:
+    """One tensor of shape (rows,) an entry, and the number of levels where one is asked for.
 
     Wrong is a column that is not there, text without codes, an empty cell; each error names column and row.
     """
-    arguments: dict[str, Any] = {}
-    errors: list[DataError] = []
+    made = Arguments()
     columns: dict[str, Array] = {}
     keep = np.ones(len(next(iter(table.columns.values()))), dtype=bool)
     for argument, request in requests.items():
@@ -58,34 +73,98 @@ def columns_to_arguments(
                 columns[name] = table.column(name)
                 keep &= _present_rows(table, name, missing)
         except DataError as error:
-            errors.append(DataError(str(error), ("data", "columns", argument)))
+            made.refuse(error, argument)
     rows = np.flatnonzero(keep)
-    if not len(rows) and not errors:
-        return {}, [DataError(f"{table.path}: no row is left when rows with missing cells are dropped")]
-    wrong = {error.key[-1] for error in errors}
+    if not len(rows) and not made.errors:
+        made.errors.append(DataError(f"{table.path}: no row is left when rows with missing cells are dropped"))
+    wrong = {error.key[-1] for error in made.errors if error.key}
+    coded: dict[str, list[_Coded]] = {}
     for argument, request in requests.items():
         if argument in wrong or not len(rows):
             continue
+        cells = [columns[name][rows] for name in _names(request)]
         try:
-            arguments.update(_arguments_of(table, argument, request, [columns[n][rows] for n in _names(request)], rows))
+            if request.codes:
+                one = _Coded(table, argument, request, cells, rows)
+                coded.setdefault(_kind(argument, request), []).append(one)
+            else:
+                made.values[argument] = _numbers(table, request, cells[0], rows)
+                if request.dtype is None and cells[0].dtype.kind in "iu":
+                    made.floating.append(str(request.column))
         except DataError as error:
-            errors.append(DataError(str(error), ("data", "columns", argument)))
+            made.refuse(error, argument)
+    for members in coded.values():
+        try:
+            made.values.update(_codes_of(members))
+        except DataError as error:
+            made.refuse(error, members[0].argument)
     for argument, request in requests.items():
-        doubled = [a for a, other in requests.items() if other.levels == request.levels]
-        if request.levels and (request.levels in requests or len(doubled) > 1):
-            errors.append(DataError(f"levels: {request.levels!r} is given twice", ("data", "columns", argument)))
-    return arguments, errors
+        kinds = {_kind(a, other) for a, other in requests.items() if other.codes and other.levels == request.levels}
+        if request.levels and (request.levels in requests or len(kinds) > 1):
+            made.refuse(DataError(f"levels: {request.levels!r} is given twice"), argument)
+    made.warnings = [text for one, other in combinations(coded.values(), 2) for text in _overlap(one[0], other[0])]
+    return made
 
 
-def _arguments_of(
-    table: Table, argument: str, request: ColumnRequest, cells: list[Array], rows: Array
-) -> dict[str, Any]:
-    if not request.codes:
-        return {argument: _numbers(table, request, cells[0], rows)}
-    if any(column.ndim > 1 for column in cells):
-        raise DataError(f"{table.path}: {request.column!r} has several numbers a row: codes are for single values")
-    codes, count = _codes(table, request, cells, rows)
-    return {argument: torch.from_numpy(codes)} | ({request.levels: count} if request.levels else {})
+@dataclass(frozen=True)
+class _Coded:
+    """A request for codes, with the cells of its columns in the rows that are kept."""
+
+    table: Table
+    argument: str
+    request: ColumnRequest
+    cells: list[Array]
+    rows: Array
+
+    def __post_init__(self) -> None:
+        if any(column.ndim > 1 for column in self.cells):
+            raise DataError(
+                f"{self.table.path}: {self.request.column!r} has several numbers a row: codes are for single values"
+            )
+
+
+def _kind(argument: str, request: ColumnRequest) -> str:
+    """What is numbered: arguments of one kind share their numbers."""
+    if isinstance(request.codes, str):
+        return f"codes {request.codes}"
+    return f"levels {request.levels}" if request.levels else f"argument {argument}"
+
+
+def _codes_of(members: list[_Coded]) -> dict[str, Any]:
+    """The codes of all arguments of one kind, and how many there are wherever that is asked for."""
+    orders = [one.request.order for one in members if one.request.order is not None]
+    if any(len(one.cells) != len(members[0].cells) for one in members):
+        names = ", ".join(repr(one.argument) for one in members)
+        raise DataError(f"{names} share their codes, and so need as many columns each")
+    if any(order != orders[0] for order in orders):
+        raise DataError(f"order: {members[0].argument!r} shares its codes with another of another order")
+    if orders:
+        codes, count = [_places_in(orders[0], one) for one in members], len(orders[0])
+    else:
+        columns = [np.concatenate(parts) for parts in zip(*(one.cells for one in members), strict=True)]
+        joint, count = _codes(columns)
+        codes = np.split(joint, np.cumsum([len(one.rows) for one in members])[:-1])
+    values: dict[str, Any] = {}
+    for one, own in zip(members, codes, strict=True):
+        values[one.argument] = torch.from_numpy(own)
+        if one.request.levels:
+            values[one.request.levels] = count
+    return values
+
+
+def _overlap(one: _Coded, other: _Coded) -> Iterator[str]:
+    """A warning where two kinds have some levels in common, and not all: they may be one kind."""
+    if isinstance(one.request.codes, str) or isinstance(other.request.codes, str) or len(one.cells) != len(other.cells):
+        return
+    of_one, of_other = ({tuple(map(_key, cells)) for cells in zip(*c.cells, strict=True)} for c in (one, other))
+    common = len(of_one & of_other)
+    counted = bool(one.request.levels and other.request.levels) and _is_count(of_one) and _is_count(of_other)
+    if common and of_one != of_other and not counted:
+        yield (
+            f"codes: columns {one.request.column!r} and {other.request.column!r} have {common} levels in common, and "
+            "each is numbered by itself, so that one level has two numbers. Where they are of one kind, let them share "
+            "their levels: the same `codes: NAME` (or `levels: NAME`) for both; else give each a name of its own"
+        )
 
 
 def _names(request: ColumnRequest) -> list[str]:
@@ -123,25 +202,33 @@ def _numbers(table: Table, request: ColumnRequest, cells: Array, rows: Array) ->
     return torch.from_numpy(native(cells)).to(target)
 
 
-def _codes(table: Table, request: ColumnRequest, cells: list[Array], rows: Array) -> tuple[Array, int]:
+def _is_count(levels: set[tuple[object, ...]]) -> bool:
+    """Whether levels are 0, 1, 2, … or 1, 2, …: then each kind has been numbered already, and has its own 1."""
+    numbers = {level for (level, *_) in levels}
+    return numbers in (set(range(len(levels))), set(range(1, len(levels) + 1)))
+
+
+def _places_in(order: list[Any], one: _Coded) -> Array:
+    """0..K-1 by the place in a list of levels."""
+    request, cells = one.request, one.cells
+    if len(cells) > 1:
+        raise DataError(f"{one.table.path}: `order` goes with one column, not with {request.column}")
+    places = {_key(level): place for place, level in enumerate(order)}
+    if len(places) < len(order):
+        raise DataError(f"order names a level twice: {order}")
+    keys = [_key(cell) for cell in cells[0]]
+    for row, key in enumerate(keys):
+        if key not in places:
+            raise DataError(
+                f"{one.table.where(int(one.rows[row]))}: column {request.column!r} has {cells[0][row]!r}, "
+                f"which is not in order {order}"
+            )
+    return np.array([places[key] for key in keys], dtype=np.int64)
+
+
+def _codes(cells: list[Array]) -> tuple[Array, int]:
     """0..K-1 by sorted level: by number when all are numbers, else by code point."""
-    if request.order is not None:
-        if len(cells) > 1:
-            raise DataError(f"{table.path}: `order` goes with one column, not with {request.column}")
-        places = {_key(level): place for place, level in enumerate(request.order)}
-        if len(places) < len(request.order):
-            raise DataError(f"order names a level twice: {request.order}")
-        keys = [_key(cell) for cell in cells[0]]
-        for row, key in enumerate(keys):
-            if key not in places:
-                raise DataError(
-                    f"{table.where(int(rows[row]))}: column {request.column!r} has {cells[0][row]!r}, "
-                    f"which is not in order {request.order}"
-                )
-        return np.array([places[key] for key in keys], dtype=np.int64), len(request.order)
-    inverses = []
-    for column in cells:
-        inverses.append(np.unique(_sortable(column), return_inverse=True)[1])
+    inverses = [np.unique(_sortable(column), return_inverse=True)[1] for column in cells]
     codes, inverse = np.unique(np.stack(inverses, axis=1), axis=0, return_inverse=True)
     return inverse.reshape(-1).astype(np.int64), len(codes)
 

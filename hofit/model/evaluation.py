@@ -89,7 +89,7 @@ class Evaluation(SiteMessenger):
             transform = (
                 latent.transform if same_support(support, latent.support) else latent_transform(support, msg["name"])
             )
-            # A view, never the leaf itself: a transform of the model's that caches by its argument would keep the graph.
+            # A view, never the leaf itself: a transform of the model's that caches by argument would keep the graph.
             value = leaf.view_as(leaf) if transform is identity_transform else transform(leaf)
             self.transforms[msg["name"]] = transform
             if msg["name"] in self.jacobian:
@@ -151,7 +151,7 @@ class Evaluation(SiteMessenger):
             )
         if msg["value"] is entry.leaf and not isinstance(entry.leaf, torch.nn.Parameter):  # those are the module's own
             msg["value"] = entry.leaf.view_as(entry.leaf)
-            msg["value"].unconstrained = ref(entry.leaf)  # as Pyro's store has it
+            msg["value"].unconstrained = ref(entry.leaf)  # type: ignore[attr-defined]  # as Pyro's store has it
 
     def parts(self) -> Iterator[tuple[Sequence[Any], Tensor]]:
         """What the log density is the sum of, but for the transforms: each part with the frames of its plates.

@@ -50,7 +50,10 @@ class Acceptance:
         return self._refusals >= PATIENCE
 
     def ratio(self, point: Point, candidate: Point, proposal: Proposal, others: float) -> float:
-        """Actual over predicted reduction; −inf where the candidate has no loss. ``others``: gᵀs of other parts."""
+        """Actual over predicted reduction; −inf where the candidate has no loss or no gradient.
+
+        ``others``: gᵀs of other parts.
+        """
         predicted = (proposal.predicted_reduction or 0.0) - others
         if candidate.failure is None and candidate.value == -inf:
             return inf  # unbounded, as the loop will say
@@ -65,6 +68,8 @@ class Acceptance:
             self._refusals = 0 if better else self._refusals + 1
             return 0.5 if better else 0.0
         ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -inf)
+        if ratio > ACCEPT and not isfinite(max_norm(candidate.gradient(point.has_graph))):
+            return -inf  # nothing could go on from there
         if ratio > ACCEPT:
             self._refusals = 0
         elif own <= noise:  # the loss is rounder still than its size says

@@ -17,10 +17,11 @@ def traced_start(session: Session) -> Point:
 
     Raises: StartError where nothing can be fitted from there; ModelError for a random loss.
     """
-    end = session.loop([], lambda: False, Clock(0.0), LoopState()).begin(session.start)
+    loop = session.loop([], lambda: False, Clock(0.0), LoopState())
+    end = loop.begin(session.start, session.given)
     if end is not None:
         raise StartError("; ".join(end.remarks))
-    return session.objective.at(session.start)
+    return session.objective.at(loop.point.params)
 
 
 def structures(session: Session, start: Point) -> Iterator[tuple[str, str]]:
@@ -36,5 +37,5 @@ def structures(session: Session, start: Point) -> Iterator[tuple[str, str]]:
         if found is not None:
             yield part.name, found
     curvature = Curvature()
-    operator = curvature.at(session.objective.at_full(session.start), list(session.start))
+    operator = curvature.at(session.objective.at_full(start.params), list(start.params))
     yield "verdict", curvature.describe(operator)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,35 @@ from ..config.mistakes import Mistakes
 from ..config.schema import Config
 from ..errors import DataError, ModelError
 from ..model.arguments import call_load_data, merge, to_tensors
-from ..model.columns import columns_to_arguments
+from ..model.columns import Arguments, columns_to_arguments
 from ..model.module import ModelSource, load_model, sha256_of_file
 from ..model.table import read_table
+
+NOT_AN_INDEX = r"(?i)\bind(ex|ices)\b.*\b(long|int32|int64|integer)|\b(long|int64|integer).*\bind(ex|ices)\b"
+"""What torch says where a floating tensor stands for an index."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A model's arguments, and path → SHA-256 of the files that they were read from."""
+    """A model's arguments, and path → SHA-256 of the files that they were read from.
+
+    ``warnings`` are sentences for the user; ``floating`` names columns of whole numbers that are floating arguments.
+    """
 
     arguments: dict[str, Any]
     files: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+    floating: list[str] = field(default_factory=list)
+
+    def hint(self, error: ModelError) -> ModelError:
+        """The error, with the edit that helps where the model took a floating column for an index."""
+        if not self.floating or not re.search(NOT_AN_INDEX, str(error)):
+            return error
+        names = ", ".join(map(repr, self.floating))
+        return type(error)(
+            f"{error}\nAn index must be an integer tensor, and the column {names} became floating: "
+            "write {column: NAME, dtype: long} for what is used as an index (or codes: true for levels)"
+        )
 
 
 def find_model(model: Callable[..., Any] | str | None) -> ModelSource:
@@ -53,20 +72,22 @@ def load_data(config: Config, source: ModelSource, given: Mapping[str, Any], mis
         parts.append(("load_data", call_load_data(source.load_data, data.options, path)))
     elif data.options:
         raise DataError("there is no load_data in the model's module to take them", ("data", "options"))
+    made = Arguments()
     files = {str(path): sha256_of_file(path)} if path is not None and path.is_file() else {}
     if data.columns:
         if path is None:
             raise DataError("data.columns needs data.path", ("data", "columns"))
-        arguments, errors = columns_to_arguments(_read(path), data.columns, data.missing)
-        for error in errors[:-1]:
+        made = columns_to_arguments(_read(path), data.columns, data.missing)
+        for error in made.errors[:-1]:
             mistakes.add(error.key, str(error))
-        if errors:
-            raise errors[-1]
-        parts.append(("data.columns", arguments))
+        if made.errors:
+            raise made.errors[-1]
+        parts.append(("data.columns", made.values))
     elif path is not None and not (source.load_data and "path" in inspect.signature(source.load_data).parameters):
         raise DataError("nothing reads it: name data.columns, or let load_data take `path`", ("data", "path"))
     parts += [("data.arguments", data.arguments), ("Python", given)]
-    return Data(to_tensors(merge(parts), torch.device(config.device)), files)
+    arguments = to_tensors(merge(parts), torch.device(config.device))
+    return Data(arguments, files, made.warnings, made.floating)
 
 
 def _read(path: Path) -> Any:

@@ -76,7 +76,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         params=params,
         values=values,
         uncertainty=uncertainty,
-        remarks=[*end.remarks, *uncertainty.remarks],
+        remarks=[*session.warnings, *end.remarks, *uncertainty.remarks],
         checks=end.verdict.checks,
         facts=objective.facts(end.verdict.loss),
         evaluations=asdict(objective.evaluations),

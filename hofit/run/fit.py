@@ -44,7 +44,7 @@ def run_fit(request: Request, options: FitOptions) -> FitResult:
             _ = session.provenance  # now, as a resume does: a model may write to its arguments
         clock = Clock(session.began)
         loop = session.loop(options.watch(session), interruption, clock, LoopState())
-        end = loop.begin(session.start)
+        end = loop.begin(session.start, session.given)
         directory = _new_directory(options)
         if directory is not None:
             stack.enter_context(directory)

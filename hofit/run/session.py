@@ -55,6 +55,10 @@ class Session:
     optimizer: MixedMultiOptimizer
     owners: dict[str, str]
     start: Params
+    given: frozenset[str]
+    """Names whose start is the config's own."""
+    warnings: list[str]
+    """What is to be said of the data."""
     began: float
     """When the model was first traced, by ``time.perf_counter``."""
     find_provenance: Callable[[], Provenance]
@@ -132,7 +136,10 @@ class _Builder:
         began = time.perf_counter()
         set_seed(config.seed)
         with mistakes.stage():
-            program.discover(config.init.strategy, config.init.jitter)
+            try:
+                program.discover(config.init.strategy, config.init.jitter)
+            except ModelError as error:
+                raise self.data.hint(error) from error
             names = list(program.sites)
             if not names:
                 raise ModelError("the model has no parameter and no latent: there is nothing to fit")
@@ -166,7 +173,10 @@ class _Builder:
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
         given = self.request.arguments
         provenance = partial(provenance_of, config, self.reference, self.model, self.data, given, threads)
-        return Session(config, program, objective, optimizer, labels, objective.start(), began, provenance)
+        start, warnings = objective.start(), self.data.warnings
+        return Session(
+            config, program, objective, optimizer, labels, start, frozenset(values), warnings, began, provenance
+        )
 
     def _rehearse(self) -> None:
         try:

@@ -28,7 +28,8 @@ def csv(path: Path, text: str) -> Table:
 def taken(table: Table, missing: str = "error", **requests: Any) -> dict[str, Any]:
     """The arguments made of the columns; the first error, if there is one, is raised."""
     columns = {name: Column(**({"column": r} if isinstance(r, str) else r)) for name, r in requests.items()}
-    arguments, errors = columns_to_arguments(table, columns, missing)
+    made = columns_to_arguments(table, columns, missing)
+    arguments, errors = made.values, made.errors
     if errors:
         raise errors[0]
     return arguments
@@ -235,7 +236,7 @@ def test_the_row_of_an_infinite_cell_is_that_of_the_file_when_rows_were_dropped(
 def test_all_wrong_columns_come_at_once(tmp_path: Path) -> None:
     table = csv(tmp_path / "a.csv", "x,y\n1,a\n2,b\n")
     columns = {"p": Column(column="nope"), "q": Column(column="y"), "r": Column(column="x")}
-    _, errors = columns_to_arguments(table, columns, "error")
+    errors = columns_to_arguments(table, columns, "error").errors
     assert [error.key for error in errors] == [("data", "columns", "p"), ("data", "columns", "q")]
 
 
@@ -295,7 +296,55 @@ def test_a_count_of_levels_under_a_name_that_is_taken_is_refused(tmp_path: Path)
     with pytest.raises(DataError, match="'x' is given twice"):
         taken(table, x="x", g={"column": "g", "codes": True, "levels": "x"})
     with pytest.raises(DataError, match="'k' is given twice"):
-        taken(table, a={"column": "x", "codes": True, "levels": "k"}, g={"column": "g", "codes": True, "levels": "k"})
+        columns = {name: {"column": "g", "codes": name, "levels": "k"} for name in ("a", "b")}
+        taken(table, **columns)
+
+
+GAMES = "winner,loser,court\nb,a,north\nd,b,south\nb,c,north\n"
+
+
+@pytest.mark.parametrize(
+    "sharing",
+    [({"codes": "player", "levels": "n"}, {"codes": "player"}), ({"codes": True, "levels": "n"},) * 2],
+    ids=["codes", "levels"],
+)
+def test_columns_of_one_kind_share_their_levels(tmp_path: Path, sharing: Any) -> None:
+    """By one name after `codes`, or by one name of their levels: 0..K-1 over what occurs in any of them."""
+    table = csv(tmp_path / "a.csv", GAMES)
+    winner, loser = ({"column": name, **own} for name, own in zip(("winner", "loser"), sharing, strict=True))
+    found = taken(table, winner=winner, loser=loser)
+    assert found["winner"].tolist() == [1, 3, 1] and found["loser"].tolist() == [0, 1, 2] and found["n"] == 4
+    made = columns_to_arguments(table, {"w": Column(**winner), "l": Column(**loser)}, "error")
+    assert not made.warnings
+
+
+def test_levels_that_overlap_and_are_not_shared_are_warned_of(tmp_path: Path) -> None:
+    table = csv(tmp_path / "a.csv", GAMES)
+    columns = {name: Column(column=name, codes=True) for name in ("winner", "loser", "court")}
+    (warning,) = columns_to_arguments(table, columns, "error").warnings
+    assert "'winner' and 'loser' have 1 levels in common" in warning and "codes: NAME" in warning
+    counts = csv(tmp_path / "b.csv", "herd,period\n1,1\n2,1\n3,2\n")
+    numbered = {name: Column(column=name, codes=True, levels=f"n_{name}") for name in ("herd", "period")}
+    assert not columns_to_arguments(counts, numbered, "error").warnings
+    named = {name: Column(column=name, codes=name) for name in columns}
+    assert not columns_to_arguments(table, named, "error").warnings
+
+
+def test_columns_that_share_codes_share_one_order(tmp_path: Path) -> None:
+    table = csv(tmp_path / "a.csv", GAMES)
+    order = ["d", "c", "b", "a"]
+    found = taken(
+        table,
+        winner={"column": "winner", "codes": "player", "order": order},
+        loser={"column": "loser", "codes": "player"},
+    )
+    assert found["winner"].tolist() == [2, 0, 2] and found["loser"].tolist() == [3, 2, 1]
+    with pytest.raises(DataError, match="another order"):
+        taken(
+            table,
+            winner={"column": "winner", "codes": "player", "order": order},
+            loser={"column": "loser", "codes": "player", "order": order[::-1]},
+        )
 
 
 def test_an_npz_column_of_vectors_keeps_its_shape_and_has_no_codes(tmp_path: Path) -> None:

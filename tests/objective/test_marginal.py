@@ -386,9 +386,13 @@ def unbounded() -> None:
         pyro.factor("likelihood", torch.where(torch.arange(ROWS) == 3, scalar("mu", 1.0) * b**2, 0.0))
 
 
-@pytest.mark.parametrize(("model", "row"), [(flat_without_data, 7), (separated, 5), (unbounded, 3)])
-def test_no_proper_mode_is_a_status_that_names_site_and_row(model: Callable[[], None], row: int) -> None:
-    result = fit(model, b="laplace")
+@pytest.mark.parametrize(
+    ("model", "row", "start"), [(flat_without_data, 7, {}), (separated, 5, {}), (unbounded, 3, {"mu": 1.0})]
+)
+def test_no_proper_mode_is_a_status_that_names_site_and_row(
+    model: Callable[[], None], row: int, start: dict[str, float]
+) -> None:
+    result = fit(model, TRUST_REGION, {"init": {"values": start}}, b="laplace")
     assert result.status == "non_finite" and not result.converged
     assert any("no proper mode" in remark and f"'b', row {row}" in remark for remark in result.remarks)
 

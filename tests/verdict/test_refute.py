@@ -25,6 +25,11 @@ def test_an_escape_to_infinity_is_not_converged(optimizers: list[Any], others: i
     assert check(result, "confirming step") is not True
 
 
+def held(starts: tuple[float, ...]) -> dict[str, float]:
+    """Starts that are asked for, and so are not replaced however flat the loss is there."""
+    return {f"p{i}": start for i, start in enumerate(starts)}
+
+
 def test_a_plateau_is_not_converged() -> None:
     """Far out on −exp(−x²/2) the gradient is 1e-20 and the curvature is negative."""
     result = hofit.fit(of(10.0, loss=lambda x: -(-(x**2) / 2).exp()), {"optimizers": ADAM})
@@ -44,7 +49,8 @@ def test_a_plateau_is_not_converged() -> None:
     ],
 )
 def test_no_curvature_is_no_proof_of_a_minimum(optimizers: Any, starts: Any, loss: Any) -> None:
-    result = hofit.fit(of(*starts, loss=loss), {"optimizers": optimizers, "stop": {"max_iterations": 50}})
+    config = {"optimizers": optimizers, "stop": {"max_iterations": 50}, "init": {"values": held(starts)}}
+    result = hofit.fit(of(*starts, loss=loss), config)
     assert not result.converged and not any("unused" in remark for remark in result.remarks)
 
 
@@ -87,7 +93,7 @@ def by_products(monkeypatch: pytest.MonkeyPatch, *starts: float, loss: Callable[
     """A fit whose Hessian is called too large for any structure."""
     monkeypatch.setattr("hofit.curvature.structure.BORDER_LIMIT", 1)
     sgd = [{"params": "*", "optimizer": "sgd", "lr": 0.019}]
-    return hofit.fit(of(*starts, loss=loss), {"optimizers": sgd})
+    return hofit.fit(of(*starts, loss=loss), {"optimizers": sgd, "init": {"values": held(starts)}})
 
 
 def test_probes_let_a_minimum_pass_and_say_that_they_prove_none(monkeypatch: pytest.MonkeyPatch) -> None:
