@@ -102,3 +102,9 @@ def distributions_are_validated() -> bool:
     """torch's default for ``validate_args``: there is a way to set it, and none to ask for it."""
     validated: bool = attrgetter("_validate_args")(torch.distributions.Distribution)
     return validated
+
+
+def lacks_derivative(error: BaseException) -> bool:
+    """Whether torch says that it has no derivative of a function, or none of such an order."""
+    text = str(error)
+    return isinstance(error, NotImplementedError) or "derivative for" in text or "once_differentiable" in text

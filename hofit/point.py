@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from .differences import central
 from .errors import ModelError
-from .internals import foreach_norm
+from .internals import foreach_norm, lacks_derivative
 
 Params = dict[str, Tensor]
 """Name → unconstrained value, in the order of the trace."""
@@ -101,6 +103,9 @@ class Retraceable(Source, Protocol):
 
     def invalidate(self) -> None:
         """Hear that the leaves were written: every point must trace again."""
+
+    def hear_of_differences(self, point: TracedPoint) -> None:
+        """Hear that second derivatives at a point are taken by differences, torch having none."""
 
 
 @runtime_checkable
@@ -200,6 +205,8 @@ class TracedPoint(Point):
     source: Retraceable | None = field(default=None, kw_only=True)
     full: bool = field(default=False, kw_only=True)
     """Whether subsampled plates were traced whole."""
+    without_second: bool = field(default=False, init=False)
+    """Whether torch has no second derivative here: products are then taken by differences of the gradient."""
     _graph: Params | None = field(default=None, init=False)
     _spent: bool = field(default=False, init=False)
 
@@ -233,11 +240,49 @@ class TracedPoint(Point):
         return self._graph
 
     def hvp(self, vectors: Params) -> Params:
+        if self.source is not None:
+            self.source.evaluations.hvp += next(iter(vectors.values())).shape[0]
+        if not self.without_second:
+            try:
+                found = self._products(vectors)
+            except _Lacking:
+                self.without_second = True
+            else:
+                finite = self.source is None or all(bool(torch.isfinite(v).all()) for v in found.values())
+                if finite or not self._is_finite():
+                    return found
+                self.without_second = True
+        return self._products_by_differences(vectors)
+
+    def _is_finite(self) -> bool:
+        return self.known_gradient is not None and isfinite(self.value) and isfinite(max_norm(self.known_gradient))
+
+    def _products_by_differences(self, vectors: Params) -> Params:
+        """What ``hvp`` gives where torch has no second derivative: differences of the gradient."""
+        assert self.source is not None
+        self.source.hear_of_differences(self)
+        rows = []
+        for probe in range(next(iter(vectors.values())).shape[0]):
+            vector = {name: v[probe] for name, v in vectors.items()}
+            largest = max_norm(vector)
+
+            def slope(t: float, vector: Params = vector) -> Tensor:
+                there = self.at({**self.params, **{name: self.params[name] + t * v for name, v in vector.items()}})
+                gradient = there.gradient()
+                return torch.cat([gradient[name].reshape(-1) for name in vectors])
+
+            flat = central(slope, DIFFERENCE / largest) if largest else slope(0.0).zero_()
+            rows.append(flat.split([self.params[name].numel() for name in vectors]))
+        return {
+            name: torch.stack([row[i].reshape(self.params[name].shape) for row in rows])
+            for i, name in enumerate(vectors)
+        }
+
+    def _products(self, vectors: Params) -> Params:
+        """``hvp`` by autograd. Raises: _Lacking where torch has no second derivative."""
         graph = self._gradient_graph()
         names = list(vectors)
         probes = vectors[names[0]].shape[0]
-        if self.source is not None:
-            self.source.evaluations.hvp += probes
         live = [name for name in names if graph[name].requires_grad]
         if not live or probes == 0:
             return {name: torch.zeros_like(vectors[name]) for name in names}
@@ -282,6 +327,8 @@ class TracedPoint(Point):
         except Exception as error:
             if self.source is None:
                 raise
+            if lacks_derivative(error) and what == "second derivative":
+                raise _Lacking from error
             raise ModelError(f"the model has no {what}: {str(error).strip().splitlines()[0]}") from error
 
     def _stale(self) -> bool:
@@ -317,6 +364,13 @@ class TracedPoint(Point):
         if self.known_gradient is None:
             self.known_gradient = {name: g.detach() for name, g in found.items()} if differentiable else found
 
+
+class _Lacking(Exception):
+    """Torch has no second derivative of a function in the model."""
+
+
+DIFFERENCE = 1.0
+"""The unit of the unconstrained scale in which gradients are differenced."""
 
 _PROBE_CHUNK = 16
 """Probes to one batched backward pass: more are no faster, and each holds a copy of the graph's tensors."""

@@ -19,6 +19,7 @@ from torch.distributions.transforms import Transform
 
 from ..errors import ModelError
 from ..point import Params, Site
+from .derivatives import without_derivative
 from .discovery import Discovery, check_leaves
 from .enumeration import BROADCAST, MEMORY_LIMIT, Discrete, EnumerationError, MemoryGuard, TooLarge
 from .evaluation import Evaluation, Expected, Single, is_derived
@@ -268,6 +269,10 @@ class Program:
         """
         with torch.no_grad():
             return self._evaluated(jacobian).by_row(plates)
+
+    def site_without_derivative(self, order: int) -> str | None:
+        """The site whose log density torch cannot differentiate so often at the leaves, with the reason if known."""
+        return without_derivative(self._evaluated().log_densities(), self.leaves, order)
 
     def site_log_densities(self, full: bool = False) -> dict[str, float]:
         """The log density of each sample site at the leaves, for a diagnosis; with the best of enumerated values."""

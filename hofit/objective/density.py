@@ -47,6 +47,8 @@ class DensityObjective(Objective):
         self.evaluations = Evaluations()
         self.sites: Mapping[str, Site] = program.sites
         self.leaves = leaves or Leaves(program.leaves)
+        self.without_second: str | None = None
+        """The site of which torch has no second derivative, once one was asked for."""
         tensors = self.leaves.tensors
         self._own = {name: leaf for name, leaf in tensors.items() if names is None or name in names}
 
@@ -60,7 +62,17 @@ class DensityObjective(Objective):
             return None
         return -loss + 0.5 * size * log(2 * pi) - 0.5 * float(factor.log_determinant())
 
+    def hear_of_differences(self, point: TracedPoint) -> None:
+        if self.without_second is None:
+            self.leaves.write(point.params)
+            self.without_second = self.program.site_without_derivative(2) or "the model"
+
     def remarks(self, params: Params) -> list[str]:
+        if self.without_second is not None:
+            return [
+                f"differences: torch has no second derivative of {self.without_second}, so the curvature is taken by "
+                "differences of the gradient"
+            ]
         if not self.program.subsampled:
             return []
         plates = ", ".join(f"{name} ({k} of {size})" for name, (size, k) in self.program.subsampled.items())

@@ -58,6 +58,9 @@ class InformationObjective:
     def is_current(self, point: Point) -> bool:
         return self._leaves.is_current(point)
 
+    def hear_of_differences(self, point: TracedPoint) -> None:
+        return None
+
     def invalidate(self) -> None:
         self._leaves.invalidate()
 

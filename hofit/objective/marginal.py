@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import log, pi
+from math import isfinite, log, pi
 
 import torch
 from torch import Tensor
@@ -24,10 +24,12 @@ from ..coordinates import Coordinates
 from ..curvature.assembly import Interaction
 from ..curvature.joint import Joint, Joints
 from ..curvature.structure import Curvature
+from ..differences import central
+from ..internals import lacks_derivative
 from ..linear.operator import Factor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
-from ..point import Evaluations, Params, Point, Site, TracedPoint
+from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm
 from .base import Objective, Posterior
 from .density import DensityObjective
 from .leaves import Leaves
@@ -102,6 +104,13 @@ class _Expansion:
         back = self.joint.gradient(self.lag)
         return {name: (self.change[name] - back[name]).detach() for name in names}
 
+    def second(self, vector: Params) -> tuple[float, Tensor]:
+        """A length along a direction of θ in which f curves by one, and how û moves along it, shape (d,)."""
+        along = torch.stack([(self.joint.slope[name] * v).sum() for name, v in vector.items()]).sum()
+        change = self.joint.gradient(along)
+        curvature = float(torch.stack([(change[name] * v).sum() for name, v in vector.items()]).sum().abs())
+        return (curvature or 1.0) ** -0.5, -self.factor.solve(self.u.flatten(change)).detach()
+
     def product(self, vector: Params) -> tuple[Params, Tensor]:
         """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""
         joint, factor = self.joint, self.factor
@@ -161,6 +170,8 @@ class MarginalObjective(Objective):
         self._finder = ModeFinder(self._inner, self.curvature)
         self._joints = Joints(self._whole)
         self._explored = False
+        self.without_third: str | None = None
+        """The site, and the function there, of which torch has no third derivative: see ``_by_differences``."""
         self._known: _Expansion | None = None
         self._curved: _Curved | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
@@ -223,9 +234,46 @@ class MarginalObjective(Objective):
         if not size <= eps**0.25:
             raise NoMode(f"{NO_MODE}: {REFINEMENTS} Newton steps more still move by {size:.2g} of a standard deviation")
         self.evaluations.gradient += 1
-        point.loss = (known.approximation - known.lag).detach()
-        point.known_gradient = known.gradient(self.outer)
+        if self.without_third is None:
+            loss, gradient = self._through_the_mode(known)
+            point.loss, point.known_gradient = loss, gradient
+            wrong = not isfinite(float(loss)) or not isfinite(max_norm(gradient))
+            if wrong and isfinite(float(known.approximation.detach())):
+                self.without_third = self._site_without_third(point)
+        if self.without_third is not None:
+            point.loss, point.known_gradient = known.approximation.detach(), self._by_differences(point, known)
         self._known = known
+
+    def _through_the_mode(self, known: _Expansion) -> tuple[Tensor, Params]:
+        """Value and gradient, exact; nan where torch has no third derivative."""
+        try:
+            return (known.approximation - known.lag).detach(), known.gradient(self.outer)
+        except RuntimeError as error:
+            if not lacks_derivative(error):
+                raise
+            infinite = {name: torch.full_like(known.point.params[name], torch.nan) for name in self.outer}
+            return torch.full((), torch.nan), infinite
+
+    def _site_without_third(self, point: MarginalPoint) -> str | None:
+        self.leaves.write({**point.params, **point.inner})
+        return self.program.site_without_derivative(3)
+
+    def _by_differences(self, point: MarginalPoint, known: _Expansion) -> Params:
+        """∇Φ along the path of the mode: what is left of Φ beside f has no slope that torch can give."""
+        theta, u = self._theta, self._u
+        plain = {name: value.detach() for name, value in known.joint.slope.items()}
+        place, mode, found = theta.flatten(point.params), u.flatten(point.inner), []
+        for unit in torch.eye(theta.size, dtype=place.dtype, device=place.device):
+            bend, move = known.second(theta.unflatten(unit))
+
+            def rest(t: float, unit: Tensor = unit, move: Tensor = move) -> Tensor:
+                there = {**theta.unflatten(place + t * unit), **u.unflatten(mode + t * move)}
+                expansion = self._expand(replace(point, params=_part(there, self.outer), inner=_part(there, u.names)))
+                return (expansion.approximation - expansion.joint.loss).detach()
+
+            found.append(central(rest, bend))
+        self._expand(point)  # the leaves are its own again
+        return theta.unflatten(theta.flatten(_part(plain, self.outer)) + torch.stack(found))
 
     def _expanded(self, point: MarginalPoint) -> _Expansion:
         """f at the mode, with its Hessian over u, and Φ. Raises: NoMode, ModelError."""
@@ -286,7 +334,8 @@ class MarginalObjective(Objective):
         known = self._expanded(point)
         moves, rows = [], []
         for k in range(probes):
-            row, move = known.product({name: vectors[name][k] for name in names})
+            vector = {name: vectors[name][k] for name in names}
+            row, move = known.product(vector) if self.without_third is None else self._difference(point, vector)
             moves.append(move)
             rows.append(row)
         found = {name: torch.stack([row[name] for row in rows]) for name in names}
@@ -294,6 +343,28 @@ class MarginalObjective(Objective):
             point.sensitivity = torch.stack(moves)
             self._curved = _Curved(point.params, point.inner, found, point.sensitivity)
         return found
+
+    def _difference(self, point: MarginalPoint, vector: Params) -> tuple[Params, Tensor]:
+        """As ``_Expansion.product``, by differences of the gradient."""
+        known = self._expanded(point)
+        bend, move = known.second(vector)
+        own = Coordinates.of(point.params, vector)
+
+        def slope(t: float) -> Tensor:
+            there = {name: point.params[name] + t * v for name, v in vector.items()}
+            return own.flatten(self.near(point, {**point.params, **there}).gradient())
+
+        found = own.unflatten(central(slope, bend))
+        self._known = None
+        return found, move
+
+    def remarks(self, params: Params) -> list[str]:
+        if self.without_third is None:
+            return []
+        return [
+            f"differences: torch has no third derivative of {self.without_third}, so the gradient of the evidence is "
+            "taken by differences of its second"
+        ]
 
     def posterior(self, point: Point) -> Posterior:
         assert isinstance(point, MarginalPoint)
@@ -341,6 +412,10 @@ class MarginalObjective(Objective):
 
 def _is_identity(matrix: Tensor) -> bool:
     return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix)).to(matrix))
+
+
+def _part(params: Params, names: Collection[str]) -> Params:
+    return {name: params[name] for name in names}
 
 
 def _same(params: Params, known: Params) -> bool:

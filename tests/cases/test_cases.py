@@ -59,6 +59,16 @@ def test_transitions_that_are_impossible_have_no_slope() -> None:
     assert result.std_errors["stay"].isfinite().tolist() == [True, True, False]
 
 
+def test_a_third_derivative_that_torch_lacks_is_taken_by_differences_and_named() -> None:
+    result, plain = fit("cox"), fit("cox", f"model={HERE}/cox.py:by_cumsum")
+    assert result.status == plain.status == "converged"
+    assert result.loss == pytest.approx(350.44567003, abs=1e-7) == plain.loss
+    assert near(result.values["beta"], 0.72240814, 1e-6) and near(result.values["sd"], 0.46584721, 1e-6)
+    for name, error in plain.std_errors.items():
+        assert near(result.std_errors[name], error, 1e-5)
+    assert "no third derivative of 'partial' (logcumsumexp)" in remarks(result)
+
+
 def test_two_columns_of_one_kind_are_warned_of_and_can_share_their_levels() -> None:
     alone = fit("games/prior_codes")
     assert "'winner' and 'loser'" in remarks(alone) and "codes: NAME" in remarks(alone)
