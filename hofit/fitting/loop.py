@@ -39,6 +39,9 @@ NEARLY_THERE = 10
 ROUNDING = 16.0
 """Units of eps · max(1, |loss|) within which a change of the loss is rounding."""
 
+ESCAPES = 20
+"""Times that a fit is taken to a lower place off its way, at most."""
+
 SAME = 1e3
 """Units of eps · max(1, |loss|) within which two traces at one point are the same."""
 
@@ -92,6 +95,8 @@ class Loop:
         self.objective, self.optimizer, self.stop = objective, optimizer, stop
         self._curvature = Curvature()
         self.observers, self.interrupted, self.clock, self.state = observers, interrupted, clock, state
+        self._lower: Params | None = None
+        """Where the next iteration goes, instead of where the optimizer would."""
         self.point: Point
         """Where the fit stands; known once it has begun."""
 
@@ -154,7 +159,7 @@ class Loop:
             if end is not None:
                 return end
             try:
-                candidate, accepted = self.optimizer.advance(point)
+                candidate, accepted = self._advance(point)
             except LinAlgError as error:
                 return self._non_finite(point, point, str(error))
             if candidate is point:
@@ -175,6 +180,17 @@ class Loop:
             point = candidate
             self._record(point, change, norm, step_norm)
 
+    def _advance(self, point: Point) -> tuple[Point, bool]:
+        """The optimizer's next point, or a lower one that the verdict has found off its way."""
+        if self._lower is None:
+            return self.optimizer.advance(point)
+        lower, self._lower = self._lower, None
+        self.state.escapes += 1
+        self.state.stalled = self.state.rounded = self.state.next_verdict = 0
+        candidate = self.objective.at(lower)
+        self.optimizer.restart()
+        return candidate, True
+
     def _stop_here(self, point: Point, norm: float) -> LoopEnd | None:
         """Whether the fit ends at this point, in order of what is asked first."""
         stop, state = self.stop, self.state
@@ -184,7 +200,9 @@ class Loop:
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
         if self.objective.settles and (stalled or (norm <= stop.gradient and due)):
             verdict = self._judge(point, StopState(stalled, rounding))
-            if verdict.nearly:
+            if verdict.status is None and verdict.lower is not None and state.escapes < ESCAPES:
+                self._lower = verdict.lower
+            elif verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
             elif verdict.status is None and stalled:
                 return self._end_undecided(point, Status.NO_PROGRESS, verdict)
@@ -235,10 +253,11 @@ class Loop:
         for observer in self.observers:
             observer.on_pause(lambda: self._snapshot(point))
         verdict = judge(self.objective, point.params, self._curvature, self.stop, state)
-        if not self.objective.stochastic and isfinite(verdict.loss) and not _same_loss(point, verdict.loss):
+        again = verdict.loss if verdict.traced is None else verdict.traced
+        if not self.objective.stochastic and isfinite(again) and not _same_loss(point, again):
             raise ModelError(
                 f"the loss is random (stochastic): at the last point it was {point.value!r}, traced again it is "
-                f"{verdict.loss!r}"
+                f"{again!r}"
             )
         return verdict
 
@@ -298,7 +317,8 @@ class Loop:
         everything = [*started, *remarks, *verdict.remarks, *self.optimizer.remarks()]
         if status is not Status.INTERRUPTED:  # whoever interrupts does not wait
             everything += self.objective.remarks(point.params)
-        return LoopEnd(status, point.params, verdict, everything, self._snapshot(point))
+        settled = verdict.point if verdict.point is not None and status.converged else point
+        return LoopEnd(status, settled.params, verdict, everything, self._snapshot(point))
 
     def _record(self, point: Point, change: float | None, norm: float, step_norm: float | None) -> None:
         state = self.state

@@ -24,6 +24,8 @@ class LoopState:
     rounded: int = 0
     next_verdict: int = 0
     verdict_gradient: float = float("inf")
+    escapes: int = 0
+    """Times that the verdict has taken the fit to a lower place off its way."""
     start: str = ""
     """What is to be said of the start, where another than the given one was taken."""
     evaluations: Evaluations = field(default_factory=Evaluations)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -26,7 +27,7 @@ from .evaluation import Evaluation, Expected, Single, is_derived
 from .plates import PlateWatcher, full_plates
 from .randomness import random_state_kept
 from .sites import InfeasibleError, Latent, Parameter, Sites, TraceChanged, what_changed
-from .supports import describe, value_and_slope
+from .supports import describe, is_elementwise, jacobian_of, unread, value_and_slope
 
 CONFIGURATIONS = 2
 """Draws of the discrete latents at which the sum is held against its terms."""
@@ -326,6 +327,25 @@ class Program:
     def value_and_slope(self, name: str, unconstrained: Tensor) -> tuple[Tensor, Tensor | None]:
         """A site's value at an unconstrained tensor, and d value / d unconstrained if its transform is elementwise."""
         return value_and_slope(self._sites.entry(name).transform, unconstrained)
+
+    def constrained(self, name: str, unconstrained: Tensor) -> Tensor:
+        """What the first trace's support makes of an unconstrained tensor."""
+        value: Tensor = self._sites.entry(name).transform(unconstrained)
+        return value
+
+    def is_elementwise(self, name: str) -> bool:
+        """Whether each number of a site's value is made of one unconstrained number."""
+        return is_elementwise(self._sites.entry(name).transform)
+
+    def jacobian(self, name: str, unconstrained: Tensor) -> Tensor:
+        """d value / d unconstrained, both flat. Shape (numbers of the value, numbers of the leaf)."""
+        return jacobian_of(self._sites.entry(name).transform, unconstrained)
+
+    @cached_property
+    def unread(self) -> Params:
+        """Name → which unconstrained numbers its transform never reads, as those above a triangle: no unknowns at all."""
+        found = {name: unread(self._sites.entry(name).transform, leaf) for name, leaf in self.leaves.items()}
+        return {name: mask for name, mask in found.items() if mask is not None}
 
     def _evaluated(self, jacobian: Collection[str] = ()) -> Evaluation:
         trace = Evaluation(self._sites, jacobian)

@@ -66,9 +66,34 @@ def value_and_slope(transform: Transform, unconstrained: Tensor) -> tuple[Tensor
     """The transform's value, and d value / d unconstrained if it is elementwise."""
     leaf = unconstrained.detach().requires_grad_(True)
     value = transform(leaf)
-    base = transform
-    while isinstance(base, IndependentTransform):
-        base = base.base_transform
-    if base.domain.event_dim or base.codomain.event_dim or not value.requires_grad:
+    if not is_elementwise(transform) or not value.requires_grad:
         return value.detach(), None
     return value.detach(), torch.autograd.grad(value.sum(), leaf)[0]
+
+
+def is_elementwise(transform: Transform) -> bool:
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return not (transform.domain.event_dim or transform.codomain.event_dim)
+
+
+def jacobian_of(transform: Transform, unconstrained: Tensor) -> Tensor:
+    """d value / d unconstrained, both flat."""
+    leaf = unconstrained.detach().requires_grad_(True)
+    value = transform(leaf).reshape(-1)
+    rows = [torch.autograd.grad(one, leaf, retain_graph=True)[0].reshape(-1) for one in value.unbind()]
+    return torch.stack(rows)
+
+
+def unread(transform: Transform, like: Tensor) -> Tensor | None:
+    """Which numbers of an unconstrained tensor a transform never reads; None where it reads them all."""
+    if is_elementwise(transform):
+        return None
+    generator = torch.Generator().manual_seed(37)
+    read = torch.zeros_like(like, dtype=torch.bool)
+    for _ in range(2):
+        leaf = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like).requires_grad_(True)
+        value = transform(leaf)
+        weights = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(like)
+        read |= torch.autograd.grad((weights * value).sum(), leaf)[0] != 0
+    return None if bool(read.all()) else ~read

@@ -83,6 +83,10 @@ class Optimizer(MultiOptimizer):
             return candidate, True
         return point, False
 
+    def restart(self) -> None:
+        """Forget how the last steps turned out: the fit goes on from elsewhere."""
+        return None
+
     def exhausted(self) -> bool:
         """Whether every step is refused because of rounding alone: there is nothing left to gain."""
         return False

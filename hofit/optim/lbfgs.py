@@ -111,6 +111,9 @@ class LBFGS(Optimizer):
                 self._memory, self._shrink = self._before, self._shrink * SHRINK
         return self._accepted
 
+    def restart(self) -> None:
+        self._memory, self._shrink, self._stuck, self.acceptance = {}, 1.0, False, Acceptance()
+
     def exhausted(self) -> bool:
         """Whether not even the steepest descent leads down any more."""
         return self._stuck or self.acceptance.exhausted

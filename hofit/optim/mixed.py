@@ -63,6 +63,10 @@ class MixedMultiOptimizer(Optimizer):
         """Whether any part reads the gradient's graph."""
         return any(part.second_order for part in self._moving)
 
+    def restart(self) -> None:
+        for part in self._moving:
+            part.restart()
+
     def exhausted(self) -> bool:
         return all(part.exhausted() for part in self._moving)
 

@@ -117,6 +117,9 @@ class Newton(Optimizer):
                 self._radii[key] = torch.where(length > 0, CUT * length, self._radii[key])
         return self._accepted
 
+    def restart(self) -> None:
+        self.acceptance = Acceptance()
+
     def exhausted(self) -> bool:
         return self.adaptive and self.acceptance.exhausted
 

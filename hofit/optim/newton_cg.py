@@ -111,6 +111,9 @@ class NewtonCG(Optimizer):
             self._due = self._steps % REFRESH == 0
         return self._accepted
 
+    def restart(self) -> None:
+        self.acceptance, self.radius = Acceptance(), TrustRadius(None)
+
     def exhausted(self) -> bool:
         """Whether rounding refuses every step there is."""
         return self.acceptance.exhausted

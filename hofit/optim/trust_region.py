@@ -148,6 +148,10 @@ class TrustRegion(Optimizer):
         self._accepted = self.acceptance.accepts(ratio)
         return self._accepted
 
+    def restart(self) -> None:
+        self.acceptance, self.radius, self._shift = Acceptance(), TrustRadius(None), 0.0
+        self._scale = self._at = None
+
     def exhausted(self) -> bool:
         """Whether rounding refuses every step there is."""
         return self.acceptance.exhausted

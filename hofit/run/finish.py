@@ -64,7 +64,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
     with objective.evaluations.uncounted():  # standard errors are no part of the fit
         gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
         values = objective.values(end.params)
-        uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict.loss, full)
+        uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict, full)
     params: Params = {name: program.unconstrained(name).detach().clone() for name in program.sites} | end.params
     return FitResult(
         ended=end.status,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from ..coordinates import Coordinates
 from ..errors import HofitError, ModelError
 from ..linear.operator import MEMORY_BUDGET
 from ..model.program import Reading
@@ -99,11 +100,14 @@ def gaussian_of(objective: Objective, status: Status, verdict: Verdict) -> tuple
         return None, []
     if verdict.hessian is None:
         return None, ["standard errors: none, the curvature is not known"]
-    point = verdict.point
-    edge = edge_entries(objective, point) if status is Status.CONVERGED_ON_BOUNDARY else {}
-    gaussian, remarks = gaussian_at(objective, point, verdict.hessian, edge)
-    without = "" if gaussian is None or status is Status.FLAT_DIRECTION else gaussian.without_curvature()
-    if without:  # where that is the status, its own remark says so
+    point, held = verdict.point, verdict.held
+    if held is None and status is Status.CONVERGED_ON_BOUNDARY:
+        held = Coordinates.of(point.params).flatten(edge_entries(objective, point))
+    gaussian, remarks = gaussian_at(objective, point, verdict.hessian, held)
+    without = "" if gaussian is None else gaussian.without_curvature()
+    if without and not any(
+        "flat direction" in remark for remark in verdict.remarks
+    ):  # where that is the status, its own remark says so
         remarks.append(f"standard errors: none for {without}: no positive curvature along a direction there")
     return gaussian, remarks
 
@@ -113,12 +117,13 @@ def find_uncertainty(
     gaussian: Gaussian | None,
     remarks: Sequence[str],
     values: Params,
-    loss: float,
+    verdict: Verdict,
     full: bool,
 ) -> Uncertainty:
     """All of it, with the leaves at the end of the fit.
 
     ``remarks`` are those on the Gaussian; ``full`` says that integrated latents' errors shall hold the others' too.
+    Values that run to a limit have no error.
     """
     found, sites = Uncertainty(gaussian=gaussian, remarks=list(remarks)), objective.program.sites
     try:
@@ -129,8 +134,12 @@ def find_uncertainty(
     found.fixed = {name: values[name] for name, site in sites.items() if site.role == "fixed"}
     if gaussian is not None:
         _add_errors(found, gaussian if full else gaussian.conditional(), values, reading.moved)
+        for name, limiting in verdict.limiting.items():
+            for known in (found.std_errors, found.lower, found.upper):
+                if name in known:
+                    known[name] = torch.where(limiting, torch.nan, known[name])
         if not bool(gaussian.held.any()):
-            found.log_evidence = objective.log_evidence(loss, gaussian.factor, gaussian.outer.size)
+            found.log_evidence = objective.log_evidence(verdict.loss, gaussian.factor, gaussian.outer.size)
         found.shrinkage = _shrinkage(gaussian, sites)
     _add_derived(found, gaussian, objective.program.leaves, reading)
     return found

@@ -176,23 +176,24 @@ class Gaussian:
 
 
 def gaussian_at(
-    objective: Objective, point: Point, hessian: Operator | MatrixFree, edge: Params
+    objective: Objective, point: Point, hessian: Operator | MatrixFree, held: Tensor | None
 ) -> tuple[Gaussian | None, list[str]]:
     """The Gaussian at a point that was judged, and what is to be said of it.
 
-    ``edge`` tells by name which entries lie on the edge of their support.
+    ``held`` (p,) tells which numbers stay where they are: on an edge, far out, or never read.
     """
     outer = Coordinates.of(point.params)
     if isinstance(hessian, MatrixFree):
         names = ", ".join(outer.names)
         return None, [f"standard errors: none for {names}: no structure makes the inverse of their Hessian affordable"]
-    on_edge = {name: edge.get(name, torch.zeros_like(value, dtype=torch.bool)) for name, value in point.params.items()}
-    unused = hessian.diagonal() == 0
-    held = outer.flatten(on_edge) | unused
+    diagonal, gradient = hessian.diagonal(), outer.flatten(point.gradient())
+    held = torch.zeros_like(diagonal, dtype=torch.bool) if held is None else held
+    unused = (diagonal == 0) & ~held
+    held = held | unused
     found: list[Tensor] = []
     for _ in range(ROUNDS):
         trial = hessian.held(held) if bool(held.any()) else hessian
-        signs = Signs(trial)
+        signs = Signs(trial, torch.where(held, 0.0, gradient))
         bad = torch.cat([signs.zero, signs.negative], 1)
         if not bad.shape[1]:
             break

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from torch import Tensor
+
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
-from ..point import Point
+from ..point import Params, Point, max_norm
 from ..status import Status
 
 
@@ -56,12 +58,14 @@ class Finding:
     """What one question of the verdict found: what was looked at, how the fit ends for it, what is to be said of it.
 
     ``nearly`` says that a minimum is there, within the decrement's tolerance, and only the gradient is still too large.
+    ``lower`` is a place that is lower, off the way of the optimizer: the fit can go on from there.
     """
 
     check: Check | None = None
     status: Status | None = None
     remark: str | None = None
     nearly: bool = False
+    lower: Params | None = None
 
 
 @dataclass
@@ -76,9 +80,23 @@ class Verdict:
     checks: list[Check] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     point: Point | None = None
-    """What was judged."""
+    """What was judged, or where the answer was found."""
+    traced: float | None = None
+    """The loss at what was judged, where the answer was found elsewhere."""
     hessian: Operator | MatrixFree | None = None
     """The Hessian over all parameters there, where it was looked at."""
+    held: Tensor | None = None
+    """Which numbers were held when the rest was found to be a minimum: on an edge, far out, or never read; (d,)."""
+    limiting: Params = field(default_factory=dict)
+    """Name → which values of a site run to a limit, and so have no error; booleans in its shape."""
+    lower: Params | None = None
+    """See ``Finding``."""
+
+    def settle(self, point: Point, hessian: Operator, held: Tensor) -> None:
+        """Take the point where the answer was found for the one that was judged."""
+        self.traced = self.loss
+        self.point, self.hessian, self.held, self.loss = point, hessian, held, point.value
+        self.gradient_norm = max_norm(point.gradient())
 
     def take(self, finding: Finding) -> None:
         """Gather the answer to one more question; a later status stands."""
@@ -86,3 +104,4 @@ class Verdict:
         self.remarks += [finding.remark] if finding.remark is not None else []
         self.status = finding.status or self.status
         self.nearly |= finding.nearly
+        self.lower = finding.lower or self.lower

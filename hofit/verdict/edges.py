@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from math import isfinite
 
 import torch
+from torch import Tensor
 
+from ..coordinates import NAMED, Coordinates
 from ..objective.base import Objective
-from ..point import Params, Point
+from ..point import Params, Point, Site
 from ..status import Status
 from .checks import Finding
 
@@ -23,6 +27,15 @@ BEFORE_CLAMPS = 30.0
 EDGE = 1e-4
 """A value is near the edge of its support when a unit of the unconstrained scale moves it by less than this, relative
 to max(1, |value|)."""
+
+JACOBIAN_LIMIT = 300
+"""Numbers of a site at most whose transform is not elementwise and is asked for each of them."""
+
+MOVED = 1e-4
+"""A value is on its way, or nears a bound within, this part of max(1, |value|)."""
+
+BOUNDED = ("simplex", "unit", "<", "corr", "sphere", "circular")
+"""What the names of supports hold in which no value goes to infinity."""
 
 UNBOUNDED_EDGE = 1e-8
 """As EDGE, for a value that is still falling towards the edge with a gradient above the tolerance."""
@@ -82,12 +95,78 @@ def edge_entries(objective: Objective, point: Point, edge: float = EDGE) -> Para
 
 
 def _sensitivities(objective: Objective, params: Params) -> Params:
-    """|d value / d unconstrained| / max(1, |value|) for sites whose transform is elementwise and bounded."""
+    """How far a unit of each unconstrained number moves the site's value, relative to max(1, |value|), at most.
+
+    For sites that have a bound; where a transform is not elementwise, for those of JACOBIAN_LIMIT numbers at most.
+    """
     result: Params = {}
     for name, site in objective.sites.items():
-        if name not in params or site.shape != site.value_shape or site.constraint.startswith("real"):
+        if name not in params or site.constraint.startswith("real") or not params[name].numel():
             continue
         value, slope = objective.program.value_and_slope(name, params[name])
-        if slope is not None:
+        if slope is None and max(value.numel(), params[name].numel()) <= JACOBIAN_LIMIT:
+            jacobian = objective.program.jacobian(name, params[name])
+            relative = jacobian.abs() / torch.clamp(value.abs(), min=1.0).reshape(-1, 1)
+            result[name] = relative.amax(0).reshape(params[name].shape)
+        elif slope is not None and site.shape == site.value_shape:
             result[name] = slope.abs() / torch.clamp(value.abs(), min=1.0)
     return result
+
+
+def edge_numbers(objective: Objective, params: Params) -> Tensor:
+    """Which numbers of the flat vector stand where their value hardly moves with them: near an edge. Shape (d,)."""
+    coordinates, unread = Coordinates.of(params), objective.program.unread
+    near = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in params.items()}
+    for name, sensitivity in _sensitivities(objective, params).items():
+        near[name] = (sensitivity < EDGE) & (params[name].abs() > 1.0)
+        if name in unread:
+            near[name] &= ~unread[name]
+    return coordinates.flatten(near)
+
+
+@dataclass(frozen=True)
+class Limiting:
+    """Where the values of a site are going: which of them, in its shape, and each in the user's terms."""
+
+    name: str
+    values: Tensor
+    words: list[str]
+
+
+def where_to(objective: Objective, before: Params, after: Params, numbers: Tensor) -> list[Limiting]:
+    """Where the values go that some numbers (d,) make, in the user's terms: ``corr → −1``, ``p[2] → 0``.
+
+    ``before`` and ``after`` are places further in and further out.
+    """
+    coordinates, program = Coordinates.of(after), objective.program
+    found = []
+    for name in dict.fromkeys(coordinates.entry(place)[0] for place in numbers.nonzero()[:, 0].tolist()):
+        with torch.no_grad():
+            inner, outer = (program.constrained(name, place[name]) for place in (before, after))
+        if program.is_elementwise(name):
+            going = numbers[coordinates.slices[name]].reshape(outer.shape)
+        else:
+            going = (outer - inner).abs() > MOVED * torch.clamp(outer.abs(), min=1.0)
+        words, values = [], torch.zeros_like(going)
+        for index in going.reshape(-1).nonzero()[:, 0].tolist():
+            limit = _limit(float(inner.reshape(-1)[index]), float(outer.reshape(-1)[index]), objective.sites[name])
+            if limit is not None:
+                values.view(-1)[index] = True
+                place = torch.unravel_index(torch.tensor(index), outer.shape) if outer.dim() else ()
+                label = ",".join(str(int(i)) for i in place)
+                words.append(f"{name}[{label}] → {limit}" if label else f"{name} → {limit}")
+        found.append(Limiting(name, values, words[:NAMED] or [name]))
+    return found
+
+
+def _limit(inner: float, outer: float, site: Site) -> str | None:
+    """The number that a value is going to; None where it is none in particular."""
+    constraint = site.constraint
+    if not constraint.startswith("real"):
+        bounds = (0.0, 1.0, -1.0, *map(float, re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", constraint)))
+        for bound in bounds:
+            if abs(outer - bound) <= MOVED * max(1.0, abs(bound)):
+                return f"{bound:g}".replace("-", "−")
+    if any(word in constraint for word in BOUNDED):
+        return None
+    return "∞" if outer > inner else "−∞"

@@ -9,24 +9,25 @@ them look for a way down: they can refute a minimum, not prove one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from ..coordinates import NAMED, Coordinates
+from ..coordinates import HEAVY, Coordinates
 from ..curvature.structure import Curvature
 from ..errors import ModelError
 from ..linear.matrix_free import MatrixFree
-from ..linear.operator import Operator
 from ..objective.base import Objective
 from ..point import Params, Point, max_norm
 from ..status import Status
 from .checks import Check, Finding, StopRules, StopState, Verdict
-from .edges import UNBOUNDED_EDGE, names_at_edge, settled_on_boundary
-from .refute import LOSS_ROUNDING, PROBES, confirming_step, matters, refuted_by_probes, refuted_by_walks
-from .signs import Signs
+from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, settled_on_boundary, where_to
+from .limits import find_limit, lower_along
+from .place import LOSS_ROUNDING, Confirmation, Place, confirmation
+from .refute import PROBES, matters, refuted_by_probes, refuted_by_walks
+from .signs import DENSE_LIMIT
 
 NEAR = 100.0
 """Where the curvature is not known, a fit is nearly there within this factor of the gradient's tolerance."""
@@ -40,8 +41,17 @@ FAR = 1e-6
 DECREMENT = 1e-12
 """The decrement's tolerance where the config gives none, relative to max(1, |loss|)."""
 
-EDGE_DECREMENT = 1e-10
-"""As DECREMENT, on the way to the edge of a support, where Newton's steps are short."""
+SADDLE_WALKS = (0.01, 0.1, 1.0, 10.0)
+"""How far walks go from a saddle along its directions of negative curvature, whose largest entry is one."""
+
+FLAT_WALKS = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""As SADDLE_WALKS, along directions of no curvature."""
+
+FLOOR_WALKS = (0.1, 1.0)
+"""How far the floor of a valley is followed, in units of the curvature of single numbers."""
+
+INSIDE = 4.0
+"""Unconstrained size at which a value is clearly not at the edge of its support."""
 
 
 def judge(objective: Objective, params: Params, curvature: Curvature, stop: StopRules, state: StopState) -> Verdict:
@@ -87,17 +97,28 @@ def judge(objective: Objective, params: Params, curvature: Curvature, stop: Stop
         return verdict
     questions = _Questions(objective, point, stop, state, norm, at_edge)
     if isinstance(verdict.hessian, MatrixFree):
-        findings = questions.by_products(minimum)
+        for finding in questions.by_products(minimum):
+            verdict.take(finding)
     else:
-        findings = questions.by_curvature(curvature, verdict.hessian)
-    for finding in findings:
-        verdict.take(finding)
+        unread = Coordinates.of(params).flatten(
+            {n: objective.program.unread.get(n, torch.zeros_like(v, dtype=torch.bool)) for n, v in params.items()}
+        )
+        place = Place.of(objective, curvature, point, verdict.hessian, unread)
+        for finding in questions.by_curvature(place):
+            verdict.take(finding)
+        settled = questions.settled
+        if settled is not None:
+            verdict.settle(settled.point, settled.hessian, settled.held)
+            verdict.limiting = questions.limiting
     return verdict
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Questions:
-    """What is asked of the curvature at a point whose gradient is known, in order, until the answer is settled."""
+    """What is asked of the curvature at a point whose gradient is known, in order, until the answer is settled.
+
+    ``settled`` is where an answer was found that ends the fit: at the point itself or a few Newton steps from it.
+    """
 
     objective: Objective
     point: Point
@@ -105,62 +126,124 @@ class _Questions:
     state: StopState
     norm: float
     at_edge: list[str]
+    settled: Place | None = None
+    limiting: Params = field(default_factory=dict)
+    """Name → which values of a site run to a limit, in its shape."""
 
     @property
     def small(self) -> bool:
         return self.norm <= self.stop.gradient
 
-    def by_curvature(self, curvature: Curvature, hessian: Operator) -> Iterator[Finding]:
+    @property
+    def unit(self) -> float:
+        return max(1.0, abs(self.point.value))
+
+    @property
+    def tolerance(self) -> float:
+        return self.stop.decrement if self.stop.decrement is not None else DECREMENT * self.unit
+
+    def by_curvature(self, place: Place) -> Iterator[Finding]:
         """Where the Hessian is affordable."""
-        point, state = self.point, self.state
-        if not isfinite(hessian.largest()):
+        if not isfinite(place.hessian.largest()):
             yield Finding(Check("curvature", None, None, "not checked: the Hessian is not finite"))
             return
-        coordinates, unit = Coordinates.of(point.params), max(1.0, abs(point.value))
-        signs = Signs(hessian)
-        yield Finding(signs.check())
-        gradient = coordinates.flatten(point.gradient())
-        step = signs.newton_step(gradient)
-        decrement = float(-0.5 * gradient @ step)
-        tolerance = self.stop.decrement if self.stop.decrement is not None else DECREMENT * unit
+        yield Finding(place.signs.check())
+        decrement, tolerance = place.decrement, self.tolerance
         within = 0 <= decrement <= tolerance
         yield Finding(Check("decrement", within, decrement, f"a Newton step lowers the loss by {decrement:.3g}"))
-        confirming = confirming_step(self.objective, curvature, point, hessian, step, decrement)
-        yield Finding(confirming)
-        if not self.small and not (state.stalled and within):
+        found = confirmation(place)
+        yield Finding(found.check)
+        settles = self.small or (self.state.stalled and within)
+        if not settles and not self.state.ends:
             return
-        if decrement > FAR * unit:
-            return  # however small the gradient: the parameter's unit is
-        if signs.negative.shape[1]:
-            if state.ends:  # before that, the optimizer may still leave it
-                remark = f"saddle: the curvature is negative along {coordinates.label(signs.negative)}"
-                yield Finding(status=Status.SADDLE, remark=remark)
-        elif not confirming.ok:
-            if self.at_edge and state.stalled and decrement <= max(tolerance, EDGE_DECREMENT * unit):
-                yield settled_on_boundary(self.objective, point, self.at_edge)
-        elif not self.small and not state.rounding:
+        regular = settles and found.check.ok and decrement <= FAR * self.unit
+        if regular and not self.small and not self.state.rounding:
             yield Finding(nearly=True)
-        elif signs.zero.shape[1]:
-            yield self._of_flat(coordinates, signs.zero, gradient, tolerance)
-        else:
-            rounding = LOSS_ROUNDING * torch.finfo(gradient.dtype).eps * unit
-            faint = signs.faint(coordinates.flatten(point.params), rounding)
-            refuted = refuted_by_walks(self.objective, point, faint, state) if faint.shape[1] else None
-            yield refuted or self._converged(decrement)
+            return
+        best = _better(place, found) if regular else place
+        if regular and not best.signs.negative.shape[1]:
+            if not best.signs.zero.shape[1]:
+                yield from self._of_minimum(best, decrement)
+                return
+            edge = edge_numbers(self.objective, self.point.params)
+            heavy = (best.signs.zero.abs() / best.signs.zero.norm(dim=0)).amax(1) > HEAVY
+            if not bool((heavy & edge).any()):
+                yield from self._of_flat(best, decrement)
+                return
+        limits = list(self._of_limits(place, settles))
+        if limits:
+            yield from limits
+        elif best.signs.negative.shape[1] and settles and self.state.ends:  # before that, the optimizer may leave it
+            lower = lower_along(best, best.signs.negative, SADDLE_WALKS)
+            remark = f"saddle: the curvature is negative along {best.coordinates.label(best.signs.negative)}"
+            yield Finding(lower=lower) if lower is not None else Finding(status=Status.SADDLE, remark=remark)
 
-    def _of_flat(self, coordinates: Coordinates, flat: Tensor, gradient: Tensor, tolerance: float) -> Finding:
-        """Of directions (d, k) of no curvature at a confirmed point."""
-        directions = coordinates.label(flat)
-        named = {coordinates.entry(place)[0] for place in coordinates.heavy(flat)[:NAMED]}
-        if named and named <= {*self.at_edge}:
-            # Saturated: the transform itself no longer moves with the parameter.
-            return settled_on_boundary(self.objective, self.point, self.at_edge)
-        slope = float((flat / flat.abs().amax(dim=0)).T.matmul(gradient).abs().max())
-        if not self.small and slope > tolerance**0.5:
-            return Finding(Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}"))
-        remark = f"flat direction (singular): the loss has no curvature along {directions}"
-        refuted = refuted_by_walks(self.objective, self.point, flat, self.state)
-        return refuted or Finding(status=Status.FLAT_DIRECTION, remark=remark)
+    def _of_minimum(self, place: Place, decrement: float) -> Iterator[Finding]:
+        rounding = LOSS_ROUNDING * torch.finfo(place.gradient.dtype).eps * self.unit
+        faint = place.signs.faint(place.here, rounding)
+        refuted = refuted_by_walks(self.objective, place.point, faint, self.state) if faint.shape[1] else None
+        if refuted is not None:
+            yield refuted
+            return
+        self.settled = place
+        yield self._converged(decrement)
+
+    def _of_flat(self, place: Place, decrement: float) -> Iterator[Finding]:
+        """Of a confirmed point with directions of no curvature."""
+        flat = place.signs.zero
+        sides = {_side(place, direction) for direction in flat.unbind(1)} if flat.shape[0] <= DENSE_LIMIT else {"flat"}
+        if sides == {"up"}:  # faint, and yet a minimum
+            yield from self._of_minimum(place, decrement)
+            return
+        directions = place.coordinates.label(flat)
+        if "down" in sides:
+            lower = lower_along(place, flat, FLAT_WALKS) if self.state.ends else None
+            check = Check("flat", False, None, f"the loss has no curvature but falls along {directions}")
+            yield Finding(check, Status.NO_PROGRESS if self.state.ends and lower is None else None, lower=lower)
+            return
+        slope = float((flat / flat.abs().amax(dim=0)).T.matmul(place.gradient).abs().max())
+        if not self.small and slope > self.tolerance**0.5:
+            yield Finding(Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}"))
+            return
+        refuted = refuted_by_walks(self.objective, place.point, flat, self.state)
+        if refuted is None:
+            self.settled = place
+        yield refuted or Finding(status=Status.FLAT_DIRECTION, remark=_flat_remark(place))
+
+    def _of_limits(self, place: Place, settles: bool) -> Iterator[Finding]:
+        """Of a point that is no minimum: does something run to an edge, or away, while all else settles?"""
+        edge = edge_numbers(self.objective, self.point.params)
+        if not settles and not bool(edge.any()):
+            return
+        limit = find_limit(place, edge & ~place.held, self.unit)
+        if limit is None:
+            return
+        there = limit.place
+        if limit.lower is not None:
+            yield Finding(lower=limit.lower)
+            return
+        back = there.here.clamp(-INSIDE, INSIDE)
+        inner = there.coordinates.unflatten(torch.where(limit.running, back, there.here))
+        going = where_to(self.objective, inner, there.point.params, limit.running)
+        listed = ", ".join(word for site in going for word in site.words)
+        if limit.falls:
+            remark = f"unbounded (diverges): the loss falls without end as {listed}"
+            yield Finding(status=Status.UNBOUNDED, remark=remark)
+            return
+        left = float(there.gradient.abs().max())
+        if left > self.stop.gradient and not 0 <= there.decrement <= max(self.tolerance, there.noise):
+            return
+        names = [site.name for site in going]
+        at_edge = all(not self.objective.sites[name].constraint.startswith("real") for name in names)
+        what = "to the edge of the support" if at_edge else "away while the loss levels off"
+        self.settled, self.limiting = there, {site.name: site.values for site in going}
+        remark = (
+            f"boundary: {', '.join(names)} {'runs' if len(names) == 1 else 'run'} {what} ({listed}): "
+            f"the loss tends to {there.point.value:.10g}"
+        )
+        yield Finding(status=Status.CONVERGED_ON_BOUNDARY, remark=remark)
+        if there.signs.zero.shape[1]:
+            yield Finding(remark=_flat_remark(there))
 
     def _converged(self, decrement: float) -> Finding:
         if self.small:
@@ -189,3 +272,28 @@ class _Questions:
                 yield Finding(check, Status.NO_PROGRESS if state.ends else None)
         elif state.stalled:
             yield settled_on_boundary(self.objective, self.point, gone)
+
+
+def _better(place: Place, found: Confirmation) -> Place:
+    """Where the confirming step led, if the gradient is smaller there."""
+    there = found.there
+    if there is None or not float(there.gradient.abs().max()) < float(place.gradient.abs().max()):
+        return place
+    return there
+
+
+def _side(place: Place, direction: Tensor) -> str:
+    """What the floor of the valley does along a direction: ``flat``, ``up`` on both sides, or ``down``."""
+    noise = 4.0 * place.noise
+    for distance in FLOOR_WALKS:
+        changes = [place.floor(direction, sign * distance) for sign in (1.0, -1.0)]
+        if min(changes) < -noise:
+            return "down"
+        if min(changes) > noise:
+            return "up"
+    return "flat"
+
+
+def _flat_remark(place: Place) -> str:
+    directions = place.coordinates.label(place.signs.zero)
+    return f"flat direction (singular): the loss has no curvature along {directions}"

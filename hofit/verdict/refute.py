@@ -9,29 +9,12 @@ from torch import Tensor
 
 from ..coordinates import Coordinates
 from ..curvature.probed import product as products
-from ..curvature.structure import Curvature
 from ..linear.krylov import conjugate_gradients, extreme_ritz_values
-from ..linear.matrix_free import MatrixFree
-from ..linear.operator import Operator
 from ..objective.base import Objective
 from ..point import Point
 from ..status import Status
 from .checks import Check, Finding, StopState
-from .signs import Signs
-
-CONFIRM_FACTOR = 100.0
-"""What the confirming step divides the decrement by, at least: Newton's method at a minimum converges quadratically."""
-
-CONFIRM_STEP = 1e-8
-"""A Newton step of no more than this part of max(1, |u|) confirms a minimum without being taken."""
-
-QUADRATIC = 0.1
-"""How far the loss after the confirming step may lie from the quadratic model's, relative to the decrement. Where the
-decrement falls a hundredfold the error is below 0.07; on the way to infinity along 1/x or e⁻ˣ, and at a minimum of
-fourth order, it is 0.2 to 0.33."""
-
-LOSS_ROUNDING = 64.0
-"""Units of eps · |loss| within which a difference of two losses is rounding."""
+from .place import CONFIRM_FACTOR, CONFIRM_STEP
 
 WALK_NOISE = 1e-13
 """A change of the loss along a walk, relative to max(1, |loss|), that is rounding."""
@@ -63,53 +46,6 @@ def matters(objective: Objective, point: Point, name: str) -> bool:
         if len(set(values)) > 1:
             return True
     return False
-
-
-def confirming_step(
-    objective: Objective, curvature: Curvature, point: Point, hessian: Operator, step: Tensor, decrement: float
-) -> Check:
-    """Whether a Newton step from ``point`` does what it would do near a minimum.
-
-    ``hessian`` is that of ``point``, ``curvature`` has it elsewhere; the step (d,) lowers the quadratic model by
-    ``decrement``.
-    """
-
-    def answer(ok: bool, message: str) -> Check:
-        return Check("confirming step", ok, float(step.abs().max()), message)
-
-    coordinates, eps = Coordinates.of(point.params), torch.finfo(step.dtype).eps
-    here = coordinates.flatten(point.params)
-    relative = float((step.abs() / torch.clamp(here.abs(), min=1.0)).max())
-    if relative <= max(CONFIRM_STEP, 8 * eps):
-        return answer(True, f"the Newton step is {relative:.3g} of max(1, |u|)")
-    if not bool(torch.isfinite(step).all()) or decrement <= 0:
-        return answer(False, f"the Newton step is {relative:.3g} of max(1, |u|), and does not lower the model")
-    there = objective.at_full(coordinates.unflatten(here + step))
-    if there.failure is not None or not isfinite(there.value):
-        return answer(False, "the loss is not finite after the confirming step")
-    gradient = coordinates.flatten(there.gradient())
-    hessian_there = curvature.at(there, coordinates.names)
-    if isinstance(hessian_there, MatrixFree):
-        return answer(False, "no structure makes the Hessian affordable after the confirming step")
-    if not isfinite(hessian_there.largest()) or not bool(torch.isfinite(gradient).all()):
-        return answer(False, "the curvature is not finite after the confirming step")
-    actual = point.value - there.value
-    rounding = LOSS_ROUNDING * eps * max(abs(point.value), abs(there.value))
-    if abs(actual - decrement) > QUADRATIC * decrement + rounding:
-        return answer(
-            False, f"a Newton step lowers the loss by {actual:.3g}, not by the {decrement:.3g} of a quadratic"
-        )
-    signs = Signs(hessian_there)
-    if signs.negative.shape[1]:
-        return answer(False, "the curvature is negative after the confirming step")
-    second = signs.newton_step(gradient)
-    # On the way to infinity the decrement falls because the curvature does: the next step is no shorter. So its length
-    # is measured in the curvature of both points.
-    lengths = torch.stack([-0.5 * gradient @ second, 0.5 * second @ hessian.matvec(second)]).abs()
-    remaining = float(lengths.max())
-    ratio = decrement / remaining if remaining > 0 else float("inf")
-    message = f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
-    return answer(ratio >= CONFIRM_FACTOR, message)
 
 
 def refuted_by_walks(objective: Objective, point: Point, directions: Tensor, state: StopState) -> Finding | None:

@@ -1,0 +1,224 @@
+"""A point with its Hessian, some of its numbers held, and Newton's steps from it in the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf, isfinite
+
+import torch
+from torch import Tensor
+
+from ..coordinates import Coordinates
+from ..curvature.structure import Curvature
+from ..linear.matrix_free import MatrixFree
+from ..linear.operator import Operator
+from ..objective.base import Objective
+from ..point import Point
+from .checks import Check
+from .signs import Signs
+
+CONFIRM_FACTOR = 100.0
+"""What the confirming step divides the decrement by, at least: Newton's method at a minimum converges quadratically."""
+
+CONFIRM_STEP = 1e-8
+"""A Newton step of no more than this part of max(1, |u|) confirms a minimum without being taken."""
+
+QUADRATIC = 0.1
+"""How far the loss after the confirming step may lie from the quadratic model's, relative to the decrement. Where the
+decrement falls a hundredfold the error is below 0.07; on the way to infinity along 1/x or e⁻ˣ, and at a minimum of
+fourth order, it is 0.2 to 0.33."""
+
+LOSS_ROUNDING = 64.0
+"""Units of eps · |loss| within which a difference of two losses is rounding."""
+
+NUDGE = 1e-12
+"""A change of a parameter, relative to it, along which a loss changes by nothing but its own rounding."""
+
+DOUBTFUL = 1e4
+"""Units of eps · the largest |h_ii| below which a curvature may be rounding alone."""
+
+STEADY = 0.1
+"""How much of itself a curvature may change a hair's breadth away."""
+
+NUDGES = 4
+"""How often the loss is traced again to measure its rounding."""
+
+FLOOR_STEPS = 4
+"""Newton steps at most from a place beside a valley down to its floor."""
+
+POLISHES = 3
+"""Newton steps at most that take the others along where some are held elsewhere."""
+
+
+@dataclass(eq=False)
+class Place:
+    """``held`` (d,) are numbers that stay; nothing of what follows has a part along them."""
+
+    objective: Objective
+    curvature: Curvature
+    point: Point
+    hessian: Operator
+    held: Tensor
+
+    @classmethod
+    def of(cls, objective: Objective, curvature: Curvature, point: Point, hessian: Operator, held: Tensor) -> Place:
+        """With a Hessian that has no curvature where what it has is rounding: it is not the same a hair's breadth away.
+
+        In a parameter's own unit, which may be any, curvature that is rounding would look like any other.
+        """
+        diagonal = hessian.diagonal().abs()
+        doubtful = (diagonal > 0) & (diagonal <= DOUBTFUL * torch.finfo(diagonal.dtype).eps * diagonal.max())
+        if bool(doubtful.any()):
+            here = Coordinates.of(point.params)
+            where = here.flatten(point.params)
+            beside = where + torch.clamp(where.abs(), min=NUDGE**0.5) * NUDGE
+            there = objective.at_full(here.unflatten(beside))
+            if there.failure is None and isfinite(there.value):
+                again = curvature.at(there, list(here.names))
+                steady = isinstance(again, Operator) and (again.diagonal().abs() - diagonal).abs() <= STEADY * diagonal
+                dead = doubtful & ~torch.as_tensor(steady)
+                if bool(dead.any()):
+                    hessian = hessian.scaled(torch.where(dead, 0.0, 1.0).to(diagonal))
+        return cls(objective, curvature, point, hessian, held)
+
+    @cached_property
+    def coordinates(self) -> Coordinates:
+        return Coordinates.of(self.point.params)
+
+    @cached_property
+    def here(self) -> Tensor:
+        return self.coordinates.flatten(self.point.params)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        return torch.where(self.held, 0.0, self.coordinates.flatten(self.point.gradient()))
+
+    @cached_property
+    def signs(self) -> Signs:
+        """Of the Hessian over what is not held, with what the gradient explains taken for no curvature."""
+        return Signs(self.free_hessian, self.gradient)
+
+    @cached_property
+    def free_hessian(self) -> Operator:
+        return self.hessian.held(self.held) if bool(self.held.any()) else self.hessian
+
+    @cached_property
+    def step(self) -> Tensor:
+        """Newton's, along directions of curvature."""
+        return torch.where(self.held, 0.0, self.signs.newton_step(self.gradient))
+
+    @cached_property
+    def decrement(self) -> float:
+        """What the step lowers the quadratic model by."""
+        return float(-0.5 * self.gradient @ self.step)
+
+    @cached_property
+    def noise(self) -> float:
+        """The rounding of the loss, measured: by how much it changes where its parameters change by next to nothing."""
+        generator = torch.Generator().manual_seed(31)
+        size = torch.clamp(self.here.abs(), min=NUDGE**0.5) * NUDGE
+        losses = []
+        for _ in range(NUDGES):
+            signs = 2.0 * torch.randint(0, 2, self.here.shape, generator=generator) - 1
+            losses.append(self.loss_at(self.here + size * signs.to(size)))
+        spread = max((abs(loss - self.point.value) for loss in losses if isfinite(loss)), default=0.0)
+        eps = torch.finfo(self.here.dtype).eps
+        return max(LOSS_ROUNDING * eps * abs(self.point.value), 4.0 * spread)
+
+    def loss_at(self, where: Tensor) -> float:
+        """The loss elsewhere; inf where there is none."""
+        point = self.objective.at_full(self.coordinates.unflatten(where))
+        return point.value if point.failure is None and isfinite(point.value) else inf
+
+    def at(self, where: Tensor) -> Place | None:
+        """The same elsewhere; None where loss, gradient or Hessian cannot be had."""
+        point = self.objective.at_full(self.coordinates.unflatten(where))
+        if point.failure is not None or not isfinite(point.value):
+            return None
+        gradient = self.coordinates.flatten(point.gradient())
+        hessian = self.curvature.at(point, list(self.coordinates.names))
+        if isinstance(hessian, MatrixFree) or not isfinite(hessian.largest()):
+            return None
+        if not bool(gradient.isfinite().all()):
+            return None
+        return Place.of(self.objective, self.curvature, point, hessian, self.held)
+
+    def holding(self, places: Tensor) -> Place:
+        """The same with more numbers held."""
+        return replace(self, held=self.held | places)
+
+    def polished(self) -> Place:
+        """Where Newton's steps lead while they lower the gradient, and the loss does not rise beyond its rounding."""
+        place = self
+        for _ in range(POLISHES):
+            if not bool(place.step.isfinite().all()) or place.decrement <= 0:
+                break
+            there = place.at(place.here + place.step)
+            if there is None or there.point.value > place.point.value + place.noise:
+                break
+            if not float(there.gradient.abs().max()) < 0.5 * float(place.gradient.abs().max()):
+                break
+            place = there
+        return place
+
+    def floor(self, direction: Tensor, distance: float) -> float:
+        """How much higher the floor of the valley is, so far along a direction (d,): all else goes down from there.
+
+        ``direction`` has length one where every number's own curvature is one.
+        """
+        unit = self.signs.scale
+        along = direction / unit
+        along = along / along.norm()
+        place: Place | None = self.at(self.here + distance * along * unit)
+        lowest = inf
+        for _ in range(FLOOR_STEPS):
+            if place is None:
+                break
+            lowest = min(lowest, place.point.value)
+            step = unit * Signs.step_beside(place.free_hessian, place.gradient, unit, along)
+            place = place.at(place.here + torch.where(self.held, 0.0, step))
+        if place is not None:
+            lowest = min(lowest, place.point.value)
+        return lowest - self.point.value
+
+
+@dataclass(frozen=True, eq=False)
+class Confirmation:
+    """What a full Newton step from a place has shown; ``there`` is where it led, where it was taken."""
+
+    check: Check
+    there: Place | None = None
+
+
+def confirmation(place: Place) -> Confirmation:
+    """Whether a Newton step does what it would do near a minimum: divide the decrement by at least CONFIRM_FACTOR."""
+    step, decrement = place.step, place.decrement
+
+    def answer(ok: bool, message: str, there: Place | None = None) -> Confirmation:
+        return Confirmation(Check("confirming step", ok, float(step.abs().max()), message), there)
+
+    eps = torch.finfo(step.dtype).eps
+    relative = float((step.abs() / torch.clamp(place.here.abs(), min=1.0)).max())
+    if relative <= max(CONFIRM_STEP, 8 * eps):
+        return answer(True, f"the Newton step is {relative:.3g} of max(1, |u|)")
+    if not bool(torch.isfinite(step).all()) or decrement <= 0:
+        return answer(False, f"the Newton step is {relative:.3g} of max(1, |u|), and does not lower the model")
+    there = place.at(place.here + step)
+    if there is None:
+        return answer(False, "loss or curvature cannot be had after the confirming step")
+    actual = place.point.value - there.point.value
+    rounding = max(LOSS_ROUNDING * eps * max(abs(place.point.value), abs(there.point.value)), eps**0.5 * decrement)
+    if abs(actual - decrement) > QUADRATIC * decrement + rounding and abs(actual - decrement) > place.noise:
+        text = f"a Newton step lowers the loss by {actual:.3g}, not by the {decrement:.3g} of a quadratic"
+        return answer(False, text, there)
+    if there.signs.negative.shape[1]:
+        return answer(False, "the curvature is negative after the confirming step", there)
+    # On the way to infinity the decrement falls because the curvature does: the next step is no shorter. So its length
+    # is measured in the curvature of both points.
+    second = there.step
+    lengths = torch.stack([-0.5 * there.gradient @ second, 0.5 * second @ place.free_hessian.matvec(second)]).abs()
+    remaining = float(lengths.max())
+    ratio = decrement / remaining if remaining > 0 else inf
+    message = f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
+    return answer(ratio >= CONFIRM_FACTOR, message, there)
