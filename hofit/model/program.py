@@ -343,7 +343,7 @@ class Program:
 
     @cached_property
     def unread(self) -> Params:
-        """Name → which unconstrained numbers its transform never reads, as those above a triangle: no unknowns at all."""
+        """Name → which unconstrained numbers its transform never reads, as above a triangle: no unknowns at all."""
         found = {name: unread(self._sites.entry(name).transform, leaf) for name, leaf in self.leaves.items()}
         return {name: mask for name, mask in found.items() if mask is not None}
 
