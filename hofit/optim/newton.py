@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ..point import ByRow, Params, Point
 from ..record import PartReport
 from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
+from .differentiable import differentiable_product, shift_of_active_radius
 from .subproblem.by_rows import RowSteps, solve_rows
 
 DENSE_LIMIT = 1000
@@ -83,7 +84,8 @@ class Newton(Optimizer):
 
     def propose(self, point: Point) -> Proposal:
         names = self.own(point).names
-        groups = rows_from_plates(names, point.sites) if point.sites else self._plain_rows(point.params, names)
+        plain = {name: point.params[name] for name in names}
+        groups = rows_from_plates(names, point.sites) if point.sites else rows_by_last_dimension(plain)
         gradient = point.gradient(differentiable=True)
         self._steps += 1
         params: Params = {}
@@ -129,11 +131,11 @@ class Newton(Optimizer):
             raise FloatingPointError(f"the loss is {float(loss.detach())}: no Newton step can be taken from it")
         self._steps += 1
         updated: Params = {}
-        for group in self._plain_rows(params, list(params)):
+        for group in rows_by_last_dimension(params):
             leaves = [params[name] for name in group.names]
             gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
             gradient = dict(zip(group.names, gradients, strict=True))
-            values, _ = self._step_of_group(group, params, gradient, _differentiable_product(group, params, gradients))
+            values, _ = self._step_of_group(group, params, gradient, differentiable_product(group, params, gradients))
             updated.update(values)
         return updated
 
@@ -167,9 +169,6 @@ class Newton(Optimizer):
         if "judge" in state:
             self.acceptance.load_state_dict(state["judge"])
 
-    def _plain_rows(self, params: Params, names: Sequence[str]) -> list[RowGroup]:
-        return rows_by_last_dimension({name: params[name] for name in names})
-
     def _step_of_group(
         self, group: RowGroup, params: Params, gradient: Params, product: Product
     ) -> tuple[Params, RowSteps | None]:
@@ -198,7 +197,7 @@ class Newton(Optimizer):
         self._keep_covariance(group, curvature)
         if g.requires_grad:
             step = solution.extra - torch.linalg.solve(curvature, g[..., None])[..., 0]
-            step = step - _shift_of_active_radius(step, curvature.detach(), radius)
+            step = step - shift_of_active_radius(step, curvature.detach(), radius)
         else:
             step = solution.step
         return group.from_rows(x + step), solution
@@ -284,47 +283,5 @@ def unmatched_radii(trust_radius: Any, names: Sequence[str]) -> list[str]:
     return [pattern for pattern in trust_radius if not any(matches(pattern, name) for name in names)]
 
 
-def _shift_of_active_radius(step: Tensor, curvature: Tensor, radius: Tensor) -> Tensor:
-    """Zero, with the derivative that the shift σ has where a radius binds: ‖p(σ)‖ = Δ holds on all sides.
-
-    dσ = pᵀdp / pᵀ(H + σI)⁻¹p at constant σ, and dp changes by −(H + σI)⁻¹p dσ.
-    """
-    length = step.detach().norm(dim=-1)
-    active = torch.isfinite(radius) & (length >= radius * (1 - 1e-9))
-    if not bool(active.any()):
-        return torch.zeros_like(step)
-    p = step.detach()
-    q = torch.linalg.solve(curvature, p[..., None])[..., 0]
-    excess = (step.square().sum(-1) - length.square()) / (2 * (p * q).sum(-1))
-    shift: Tensor = torch.where(active, excess, torch.zeros_like(excess))[..., None] * q
-    return shift
-
-
 def _is_power_of_two(n: int) -> bool:
     return n & (n - 1) == 0
-
-
-def _differentiable_product(group: RowGroup, params: Params, gradients: Sequence[Tensor]) -> Callable[[Params], Params]:
-    """Hessian-vector products that keep their own graph, so that a step can be differentiated through its Hessian."""
-    leaves = [params[name] for name in group.names]
-
-    def product(vectors: Params) -> Params:
-        rows = []
-        for k in range(next(iter(vectors.values())).shape[0]):
-            live = [(g, vectors[name][k]) for name, g in zip(group.names, gradients, strict=True) if g.requires_grad]
-            if not live:
-                rows.append(tuple(torch.zeros_like(leaf) for leaf in leaves))
-                continue
-            rows.append(
-                torch.autograd.grad(
-                    [g for g, _ in live],
-                    leaves,
-                    [v for _, v in live],
-                    create_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            )
-        return {name: torch.stack([row[i] for row in rows]) for i, name in enumerate(group.names)}
-
-    return product

@@ -10,7 +10,6 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..point import Params, Point
-from ..record import PartReport
 from .base import Optimizer, Proposal, State
 
 
@@ -59,9 +58,6 @@ class TorchOptimizer(Optimizer):
             self._scheduler.step()
         self._last = {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
         return Proposal(dict(self._last))
-
-    def reports(self) -> list[PartReport]:
-        return [PartReport(self.name)]
 
     def state_dict(self) -> State:
         if self._optimizer is None:
