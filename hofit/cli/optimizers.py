@@ -14,7 +14,8 @@ def command(
     from rich.table import Table
 
     from ..errors import ConfigError
-    from ..optim.registry import SCHEDULES, registry, schedule_options
+    from ..optim.registry import registry
+    from ..optim.schedules import SCHEDULES, schedule_options
     from ..patterns import near_misses
     from ..report.console import FitConsole
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -131,26 +131,3 @@ class Optimizer(MultiOptimizer):
 
     def step(self, loss: Tensor, params: Params) -> None:
         self.prepare(loss, params)()
-
-
-@dataclass(frozen=True)
-class OptionSpec:
-    """One option of an optimizer, as ``hofit optimizers NAME`` lists it."""
-
-    name: str
-    default: Any
-    help: str = ""
-
-
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """An optimizer of the registry: its name, its options with defaults, and how to make one."""
-
-    name: str
-    summary: str
-    options: tuple[OptionSpec, ...]
-    build: Callable[[Mapping[str, Any]], Optimizer]
-    scheduled: bool = False
-    """Whether it has an ``lr`` that a ``schedule`` can steer."""
-    fits_shape: Callable[[torch.Size], str | None] = field(default=lambda shape: None)
-    """Why a parameter of this shape cannot be stepped; None if it can."""

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import HasInformation, Point, TracedPoint
-from .trust_region import TrustRegion
+from .spec import OptimizerSpec
+from .trust_region import TrustRegion, TrustRegionOptions
+
+OPTIMIZER = OptimizerSpec.own(
+    "gauss_newton",
+    "Gauss–Newton steps (Levenberg–Marquardt), or the expected information, inside a trust region",
+    TrustRegionOptions,
+    lambda options: GaussNewton(options.structure, options.initial_radius),
+)
 
 
 class GaussNewton(TrustRegion):
@@ -29,7 +37,7 @@ class GaussNewton(TrustRegion):
     Lange (2013), "Optimization", section 10.4; the Hessian of the divergence is Kullback's (1959), section 2.6.
     """
 
-    name = "gauss_newton"
+    name = OPTIMIZER.name
     reads_model = True
     second_order = False  # its products are taken elsewhere: on a point of the divergence
 

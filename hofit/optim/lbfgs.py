@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
@@ -15,6 +16,21 @@ from ..point import Params, Point
 from ..record import PartReport
 from .acceptance import ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
+from .options import Options, option
+from .spec import OptimizerSpec
+
+
+@dataclass(frozen=True)
+class LBFGSOptions(Options):
+    history_size: int = option(20, "pairs of steps and gradients that are remembered")
+
+
+OPTIMIZER = OptimizerSpec.own(
+    "lbfgs",
+    "torch.optim.LBFGS with its strong-Wolfe line search, made safe against losses that are not finite",
+    LBFGSOptions,
+    lambda options: LBFGS(options.history_size),
+)
 
 TRIALS = 25
 """Points that one line search evaluates at most: torch's own default."""
@@ -59,10 +75,10 @@ class LBFGS(Optimizer):
     losses within rounding.
     """
 
-    name = "lbfgs"
+    name = OPTIMIZER.name
     judges = True
 
-    def __init__(self, history_size: int = 20) -> None:
+    def __init__(self, history_size: int = LBFGSOptions.history_size) -> None:
         if isinstance(history_size, bool) or not isinstance(history_size, int) or history_size < 1:
             raise OptionError(f"history_size must be a positive whole number, not {history_size!r}")
         self.history_size = history_size

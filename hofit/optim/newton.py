@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +24,25 @@ from ..record import PartReport
 from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
 from .differentiable import differentiable_product, shift_of_active_radius
+from .options import Options, option
+from .spec import OptimizerSpec
 from .subproblem.by_rows import RowSteps, solve_rows
+
+
+@dataclass(frozen=True)
+class NewtonOptions(Options):
+    trust_radius: Mapping[str, float] | float | None = option(
+        None, "a positive number, or pattern: number; infinite when left out"
+    )
+    adaptive: bool = option(False, "whether each row's radius follows how its steps turn out")
+
+
+OPTIMIZER = OptimizerSpec.own(
+    "newton",
+    "Newton steps on independent rows, inside a fixed trust radius, or each row in one of its own",
+    NewtonOptions,
+    lambda options: Newton(options.trust_radius, options.adaptive),
+)
 
 DENSE_LIMIT = 1000
 """Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""
@@ -62,10 +81,14 @@ class Newton(Optimizer):
     Source: Nocedal & Wright (2006), Alg. 4.1, 4.3 and section 3.4; Moré & Sorensen (1983).
     """
 
-    name = "newton"
+    name = OPTIMIZER.name
     second_order = True
 
-    def __init__(self, trust_radii: Mapping[str, float] | float | None = None, adaptive: bool = False) -> None:
+    def __init__(
+        self,
+        trust_radii: Mapping[str, float] | float | None = NewtonOptions.trust_radius,
+        adaptive: bool = NewtonOptions.adaptive,
+    ) -> None:
         radii = {} if trust_radii is None else trust_radii
         self.trust_radii: dict[str, float] = dict(radii) if isinstance(radii, Mapping) else {"*": float(radii)}
         for pattern, radius in self.trust_radii.items():

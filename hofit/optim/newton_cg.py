@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -18,9 +19,25 @@ from ..point import Point
 from ..record import PartReport
 from .acceptance import Acceptance, TrustRadius, forcing
 from .base import Optimizer, Proposal, State
+from .options import Options, option
+from .spec import OptimizerSpec
 from .subproblem.truncated import PRODUCTS, truncated_step
 
 PRECONDITIONERS = ("auto", "none", "rows")
+
+
+@dataclass(frozen=True)
+class NewtonCGOptions(Options):
+    preconditioner: str = option("auto", f"blocks of the rows of plates: {', '.join(PRECONDITIONERS)}")
+    initial_radius: float | None = option(None, "a positive number; found from the first step when left out")
+
+
+OPTIMIZER = OptimizerSpec.own(
+    "newton_cg",
+    "Newton steps by conjugate gradients inside a trust region: products with the Hessian only",
+    NewtonCGOptions,
+    lambda options: NewtonCG(options.preconditioner, options.initial_radius),
+)
 
 ROW_LIMIT = 16
 """Row lengths up to which ``auto`` pays a product for each column of the rows' blocks: one batched pass."""
@@ -56,11 +73,15 @@ class NewtonCG(Optimizer):
     Source: Steihaug (1983); Nocedal & Wright (2006), Alg. 7.2 and 4.1; Conn, Gould & Toint (2000), section 7.5.
     """
 
-    name = "newton_cg"
+    name = OPTIMIZER.name
     second_order = True
     judges = True
 
-    def __init__(self, preconditioner: str = "auto", initial_radius: float | None = None) -> None:
+    def __init__(
+        self,
+        preconditioner: str = NewtonCGOptions.preconditioner,
+        initial_radius: float | None = NewtonCGOptions.initial_radius,
+    ) -> None:
         if preconditioner not in PRECONDITIONERS:
             raise OptionError(f"preconditioner must be one of {', '.join(PRECONDITIONERS)}, not {preconditioner!r}")
         if initial_radius is not None and not initial_radius > 0:

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from pyro.optim.adagrad_rmsprop import AdagradRMSProp
+from pyro.optim.clipped_adam import ClippedAdam
+from pyro.optim.dct_adam import DCTAdam
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..point import Params, Point
 from .base import Optimizer, Proposal, State
+from .options import NOT_OFFERED, signature_options
+from .schedules import SCHEDULES, own_options
+from .spec import OptimizerSpec
+
+GRADIENT_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adadelta": torch.optim.Adadelta,
+    "adafactor": torch.optim.Adafactor,
+    "adagrad": torch.optim.Adagrad,
+    "adagrad_rmsprop": AdagradRMSProp,
+    "adam": torch.optim.Adam,
+    "adamax": torch.optim.Adamax,
+    "adamw": torch.optim.AdamW,
+    "asgd": torch.optim.ASGD,
+    "clipped_adam": ClippedAdam,
+    "dct_adam": DCTAdam,
+    "muon": torch.optim.Muon,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "rprop": torch.optim.Rprop,
+    "sgd": torch.optim.SGD,
+}
 
 
 class TorchOptimizer(Optimizer):
@@ -28,7 +55,7 @@ class TorchOptimizer(Optimizer):
         self,
         constructor: type[torch.optim.Optimizer],
         options: Mapping[str, Any],
-        schedule: tuple[type[Any], Mapping[str, Any]] | None = None,
+        schedule: tuple[type[LRScheduler], Mapping[str, Any]] | None = None,
         name: str | None = None,
     ) -> None:
         self.constructor, self.options, self.schedule = constructor, dict(options), schedule
@@ -38,7 +65,7 @@ class TorchOptimizer(Optimizer):
         self._leaves: Params = {}
         self._last: Params = {}
         self._optimizer: torch.optim.Optimizer | None = None
-        self._scheduler: Any = None
+        self._scheduler: LRScheduler | None = None
         self._pending: Mapping[str, Any] | None = None
 
     def propose(self, point: Point) -> Proposal:
@@ -84,3 +111,33 @@ class TorchOptimizer(Optimizer):
                     self._scheduler.milestones = Counter(self._scheduler.milestones)
             self._optimizer.load_state_dict(self._pending["optimizer"])
             self._pending = None
+
+
+@cache  # the signatures of sixteen classes take as long to read as a small model does to be traced twice
+def gradient_specs() -> Mapping[str, OptimizerSpec]:
+    specs = {name: _gradient_spec(name, kind) for name, kind in GRADIENT_OPTIMIZERS.items()}
+    muon = specs["muon"]
+    specs["muon"] = replace(muon, summary=f"{muon.summary} (matrices only)", fits_shape=_only_matrices)
+    return specs
+
+
+def _gradient_spec(name: str, kind: type[torch.optim.Optimizer]) -> OptimizerSpec:
+    def build(given: Mapping[str, Any], schedule: Mapping[str, Any] | None) -> Optimizer:
+        own: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        steered = None if schedule is None else (SCHEDULES[schedule["name"]], own_options(schedule))
+        # One step on a small matrix: torch checks some options only then.
+        probe = torch.nn.Parameter(torch.ones(2, 2))
+        inner = kind([probe], **own)
+        if steered is not None:
+            steered[0](inner, **steered[1])
+        probe.grad = torch.ones(2, 2)
+        inner.step()
+        return TorchOptimizer(kind, own, steered, name)
+
+    options = tuple(option for option in signature_options(kind) if option.name not in NOT_OFFERED)
+    summary, scheduled = f"{kind.__module__.split('.')[0]}.optim.{kind.__name__}", "lr" in {o.name for o in options}
+    return OptimizerSpec(name, summary, options, build, scheduled)
+
+
+def _only_matrices(shape: torch.Size) -> str | None:
+    return None if len(shape) == 2 else f"muon steps on matrices only, and this has shape {tuple(shape)}"

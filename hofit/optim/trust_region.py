@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..curvature.structure import Curvature
+from ..curvature.structure import STRUCTURES, Curvature
 from ..errors import OptionError
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
@@ -19,8 +20,24 @@ from ..point import Params, Point
 from ..record import PartReport
 from .acceptance import POOR, Acceptance, TrustRadius, below_rounding, forcing
 from .base import Optimizer, Proposal, State
+from .options import Options, option
+from .spec import OptimizerSpec
 from .subproblem.exact import trust_region_step
 from .subproblem.solve import solve
+
+
+@dataclass(frozen=True)
+class TrustRegionOptions(Options):
+    structure: str = option("auto", f"of the Hessian: {', '.join(STRUCTURES)}")
+    initial_radius: float | None = option(None, "a positive number; found from the first step when left out")
+
+
+OPTIMIZER = OptimizerSpec.own(
+    "trust_region",
+    "Newton steps over all parameters of the entry jointly, inside a trust region",
+    TrustRegionOptions,
+    lambda options: TrustRegion(options.structure, options.initial_radius),
+)
 
 CORRECTION = 0.05
 """Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""
@@ -53,10 +70,14 @@ class TrustRegion(Optimizer):
     Conn, Gould & Toint (2000), section 17.4.
     """
 
-    name = "trust_region"
+    name = OPTIMIZER.name
     judges = True
 
-    def __init__(self, structure: str = "auto", initial_radius: float | None = None) -> None:
+    def __init__(
+        self,
+        structure: str = TrustRegionOptions.structure,
+        initial_radius: float | None = TrustRegionOptions.initial_radius,
+    ) -> None:
         if initial_radius is not None and not initial_radius > 0:
             raise OptionError(f"initial_radius must be a positive number, not {initial_radius!r}")
         self.curvature = Curvature(structure)

@@ -14,10 +14,10 @@ from ..model.enumeration import no_leaf
 from ..model.program import Program
 from ..objective.base import Objective
 from ..objective.quadrature import WIDEST
-from ..optim.base import OptimizerSpec
 from ..optim.mixed import MixedMultiOptimizer
 from ..optim.newton import unmatched_radii
 from ..optim.registry import mistakes_in
+from ..optim.spec import OptimizerSpec
 from ..patterns import Ownership, matches, near_misses, speaking_pattern
 
 INTEGRATE = ("objective", "integrate")

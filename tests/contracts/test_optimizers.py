@@ -14,7 +14,8 @@ import torch
 from pyro.optim.multi import MultiOptimizer
 
 import hofit
-from hofit.optim.registry import GRADIENT_OPTIMIZERS, SCHEDULES
+from hofit.optim.schedules import SCHEDULES
+from hofit.optim.torch_part import GRADIENT_OPTIMIZERS
 from hofit.record import CHECKPOINT
 from hofit.run.checkpoint import previous_name, read_checkpoint
 from hofit.run.codec import encode

@@ -12,7 +12,9 @@ from pyro.optim.multi import MultiOptimizer
 from torch import Tensor
 
 import hofit
-from hofit.optim.registry import GRADIENT_OPTIMIZERS, NOT_OFFERED, SCHEDULES
+from hofit.optim.options import NOT_OFFERED
+from hofit.optim.schedules import SCHEDULES
+from hofit.optim.torch_part import GRADIENT_OPTIMIZERS
 from tests.contracts.test_optimizers import OPTIONS, SCHEDULE_OPTIONS
 
 

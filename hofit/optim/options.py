@@ -1,0 +1,98 @@
+"""The options that an optimizer or a schedule publishes, and what is wrong with those that a config gives."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+from ..patterns import near_misses
+
+NOT_OFFERED = {
+    "maximize": "hofit minimises; write the model's density with the other sign",
+    "differentiable": "the loop does not differentiate through a step",
+    "capturable": "it is for CUDA graphs",
+}
+"""Options of torch's optimizers that make no sense here, and why."""
+
+Value = TypeVar("Value")
+
+_NOT_OPTIONS = {"self", "params", "optimizer", "last_epoch", "verbose", "scale_fn"}
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED = _Required()
+
+
+@dataclass(frozen=True)
+class OptionSpec:
+    """One option of an optimizer, as ``hofit optimizers NAME`` lists it."""
+
+    name: str
+    default: object
+    help: str = ""
+
+
+def option(default: Value, help: str) -> Value:
+    """A field of ``Options``."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one of hofit's own optimizers, a field each."""
+
+    @classmethod
+    def specs(cls) -> tuple[OptionSpec, ...]:
+        return tuple(OptionSpec(one.name, one.default, one.metadata["help"]) for one in fields(cls))
+
+
+def signature_options(constructor: Callable[..., object]) -> tuple[OptionSpec, ...]:
+    """What a constructor that was written elsewhere can be given."""
+    parameters = inspect.signature(constructor).parameters.values()
+    return tuple(
+        OptionSpec(p.name, p.default if p.default is not p.empty else REQUIRED)
+        for p in parameters
+        if p.name not in _NOT_OPTIONS and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    )
+
+
+def option_mistakes(owner: str, known: tuple[OptionSpec, ...], given: Mapping[str, object]) -> list[tuple[str, str]]:
+    """(key, what is wrong) for every option that ``owner`` does not take, or needs and is not given."""
+    names = {option.name: option for option in known}
+    mistakes = []
+    for key, value in given.items():
+        if key in NOT_OFFERED and key not in names:
+            mistakes.append((key, f"not offered: {NOT_OFFERED[key]}"))
+        elif key not in names:
+            mistakes.append((key, f"{owner} has no such option{near_misses(key, names)}"))
+        elif (wrong := _wrong_type(names[key].default, value)) is not None:
+            mistakes.append((key, wrong))
+    for option in known:
+        if option.default is REQUIRED and option.name not in given:
+            mistakes.append((option.name, f"{owner} needs it"))
+    return mistakes
+
+
+def _wrong_type(default: object, value: object) -> str | None:
+    """Why ``value`` cannot stand where ``default`` stands; None if it can."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
+    if isinstance(default, (int, float)):
+        return None if is_number(value) else f"must be a number, not {value!r}"
+    if isinstance(default, tuple):
+        numbers = value if isinstance(value, (list, tuple)) else ()
+        if len(numbers) == len(default) and all(one is None or is_number(one) for one in numbers):
+            return None
+        return f"must be a list of {len(default)} numbers, not {value!r}"
+    return None
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
