@@ -302,7 +302,7 @@ class Curvature:
     def _matrix_free(self, point: Point, names: Sequence[str]) -> MatrixFree:
         self.lifts, self.layout = False, None
         size = sum(point.params[name].numel() for name in names)
-        return MatrixFree(lambda vectors: product(point, names, vectors), size)
+        return MatrixFree(lambda vectors: product(point, names, vectors), size, point.params[names[0]].new_empty(0))
 
     def _agrees(self, operator: Operator, point: Point, names: Sequence[str]) -> bool:
         """Whether a random Hessian-vector product is the operator's own, parameter by parameter."""

@@ -8,12 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
+from math import isfinite
 from typing import Any
 
+import torch
 from torch import Tensor
 
 MEMORY_BUDGET = 256 * 2**20
 """Bytes that a temporary of a chunked operation may take."""
+
+ROUNDING = 64.0
+"""Units of eps, relative to the largest |h_ii|, below which a diagonal entry is rounding and no size."""
 
 
 class Factor(ABC):
@@ -87,6 +92,25 @@ class Operator(ABC):
         eigenvalues that are nan.
         """
 
+    def sizes(self) -> Tensor | None:
+        """|h_ii|; where that is rounding, what an unknown's coupling to the others says of its unit. Shape (d,).
+
+        An unknown without curvature of its own, coupled to others by h_ij, is sized so that h_ij / D_i D_j is one, as
+        equilibration does it (Ruiz 2001): the sum over j with random signs stands for the largest of them. None where
+        an entry is not finite.
+        """
+        if not isfinite(self.largest()):
+            return None
+        diagonal = self.diagonal().abs()
+        positive = above_rounding(diagonal)
+        empty = diagonal < positive
+        if not bool(empty.any()):
+            return diagonal
+        signs = torch.randint(0, 2, diagonal.shape, generator=torch.Generator().manual_seed(5))
+        others = torch.where(empty, torch.zeros_like(diagonal), (2 * signs - 1).to(diagonal) / positive.sqrt())
+        coupling = torch.where(empty, self.matvec(others).square(), diagonal)
+        return torch.where(torch.isfinite(coupling), coupling, diagonal)
+
     def memory(self) -> int:
         """Bytes that the entries take."""
         return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(vars(self)))
@@ -98,6 +122,13 @@ class Spectrum:
 
     values: Tensor
     vectors: Tensor
+
+
+def above_rounding(sizes: Tensor) -> Tensor:
+    """|h_ii|, or where that is rounding of the largest, the rounding; one where all are zero. Shapes: (d,) → (d,)."""
+    largest = float(sizes.max()) if sizes.numel() else 0.0
+    floor = ROUNDING * torch.finfo(sizes.dtype).eps * largest
+    return torch.clamp(sizes, min=floor) if floor > 0 else torch.ones_like(sizes)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -15,14 +15,13 @@ from ..curvature.structure import STRUCTURES, Curvature
 from ..errors import OptionError
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
-from ..linear.operator import Operator
+from ..linear.operator import Operator, above_rounding
 from ..point import Params, Point
 from ..record import PartReport
 from .acceptance import POOR, Acceptance, TrustRadius, below_rounding, forcing
 from .base import Optimizer, Proposal, State
 from .options import Options, option
 from .spec import OptimizerSpec
-from .subproblem.exact import trust_region_step
 from .subproblem.solve import solve
 
 
@@ -41,9 +40,6 @@ OPTIMIZER = OptimizerSpec.own(
 
 CORRECTION = 0.05
 """Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""
-
-ROUNDING = 64.0
-"""Units of eps, relative to the largest |h_ii|, below which a diagonal entry is rounding and no scale."""
 
 
 class TrustRegion(Optimizer):
@@ -85,15 +81,11 @@ class TrustRegion(Optimizer):
         self.radius = TrustRadius(initial_radius)
         self._scale: Tensor | None = None
         self._root: Tensor | None = None
-        self._operator: Operator | MatrixFree | None = None
+        self.operator: Operator | MatrixFree | None = None
+        """The Hessian at the last point that a step was proposed from."""
         self._at: Point | None = None
         self._shift = 0.0
         self._accepted: bool | None = None
-
-    @property
-    def operator(self) -> Operator | MatrixFree | None:
-        """The Hessian at the last point that a step was proposed from."""
-        return self._operator
 
     @property
     def second_order(self) -> bool:  # type: ignore[override]
@@ -107,22 +99,17 @@ class TrustRegion(Optimizer):
         own = self.own(point)
         gradient = own.flatten(point.gradient())
         if self._at is not point:
-            self._operator = self._hessian(point, own.names)
+            self.operator = self._hessian(point, own.names)
             self._at = point
-            if isinstance(self._operator, MatrixFree):
-                scale = torch.ones_like(gradient)  # its diagonal would cost a product for each unknown
-            elif isfinite(self._operator.largest()):
-                scale = _scale(self._operator, self._operator.diagonal().abs())
-            else:
+            scale = self.operator.sizes()
+            if scale is None:
                 # No curvature to be had here: straight downhill, as far as the radius goes.
-                self._operator, scale = Diagonal(torch.zeros_like(gradient)), torch.zeros_like(gradient)
+                scale = torch.zeros_like(gradient)
+                self.operator = Diagonal(scale)
             self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
-            self._root = _positive(self._scale).sqrt()
-        assert self._root is not None and self._scale is not None and self._operator is not None
-        g = gradient / self._root
-        scaled = (
-            self._operator if isinstance(self._operator, MatrixFree) else self._operator.scaled(self._root.reciprocal())
-        )
+            self._root = above_rounding(self._scale).sqrt()
+        assert self._root is not None and self._scale is not None and self.operator is not None
+        scaled, g = self.operator.scaled(self._root.reciprocal()), gradient / self._root
         solution, self.radius.value = solve(
             scaled, g, self.radius.value, self._shift, lambda norm: forcing(norm, point)
         )
@@ -143,10 +130,10 @@ class TrustRegion(Optimizer):
         return {name: point.params[name] + step[name] for name in own.names}
 
     def _correct(self, proposal: Proposal, scaled: Operator | MatrixFree, own: Coordinates) -> None:
-        """Put a second step behind one that falls short, where the two together do not."""
+        """Put a second step behind one that falls short, where the two together do not; not one of products alone."""
         point, solution, trial = proposal.origin, proposal.step, proposal.point
         assert point is not None and solution is not None and trial is not None and self._root is not None
-        if isinstance(scaled, MatrixFree) or trial.failure is not None or not isfinite(trial.value):
+        if solution.products or trial.failure is not None or not isfinite(trial.value):
             return
         if below_rounding(point, solution.predicted):
             return
@@ -155,7 +142,7 @@ class TrustRegion(Optimizer):
         gradient = own.flatten(trial.gradient()) / self._root
         if not bool(torch.isfinite(gradient).all()):
             return
-        second = trust_region_step(scaled, gradient, CORRECTION * solution.length)
+        second, _ = solve(scaled, gradient, CORRECTION * solution.length, 0.0, lambda norm: forcing(norm, point))
         params = self._moved(point, own, solution.step + second.step)
         corrected = point.at({**point.params, **params})
         if corrected.failure is None and point.value - corrected.value > POOR * solution.predicted:
@@ -207,26 +194,3 @@ class TrustRegion(Optimizer):
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         return self.curvature.at(point, names)
-
-
-def _scale(operator: Operator, diagonal: Tensor) -> Tensor:
-    """|h_ii|; where that is rounding, what the parameter's coupling to the others says of its unit.
-
-    A parameter without curvature of its own, coupled to others by h_ij, is scaled so that h_ij / D_i D_j is one, as
-    equilibration does it (Ruiz 2001): the sum over j with random signs stands for the largest of them.
-    """
-    positive = _positive(diagonal)
-    empty = diagonal < positive
-    if not bool(empty.any()):
-        return diagonal
-    signs = torch.randint(0, 2, diagonal.shape, generator=torch.Generator().manual_seed(5))
-    others = torch.where(empty, torch.zeros_like(diagonal), (2 * signs - 1).to(diagonal) / positive.sqrt())
-    coupling: Tensor = torch.where(empty, operator.matvec(others).square(), diagonal)
-    return torch.where(torch.isfinite(coupling), coupling, diagonal)
-
-
-def _positive(diagonal: Tensor) -> Tensor:
-    """|h_ii|, or where that is rounding of the largest, the rounding; one where all are zero."""
-    largest = float(diagonal.max()) if diagonal.numel() else 0.0
-    floor = ROUNDING * torch.finfo(diagonal.dtype).eps * largest
-    return torch.clamp(diagonal, min=floor) if floor > 0 else torch.ones_like(diagonal)

@@ -21,9 +21,11 @@ import torch
 from torch import Tensor, exp, sqrt
 
 import hofit
+from hofit.curvature.structure import Curvature
 from hofit.errors import OptionError
 from hofit.fitting.result import FitResult
 from hofit.optim.trust_region import TrustRegion
+from hofit.point import TracedPoint
 
 Function = Callable[[Tensor], Tensor]
 
@@ -303,3 +305,18 @@ def test_a_hierarchical_logistic_regression_takes_its_newton_steps_in_full() -> 
 def test_a_radius_that_is_not_positive_is_refused(radius: float) -> None:
     with pytest.raises(OptionError, match="initial_radius"):
         TrustRegion(initial_radius=radius)
+
+
+def test_a_hessian_that_turns_matrix_free_keeps_the_scale_that_it_has_shown() -> None:
+    """Gradient and products are scaled alike: the step is the Newton step, to the minimum of a quadratic."""
+    hessian = torch.tensor([1.0, 1e4])
+
+    def at(x: Tensor) -> TracedPoint:
+        leaf = x.requires_grad_()
+        return TracedPoint({"x": leaf.detach()}, 0.5 * (hessian * leaf.square()).sum(), {"x": leaf})
+
+    part = TrustRegion("dense")
+    part.propose(at(torch.tensor([1.0, 1.0])))
+    part.curvature, part.radius.value = Curvature("matrix_free"), 1e3
+    updated = part.propose(at(torch.tensor([1e-3, 1e-3]))).params["x"]
+    assert updated.abs().max() <= 1e-6
