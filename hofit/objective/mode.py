@@ -68,7 +68,7 @@ class ModeFinder:
             candidate, predicted = proposal.point, proposal.predicted_reduction
             assert candidate is not None and predicted is not None
             gained = point.value - candidate.value
-            if part.accept(proposal, candidate):
+            if part.accept(point, proposal, candidate):
                 point = candidate
                 inside = solution.shift == 0 and not solution.on_boundary
                 if inside and size * abs(gained - predicted) <= eps ** (2 / 3) * predicted:

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from ..errors import OptionError
 from ..point import Point, max_norm
-from .base import Proposal, State
+from ..record import PartReport
+from .base import Optimizer, Proposal, State
 from .subproblem.step import Step
 
 ACCEPT = 1e-4
@@ -60,7 +62,7 @@ class Acceptance:
         if candidate.failure is not None or not isfinite(candidate.value):
             return -inf
         actual = point.value - candidate.value
-        noise = ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
+        noise = rounding(point)
         own = abs(proposal.predicted_reduction or 0.0)
         if (own <= noise or actual == 0.0) and abs(actual) <= CANCELLED * noise + abs(others):
             better = _flattens(point, candidate, list(proposal.params), FALL if actual > 0 else RISE)
@@ -76,9 +78,6 @@ class Acceptance:
             self._refusals += 1
         return ratio
 
-    def accepts(self, ratio: float) -> bool:
-        return ratio > ACCEPT
-
     def state_dict(self) -> State:
         return {"refusals": self._refusals}
 
@@ -91,9 +90,9 @@ def _flattens(point: Point, candidate: Point, names: list[str], part: float) -> 
     return max_norm({n: after[n] for n in names}) <= part * max_norm({n: before[n] for n in names})
 
 
-def below_rounding(point: Point, predicted: float) -> bool:
-    """Whether a promise is so small that the loss cannot show whether it was kept."""
-    return predicted <= ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
+def rounding(point: Point) -> float:
+    """How small a difference the loss at ``point`` cannot show."""
+    return ROUNDING * torch.finfo(point.loss.dtype).eps * abs(point.value)
 
 
 @dataclass
@@ -104,7 +103,7 @@ class TrustRadius:
 
     def update(self, ratio: float, step: Step, point: Point) -> None:
         """Hear of a step from ``point`` by its ratio of actual to predicted reduction."""
-        if ratio < POOR and step.on_boundary and self.value is not None and below_rounding(point, step.predicted):
+        if ratio < POOR and step.on_boundary and self.value is not None and step.predicted <= rounding(point):
             # So short a step cannot be judged; a shorter one even less. Only a longer one leads out of here.
             self.value *= LEAP
         elif ratio < POOR and step.length > 0:
@@ -113,7 +112,43 @@ class TrustRadius:
             self.value *= GROWTH
 
 
+class InsideRadius(Optimizer):
+    """An optimizer whose step stays inside a radius, and is taken back where it does not keep its promise."""
+
+    judges = True
+
+    def __init__(self, initial_radius: float | None) -> None:
+        if initial_radius is not None and not initial_radius > 0:
+            raise OptionError(f"initial_radius must be a positive number, not {initial_radius!r}")
+        self.acceptance = Acceptance()
+        self.radius = TrustRadius(initial_radius)
+
+    def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+        assert proposal.step is not None
+        ratio = self.acceptance.ratio(point, candidate, proposal, others)
+        self.radius.update(ratio, proposal.step, point)
+        return ratio > ACCEPT
+
+    def restart(self) -> None:
+        self.acceptance, self.radius = Acceptance(), TrustRadius(None)
+
+    def exhausted(self) -> bool:
+        """Whether rounding refuses every step there is."""
+        return self.acceptance.exhausted
+
+    def reports(self) -> list[PartReport]:
+        return [PartReport(self.name, self.radius.value)]
+
+    def state_dict(self) -> State:
+        state: State = {"judge": self.acceptance.state_dict()}
+        return state if self.radius.value is None else {**state, "radius": self.radius.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.acceptance.load_state_dict(state["judge"])
+        self.radius.value = state.get("radius")
+
+
 def forcing(norm: float, point: Point) -> float:
     """How small a residual must be, relative to ‖g‖: tighter where rounding leaves few steps to be judged."""
-    rounding = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
-    return min(0.5 if norm * norm > rounding else 1e-2, sqrt(norm))
+    floor = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
+    return min(0.5 if norm * norm > floor else 1e-2, sqrt(norm))

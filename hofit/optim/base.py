@@ -23,14 +23,13 @@ class Proposal:
     """Where an optimizer would go: new values of its own parameters.
 
     ``predicted_reduction`` is what it expects the loss to fall by, for an optimizer that judges its steps.
-    ``point`` is set when the optimizer has evaluated the new place already, ``origin`` and ``step`` when it wants to
-    hear of where it came from, and how far.
+    ``point`` is set when the optimizer has evaluated the new place already, ``step`` when it wants to hear of how far
+    that is.
     """
 
     params: Params
     predicted_reduction: float | None = None
     point: Point | None = None
-    origin: Point | None = None
     step: Step | None = None
 
 
@@ -69,7 +68,7 @@ class Optimizer(MultiOptimizer):
         part reads is written."""
         raise NotImplementedError
 
-    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+    def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         """Keep the step, or take it back. ``others`` is gᵀs over the moves of the other parts of a mix."""
         return True
 
@@ -79,7 +78,7 @@ class Optimizer(MultiOptimizer):
             return point, True
         proposal = self.propose(point)
         candidate = proposal.point or point.at({**point.params, **proposal.params})
-        if self.accept(proposal, candidate):
+        if self.accept(point, proposal, candidate):
             return candidate, True
         return point, False
 

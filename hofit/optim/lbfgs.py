@@ -13,8 +13,7 @@ from torch import Tensor
 from ..coordinates import Coordinates
 from ..errors import OptionError
 from ..point import Params, Point
-from ..record import PartReport
-from .acceptance import ROUNDING, Acceptance
+from .acceptance import ACCEPT, ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
 from .options import Options, option
 from .spec import OptimizerSpec
@@ -87,7 +86,6 @@ class LBFGS(Optimizer):
         self._before: State = {}
         self._shrink = 1.0
         self._stuck = False
-        self._accepted: bool | None = None
 
     def propose(self, point: Point) -> Proposal:
         own = self.own(point)
@@ -99,33 +97,29 @@ class LBFGS(Optimizer):
         self._stuck = found is None
         if found is None:
             self._memory = {}
-            return Proposal({name: point.params[name] for name in own.names}, 0.0, point, point)
+            return Proposal({name: point.params[name] for name in own.names}, 0.0, point)
         fall = point.value - found.value
         params = {name: found.params[name] for name in own.names}
         if self._shrink == 1.0 or fall == inf:
-            return Proposal(params, fall, found, point)
+            return Proposal(params, fall, found)
         before = point.params
         params = {name: before[name] + self._shrink * (params[name] - before[name]) for name in own.names}
         self._memory["t"] = self._memory["t"] * self._shrink
-        return Proposal(params, fall * self._shrink, origin=point)
+        return Proposal(params, fall * self._shrink)
 
-    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
-        point = proposal.origin
-        assert point is not None
+    def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         if candidate is proposal.point:
-            self._accepted = candidate is not point
             self._shrink = 1.0
-        elif proposal.point is point:
-            self._accepted = True  # it has not moved, and has nothing to take back
-        elif proposal.predicted_reduction == inf and candidate.value == -inf:
-            self._accepted = True  # unbounded, as the loop will say
-        else:
-            self._accepted = self.acceptance.accepts(self.acceptance.ratio(point, candidate, proposal, others))
-            if self._accepted:
-                self._shrink = min(1.0, self._shrink / SHRINK)
-            else:
-                self._memory, self._shrink = self._before, self._shrink * SHRINK
-        return self._accepted
+            return candidate is not point
+        if proposal.point is point:
+            return True  # it has not moved, and has nothing to take back
+        if proposal.predicted_reduction == inf and candidate.value == -inf:
+            return True  # unbounded, as the loop will say
+        if self.acceptance.ratio(point, candidate, proposal, others) > ACCEPT:
+            self._shrink = min(1.0, self._shrink / SHRINK)
+            return True
+        self._memory, self._shrink = self._before, self._shrink * SHRINK
+        return False
 
     def restart(self) -> None:
         self._memory, self._shrink, self._stuck, self.acceptance = {}, 1.0, False, Acceptance()
@@ -133,9 +127,6 @@ class LBFGS(Optimizer):
     def exhausted(self) -> bool:
         """Whether not even the steepest descent leads down any more."""
         return self._stuck or self.acceptance.exhausted
-
-    def reports(self) -> list[PartReport]:
-        return [PartReport(self.name, None, self._accepted)]
 
     def get_step(self, loss: Tensor, params: Params) -> Params:
         raise TypeError("lbfgs evaluates trial points: it needs a hofit objective, not a bare loss")
@@ -254,10 +245,7 @@ class _LineSearch:
 
 def _copied(memory: Mapping[str, Any]) -> State:
     """Torch's state, so that its next step writes to no part of it."""
-    copied: State = {}
-    for key, value in memory.items():
-        if isinstance(value, list):
-            copied[key] = list(value)
-        else:
-            copied[key] = value.clone() if key == "prev_flat_grad" and isinstance(value, Tensor) else value
+    copied = {key: list(value) if isinstance(value, list) else value for key, value in memory.items()}
+    if isinstance(written := copied.get("prev_flat_grad"), Tensor):
+        copied["prev_flat_grad"] = written.clone()
     return copied

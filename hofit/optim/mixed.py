@@ -155,7 +155,7 @@ class MixedMultiOptimizer(Optimizer):
         alone = proposals[0].point if len(proposals) == 1 else None
         candidate = alone or point.at(_joined(point, proposals))
         self._accepted = [
-            part.accept(proposal, candidate, others=sum(slopes) - slope)
+            part.accept(point, proposal, candidate, others=sum(slopes) - slope)
             for part, proposal, slope in zip(self._moving, proposals, slopes, strict=True)
         ]
         if all(self._accepted):

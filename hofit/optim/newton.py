@@ -100,7 +100,6 @@ class Newton(Optimizer):
         self.acceptance = Acceptance()
         self._radii: dict[str, Tensor] = {}
         self._lengths: dict[str, Tensor] = {}
-        self._accepted: bool | None = None
         self.covariance: Params = {}
         self._joined: set[tuple[str, ...]] = set()
         self._steps = 0
@@ -126,21 +125,18 @@ class Newton(Optimizer):
             predicted += reduction
         alone = trial if len(groups) == 1 and len(params) == len(point.params) else None
         self._lengths = lengths
-        return Proposal(params, predicted, alone, point)
+        return Proposal(params, predicted, alone)
 
-    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+    def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         if not self.adaptive:
             return True
         if proposal.predicted_reduction == 0.0:
-            self._accepted = False  # every row has refused its step and cut its radius already
-            return False
-        assert proposal.origin is not None
-        ratio = self.acceptance.ratio(proposal.origin, candidate, proposal, others)
-        self._accepted = self.acceptance.accepts(ratio)
-        if not self._accepted:
-            for key, length in self._lengths.items():
-                self._radii[key] = torch.where(length > 0, CUT * length, self._radii[key])
-        return self._accepted
+            return False  # every row has refused its step and cut its radius already
+        if self.acceptance.ratio(point, candidate, proposal, others) > ACCEPT:
+            return True
+        for key, length in self._lengths.items():
+            self._radii[key] = torch.where(length > 0, CUT * length, self._radii[key])
+        return False
 
     def restart(self) -> None:
         self.acceptance = Acceptance()
@@ -170,11 +166,9 @@ class Newton(Optimizer):
         return f"{listed}; {products} Hessian-vector products an iteration, {size / 2**20:.3g} MiB"
 
     def reports(self) -> list[PartReport]:
-        if self.adaptive:
-            smallest = [float(radii.min()) for radii in self._radii.values() if radii.numel()]
-            return [PartReport(self.name, min(smallest, default=None), self._accepted)]
-        fixed = set(self.trust_radii.values())
-        return [PartReport(self.name, min(fixed) if fixed else None)]
+        adapted = [float(radii.min()) for radii in self._radii.values() if radii.numel()]
+        radii = adapted if self.adaptive else self.trust_radii.values()
+        return [PartReport(self.name, min(radii, default=None))]
 
     def remarks(self) -> list[str]:
         return [f"rows of {', '.join(names)} interact: newton took them as one row" for names in sorted(self._joined)]

@@ -16,9 +16,8 @@ from ..errors import OptionError
 from ..linear.block_diagonal import BlockDiagonal, Blocks
 from ..linear.operator import Factor
 from ..point import Point
-from ..record import PartReport
-from .acceptance import Acceptance, TrustRadius, forcing
-from .base import Optimizer, Proposal, State
+from .acceptance import InsideRadius, forcing
+from .base import Proposal, State
 from .options import Options, option
 from .spec import OptimizerSpec
 from .subproblem.truncated import PRODUCTS, truncated_step
@@ -49,7 +48,7 @@ FLOOR = 1e-6
 """The least eigenvalue of a block of the preconditioner, relative to its largest."""
 
 
-class NewtonCG(Optimizer):
+class NewtonCG(InsideRadius):
     """Newton's method with products only: truncated conjugate gradients inside a trust region.
 
     The step goes down m(p) = gᵀp + ½ pᵀHp inside ‖p‖_M ≤ Δ until the residual is below min(½, √‖g‖)·‖g‖, a direction
@@ -75,7 +74,6 @@ class NewtonCG(Optimizer):
 
     name = OPTIMIZER.name
     second_order = True
-    judges = True
 
     def __init__(
         self,
@@ -84,16 +82,12 @@ class NewtonCG(Optimizer):
     ) -> None:
         if preconditioner not in PRECONDITIONERS:
             raise OptionError(f"preconditioner must be one of {', '.join(PRECONDITIONERS)}, not {preconditioner!r}")
-        if initial_radius is not None and not initial_radius > 0:
-            raise OptionError(f"initial_radius must be a positive number, not {initial_radius!r}")
+        super().__init__(initial_radius)
         self.preconditioner = preconditioner
-        self.acceptance = Acceptance()
-        self.radius = TrustRadius(initial_radius)
         self._blocks: list[Tensor] | None = None
         self._factor: Factor | None = None
         self._steps = 0
         self._due = True
-        self._accepted: bool | None = None
 
     def propose(self, point: Point) -> Proposal:
         own = self.own(point)
@@ -119,44 +113,26 @@ class NewtonCG(Optimizer):
             self.radius.value = solution.length
         step = own.unflatten(solution.step)
         params = {name: point.params[name] + step[name] for name in own.names}
-        return Proposal(params, solution.predicted, origin=point, step=solution)
+        return Proposal(params, solution.predicted, step=solution)
 
-    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
-        point, step = proposal.origin, proposal.step
-        assert point is not None and step is not None
-        ratio = self.acceptance.ratio(point, candidate, proposal, others)
-        self.radius.update(ratio, step, point)
-        self._accepted = self.acceptance.accepts(ratio)
-        if self._accepted:
+    def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+        accepted = super().accept(point, proposal, candidate, others)
+        if accepted:
             self._steps += 1
             self._due = self._steps % REFRESH == 0
-        return self._accepted
-
-    def restart(self) -> None:
-        self.acceptance, self.radius = Acceptance(), TrustRadius(None)
-
-    def exhausted(self) -> bool:
-        """Whether rounding refuses every step there is."""
-        return self.acceptance.exhausted
+        return accepted
 
     def describe(self, point: Point) -> str | None:
         return f"Hessian-vector products alone, at most {PRODUCTS} an iteration"
 
-    def reports(self) -> list[PartReport]:
-        return [PartReport(self.name, self.radius.value, self._accepted)]
-
     def state_dict(self) -> State:
-        state: State = {"judge": self.acceptance.state_dict(), "steps": self._steps, "due": self._due}
-        if self.radius.value is not None:
-            state["radius"] = self.radius.value
-        if self._blocks is not None:
-            state["blocks"] = list(self._blocks)
-        return state
+        state = {**super().state_dict(), "steps": self._steps, "due": self._due}
+        return state if self._blocks is None else {**state, "blocks": list(self._blocks)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.acceptance.load_state_dict(state["judge"])
+        super().load_state_dict(state)
         self._steps, self._due = int(state["steps"]), bool(state["due"])
-        self.radius, self._blocks, self._factor = TrustRadius(state.get("radius")), state.get("blocks"), None
+        self._blocks, self._factor = state.get("blocks"), None
 
     def _renew(self, point: Point, own: Coordinates) -> None:
         """Make the preconditioner of the Hessian at this point."""

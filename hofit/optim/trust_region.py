@@ -12,14 +12,12 @@ from torch import Tensor
 
 from ..coordinates import Coordinates
 from ..curvature.structure import STRUCTURES, Curvature
-from ..errors import OptionError
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator, above_rounding
 from ..point import Params, Point
-from ..record import PartReport
-from .acceptance import POOR, Acceptance, TrustRadius, below_rounding, forcing
-from .base import Optimizer, Proposal, State
+from .acceptance import POOR, InsideRadius, forcing, rounding
+from .base import Proposal, State
 from .options import Options, option
 from .spec import OptimizerSpec
 from .subproblem.solve import solve
@@ -42,7 +40,7 @@ CORRECTION = 0.05
 """Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""
 
 
-class TrustRegion(Optimizer):
+class TrustRegion(InsideRadius):
     """Newton's method over all parameters of the entry jointly, inside a trust region.
 
     The step minimises m(p) = gᵀp + ½ pᵀHp subject to ‖Dp‖₂ ≤ Δ, by Moré and Sorensen's method on the structure of the
@@ -67,25 +65,20 @@ class TrustRegion(Optimizer):
     """
 
     name = OPTIMIZER.name
-    judges = True
 
     def __init__(
         self,
         structure: str = TrustRegionOptions.structure,
         initial_radius: float | None = TrustRegionOptions.initial_radius,
     ) -> None:
-        if initial_radius is not None and not initial_radius > 0:
-            raise OptionError(f"initial_radius must be a positive number, not {initial_radius!r}")
+        super().__init__(initial_radius)
         self.curvature = Curvature(structure)
-        self.acceptance = Acceptance()
-        self.radius = TrustRadius(initial_radius)
         self._scale: Tensor | None = None
         self._root: Tensor | None = None
         self.operator: Operator | MatrixFree | None = None
         """The Hessian at the last point that a step was proposed from."""
         self._at: Point | None = None
         self._shift = 0.0
-        self._accepted: bool | None = None
 
     @property
     def second_order(self) -> bool:  # type: ignore[override]
@@ -117,11 +110,11 @@ class TrustRegion(Optimizer):
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
         params = self._moved(point, own, step)
-        proposal = Proposal(params, solution.predicted, origin=point, step=solution)
+        proposal = Proposal(params, solution.predicted, step=solution)
         if point.source is not None and len(own.names) == len(point.params):
             # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
             proposal.point = point.at({**point.params, **params})
-            self._correct(proposal, scaled, own)
+            self._correct(point, proposal, scaled, own)
         return proposal
 
     def _moved(self, point: Point, own: Coordinates, scaled_step: Tensor) -> Params:
@@ -129,15 +122,13 @@ class TrustRegion(Optimizer):
         step = own.unflatten(scaled_step / self._root)
         return {name: point.params[name] + step[name] for name in own.names}
 
-    def _correct(self, proposal: Proposal, scaled: Operator | MatrixFree, own: Coordinates) -> None:
+    def _correct(self, point: Point, proposal: Proposal, scaled: Operator | MatrixFree, own: Coordinates) -> None:
         """Put a second step behind one that falls short, where the two together do not; not one of products alone."""
-        point, solution, trial = proposal.origin, proposal.step, proposal.point
-        assert point is not None and solution is not None and trial is not None and self._root is not None
+        solution, trial = proposal.step, proposal.point
+        assert solution is not None and trial is not None and self._root is not None
         if solution.products or trial.failure is not None or not isfinite(trial.value):
             return
-        if below_rounding(point, solution.predicted):
-            return
-        if point.value - trial.value >= POOR * solution.predicted:
+        if solution.predicted <= rounding(point) or point.value - trial.value >= POOR * solution.predicted:
             return
         gradient = own.flatten(trial.gradient()) / self._root
         if not bool(torch.isfinite(gradient).all()):
@@ -148,49 +139,25 @@ class TrustRegion(Optimizer):
         if corrected.failure is None and point.value - corrected.value > POOR * solution.predicted:
             proposal.params, proposal.point = params, corrected
 
-    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
-        point, step = proposal.origin, proposal.step
-        assert point is not None and step is not None
-        ratio = self.acceptance.ratio(point, candidate, proposal, others)
-        self.radius.update(ratio, step, point)
-        self._accepted = self.acceptance.accepts(ratio)
-        return self._accepted
-
     def restart(self) -> None:
-        self.acceptance, self.radius, self._shift = Acceptance(), TrustRadius(None), 0.0
-        self._scale = self._at = None
-
-    def exhausted(self) -> bool:
-        """Whether rounding refuses every step there is."""
-        return self.acceptance.exhausted
+        super().restart()
+        self._shift, self._scale, self._at = 0.0, None, None
 
     def describe(self, point: Point) -> str | None:
         operator = self._hessian(point, self.own(point).names)
         return self.curvature.describe(operator)
 
-    def reports(self) -> list[PartReport]:
-        return [PartReport(self.name, self.radius.value, self._accepted)]
-
     def remarks(self) -> list[str]:
         return self.curvature.remarks()
 
     def state_dict(self) -> State:
-        state: State = {
-            "curvature": self.curvature.state_dict(),
-            "judge": self.acceptance.state_dict(),
-            "shift": self._shift,
-        }
-        if self.radius.value is not None:
-            state["radius"] = self.radius.value
-        if self._scale is not None:
-            state["scale"] = self._scale
-        return state
+        state = {"curvature": self.curvature.state_dict(), **super().state_dict(), "shift": self._shift}
+        return state if self._scale is None else {**state, "scale": self._scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
         self.curvature.load_state_dict(state["curvature"])
-        self.acceptance.load_state_dict(state["judge"])
-        self.radius, self._scale = TrustRadius(state.get("radius")), state.get("scale")
-        self._shift, self._at = float(state["shift"]), None
+        self._scale, self._shift, self._at = state.get("scale"), float(state["shift"]), None
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         return self.curvature.at(point, names)

@@ -33,7 +33,7 @@ class Doubting(Optimizer):
         self.before = point.value
         return Proposal({n: point.params[n] - self.rate * gradient[n] for n in names}, 0.5 * self.rate * slope)
 
-    def accept(self, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
+    def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         assert proposal.predicted_reduction is not None
         self.others.append(others)
         accepted = self.before - candidate.value >= 0.1 * (proposal.predicted_reduction - others)
