@@ -14,25 +14,15 @@ from ..point import Params
 def differentiable_product(group: RowGroup, params: Params, gradients: Sequence[Tensor]) -> Product:
     """Hessian-vector products that keep their own graph, so that a step can be differentiated through its Hessian."""
     leaves = [params[name] for name in group.names]
+    live = {name: g for name, g in zip(group.names, gradients, strict=True) if g.requires_grad}
+    graph = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
 
     def product(vectors: Params) -> Params:
-        rows = []
-        for k in range(next(iter(vectors.values())).shape[0]):
-            live = [(g, vectors[name][k]) for name, g in zip(group.names, gradients, strict=True) if g.requires_grad]
-            if not live:
-                rows.append(tuple(torch.zeros_like(leaf) for leaf in leaves))
-                continue
-            rows.append(
-                torch.autograd.grad(
-                    [g for g, _ in live],
-                    leaves,
-                    [v for _, v in live],
-                    create_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
-            )
-        return {name: torch.stack([row[i] for row in rows]) for i, name in enumerate(group.names)}
+        if not live:
+            return {name: torch.zeros_like(vectors[name]) for name in group.names}
+        probes = zip(*(vectors[name] for name in live), strict=True)
+        rows = [torch.autograd.grad(list(live.values()), leaves, list(probe), **graph) for probe in probes]
+        return {name: torch.stack(column) for name, column in zip(group.names, zip(*rows, strict=True), strict=True)}
 
     return product
 

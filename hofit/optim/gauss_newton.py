@@ -8,12 +8,12 @@ from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import HasInformation, Point, TracedPoint
 from .spec import OptimizerSpec
-from .trust_region import TrustRegion, TrustRegionOptions
+from .trust_region import Options, TrustRegion
 
 OPTIMIZER = OptimizerSpec.own(
     "gauss_newton",
     "Gauss–Newton steps (Levenberg–Marquardt), or the expected information, inside a trust region",
-    TrustRegionOptions,
+    Options,
     lambda options: GaussNewton(options.structure, options.initial_radius),
 )
 

@@ -15,19 +15,19 @@ from ..errors import OptionError
 from ..point import Params, Point
 from .acceptance import ACCEPT, ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
-from .options import Options, option
+from .options import option
 from .spec import OptimizerSpec
 
 
 @dataclass(frozen=True)
-class LBFGSOptions(Options):
+class Options:
     history_size: int = option(20, "pairs of steps and gradients that are remembered")
 
 
 OPTIMIZER = OptimizerSpec.own(
     "lbfgs",
     "torch.optim.LBFGS with its strong-Wolfe line search, made safe against losses that are not finite",
-    LBFGSOptions,
+    Options,
     lambda options: LBFGS(options.history_size),
 )
 
@@ -77,7 +77,7 @@ class LBFGS(Optimizer):
     name = OPTIMIZER.name
     judges = True
 
-    def __init__(self, history_size: int = LBFGSOptions.history_size) -> None:
+    def __init__(self, history_size: int = Options.history_size) -> None:
         if isinstance(history_size, bool) or not isinstance(history_size, int) or history_size < 1:
             raise OptionError(f"history_size must be a positive whole number, not {history_size!r}")
         self.history_size = history_size
@@ -235,8 +235,7 @@ class _LineSearch:
         return trial.value - self._point.value <= self._noise() and bool(after <= FLATTER * before)
 
     def _noise(self) -> float:
-        noise: float = ROUNDING * torch.finfo(self._start.dtype).eps * abs(self._point.value)
-        return noise
+        return float(ROUNDING * torch.finfo(self._start.dtype).eps * abs(self._point.value))
 
     def _hand(self, value: float, gradient: Tensor) -> float:
         self.flat.grad = gradient * self._scale

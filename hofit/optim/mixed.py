@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
+from math import isfinite
 from typing import Any
 
 import torch
@@ -97,18 +99,14 @@ class MixedMultiOptimizer(Optimizer):
             for part in self._moving:
                 point, accepted = part.advance(point)
                 self._accepted.append(accepted)
-                if not _is_usable(point):
+                if point.failure is not None or not isfinite(point.value):
                     break
             return point, any(self._accepted)
         return self._advance_together(point)
 
     def reports(self) -> list[PartReport]:
-        reports = []
-        for i, part in enumerate(self._moving):
-            for report in part.reports():
-                judged = part.judges and i < len(self._accepted)
-                reports.append(replace(report, accepted=self._accepted[i]) if judged else report)
-        return reports
+        heard = zip_longest(self._moving, self._accepted)
+        return [replace(one, accepted=kept if part.judges else None) for part, kept in heard for one in part.reports()]
 
     def remarks(self) -> list[str]:
         return [remark for _, part in self.parts for remark in part.remarks()]
@@ -175,10 +173,9 @@ class MixedMultiOptimizer(Optimizer):
         ownership = assign([patterns for patterns, _ in self.parts], names)
         if ownership.orphans:
             raise ValueError(f"no part has the parameter {ownership.orphans[0]!r}: it would never move")
-        for patterns, _ in self.parts:
-            for pattern in patterns:
-                if not select([pattern], names):
-                    raise ValueError(f"no parameter matches {pattern!r}{near_misses(pattern, names)}")
+        for pattern in (pattern for patterns, _ in self.parts for pattern in patterns):
+            if not select([pattern], names):
+                raise ValueError(f"no parameter matches {pattern!r}{near_misses(pattern, names)}")
         return ownership.owners
 
     def _require_binding(self, point: Point) -> None:
@@ -187,15 +184,8 @@ class MixedMultiOptimizer(Optimizer):
 
 
 def _joined(point: Point, proposals: Sequence[Proposal]) -> Params:
-    params = dict(point.params)
-    for proposal in proposals:
-        params.update(proposal.params)
-    return params
+    return {**point.params, **{name: value for proposal in proposals for name, value in proposal.params.items()}}
 
 
 def _slope(gradient: Params, before: Params, after: Params) -> float:
     return sum(float((gradient[name] * (value - before[name])).sum()) for name, value in after.items())
-
-
-def _is_usable(point: Point) -> bool:
-    return point.failure is None and abs(point.value) != float("inf") and point.value == point.value

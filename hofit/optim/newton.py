@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -24,13 +25,13 @@ from ..record import PartReport
 from .acceptance import ACCEPT, CUT, GOOD, POOR, ROUNDING, Acceptance
 from .base import Optimizer, Proposal, State
 from .differentiable import differentiable_product, shift_of_active_radius
-from .options import Options, option
+from .options import option
 from .spec import OptimizerSpec
 from .subproblem.by_rows import RowSteps, solve_rows
 
 
 @dataclass(frozen=True)
-class NewtonOptions(Options):
+class Options:
     trust_radius: Mapping[str, float] | float | None = option(
         None, "a positive number, or pattern: number; infinite when left out"
     )
@@ -40,7 +41,7 @@ class NewtonOptions(Options):
 OPTIMIZER = OptimizerSpec.own(
     "newton",
     "Newton steps on independent rows, inside a fixed trust radius, or each row in one of its own",
-    NewtonOptions,
+    Options,
     lambda options: Newton(options.trust_radius, options.adaptive),
 )
 
@@ -85,9 +86,7 @@ class Newton(Optimizer):
     second_order = True
 
     def __init__(
-        self,
-        trust_radii: Mapping[str, float] | float | None = NewtonOptions.trust_radius,
-        adaptive: bool = NewtonOptions.adaptive,
+        self, trust_radii: Mapping[str, float] | float | None = Options.trust_radius, adaptive: bool = Options.adaptive
     ) -> None:
         radii = {} if trust_radii is None else trust_radii
         self.trust_radii: dict[str, float] = dict(radii) if isinstance(radii, Mapping) else {"*": float(radii)}
@@ -196,7 +195,7 @@ class Newton(Optimizer):
         g = group.to_rows(gradient)
         blocks = hessian_blocks(group, product, x)
         finite = bool(torch.isfinite(blocks).all()) and bool(torch.isfinite(g).all())
-        due = group.rows > 1 and _is_power_of_two(self._steps)
+        due = group.rows > 1 and self._steps.bit_count() == 1  # 1, 2, 4, 8, …
         if due and finite and rows_interact(group, blocks.detach(), product):
             if group.rows * group.length > DENSE_LIMIT:
                 raise RowsInteract(
@@ -274,11 +273,8 @@ class Newton(Optimizer):
         return before, after
 
     def _radius(self, group: RowGroup) -> float:
-        radii = []
-        for name in group.names:
-            pattern = speaking_pattern(self.trust_radii, name)
-            radii.append(float("inf") if pattern is None else float(self.trust_radii[pattern]))
-        return min(radii)
+        patterns = [speaking_pattern(self.trust_radii, name) for name in group.names]
+        return min(inf if pattern is None else float(self.trust_radii[pattern]) for pattern in patterns)
 
     def _keep_covariance(self, group: RowGroup, curvature: Tensor) -> None:
         inverse = torch.linalg.inv_ex(curvature)[0]
@@ -293,12 +289,7 @@ def _key(group: RowGroup) -> str:
     return " ".join(group.names)
 
 
-def unmatched_radii(trust_radius: Any, names: Sequence[str]) -> list[str]:
+def unmatched_radii(trust_radius: object, names: Sequence[str]) -> list[str]:
     """Patterns of a ``trust_radius`` mapping that match none of the part's parameters."""
-    if not isinstance(trust_radius, Mapping):
-        return []
-    return [pattern for pattern in trust_radius if not any(matches(pattern, name) for name in names)]
-
-
-def _is_power_of_two(n: int) -> bool:
-    return n & (n - 1) == 0
+    patterns = trust_radius if isinstance(trust_radius, Mapping) else ()
+    return [pattern for pattern in patterns if not any(matches(pattern, name) for name in names)]

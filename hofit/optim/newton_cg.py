@@ -18,7 +18,7 @@ from ..linear.operator import Factor
 from ..point import Point
 from .acceptance import InsideRadius, forcing
 from .base import Proposal, State
-from .options import Options, option
+from .options import option
 from .spec import OptimizerSpec
 from .subproblem.truncated import PRODUCTS, truncated_step
 
@@ -26,7 +26,7 @@ PRECONDITIONERS = ("auto", "none", "rows")
 
 
 @dataclass(frozen=True)
-class NewtonCGOptions(Options):
+class Options:
     preconditioner: str = option("auto", f"blocks of the rows of plates: {', '.join(PRECONDITIONERS)}")
     initial_radius: float | None = option(None, "a positive number; found from the first step when left out")
 
@@ -34,7 +34,7 @@ class NewtonCGOptions(Options):
 OPTIMIZER = OptimizerSpec.own(
     "newton_cg",
     "Newton steps by conjugate gradients inside a trust region: products with the Hessian only",
-    NewtonCGOptions,
+    Options,
     lambda options: NewtonCG(options.preconditioner, options.initial_radius),
 )
 
@@ -76,9 +76,7 @@ class NewtonCG(InsideRadius):
     second_order = True
 
     def __init__(
-        self,
-        preconditioner: str = NewtonCGOptions.preconditioner,
-        initial_radius: float | None = NewtonCGOptions.initial_radius,
+        self, preconditioner: str = Options.preconditioner, initial_radius: float | None = Options.initial_radius
     ) -> None:
         if preconditioner not in PRECONDITIONERS:
             raise OptionError(f"preconditioner must be one of {', '.join(PRECONDITIONERS)}, not {preconditioner!r}")
@@ -97,12 +95,8 @@ class NewtonCG(InsideRadius):
         elif self._factor is None and self._blocks is not None:
             self._factor = _factored(_groups(point, own.names, self.preconditioner), self._blocks, own)
         factor = self._factor
-
-        def product(vector: Tensor) -> Tensor:
-            return own.flatten(point.hvp(own.unflatten(vector[None])))[0]
-
         solution = truncated_step(
-            product,
+            lambda vector: own.flatten(point.hvp(own.unflatten(vector[None])))[0],
             gradient,
             inf if self.radius.value is None else self.radius.value,
             (lambda v: v) if factor is None else factor.solve,

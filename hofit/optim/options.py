@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..patterns import near_misses
@@ -40,17 +40,8 @@ class OptionSpec:
 
 
 def option(default: Value, help: str) -> Value:
-    """A field of ``Options``."""
+    """A field of the dataclass of one of hofit's own optimizers' options."""
     return field(default=default, metadata={"help": help})
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of one of hofit's own optimizers, a field each."""
-
-    @classmethod
-    def specs(cls) -> tuple[OptionSpec, ...]:
-        return tuple(OptionSpec(one.name, one.default, one.metadata["help"]) for one in fields(cls))
 
 
 def signature_options(constructor: Callable[..., object]) -> tuple[OptionSpec, ...]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from .base import Optimizer
-from .options import Options, OptionSpec
+from .options import OptionSpec
 
-Own = TypeVar("Own", bound=Options)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Own = TypeVar("Own", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -30,5 +33,6 @@ class OptimizerSpec:
 
     @classmethod
     def own(cls, name: str, summary: str, options: type[Own], build: Callable[[Own], Optimizer]) -> OptimizerSpec:
-        """One of hofit's own, made from its options."""
-        return cls(name, summary, options.specs(), lambda given, schedule: build(options(**given)))
+        """One of hofit's own, made from its options, which ``option`` has declared."""
+        listed = tuple(OptionSpec(one.name, one.default, one.metadata["help"]) for one in fields(options))
+        return cls(name, summary, listed, lambda given, schedule: build(options(**given)))

@@ -18,13 +18,13 @@ from ..linear.operator import Operator, above_rounding
 from ..point import Params, Point
 from .acceptance import POOR, InsideRadius, forcing, rounding
 from .base import Proposal, State
-from .options import Options, option
+from .options import option
 from .spec import OptimizerSpec
 from .subproblem.solve import solve
 
 
 @dataclass(frozen=True)
-class TrustRegionOptions(Options):
+class Options:
     structure: str = option("auto", f"of the Hessian: {', '.join(STRUCTURES)}")
     initial_radius: float | None = option(None, "a positive number; found from the first step when left out")
 
@@ -32,7 +32,7 @@ class TrustRegionOptions(Options):
 OPTIMIZER = OptimizerSpec.own(
     "trust_region",
     "Newton steps over all parameters of the entry jointly, inside a trust region",
-    TrustRegionOptions,
+    Options,
     lambda options: TrustRegion(options.structure, options.initial_radius),
 )
 
@@ -67,9 +67,7 @@ class TrustRegion(InsideRadius):
     name = OPTIMIZER.name
 
     def __init__(
-        self,
-        structure: str = TrustRegionOptions.structure,
-        initial_radius: float | None = TrustRegionOptions.initial_radius,
+        self, structure: str = Options.structure, initial_radius: float | None = Options.initial_radius
     ) -> None:
         super().__init__(initial_radius)
         self.curvature = Curvature(structure)
@@ -144,8 +142,7 @@ class TrustRegion(InsideRadius):
         self._shift, self._scale, self._at = 0.0, None, None
 
     def describe(self, point: Point) -> str | None:
-        operator = self._hessian(point, self.own(point).names)
-        return self.curvature.describe(operator)
+        return self.curvature.describe(self._hessian(point, self.own(point).names))
 
     def remarks(self) -> list[str]:
         return self.curvature.remarks()
