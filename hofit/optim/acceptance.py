@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import OptionError
-from ..point import Point, max_norm
+from ..point import Params, Point, max_norm
 from ..record import PartReport
 from .base import Optimizer, Proposal, State
 from .subproblem.step import Step
@@ -123,6 +124,10 @@ class InsideRadius(Optimizer):
         self.acceptance = Acceptance()
         self.radius = TrustRadius(initial_radius)
 
+    def moved(self, point: Point, step: Tensor) -> Params:
+        """Where a flat step (d,) leads."""
+        return {name: point.params[name] + move for name, move in self.own(point).unflatten(step).items()}
+
     def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         assert proposal.step is not None
         ratio = self.acceptance.ratio(point, candidate, proposal, others)
@@ -148,7 +153,7 @@ class InsideRadius(Optimizer):
         self.radius.value = state.get("radius")
 
 
-def forcing(norm: float, point: Point) -> float:
-    """How small a residual must be, relative to ‖g‖: tighter where rounding leaves few steps to be judged."""
+def forcing(point: Point) -> Callable[[float], float]:
+    """‖g‖ → how small a residual must be, relative to it: tighter where rounding leaves few steps to be judged."""
     floor = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
-    return min(0.5 if norm * norm > floor else 1e-2, sqrt(norm))
+    return lambda norm: min(0.5 if norm * norm > floor else 1e-2, sqrt(norm))

@@ -16,6 +16,9 @@ from ..internals import optimizer_state, restore_optimizer
 from ..point import Params, Point, TracedPoint
 from .base import Optimizer, Proposal, State
 
+Part = MultiOptimizer | PyroOptim
+"""What can be a part of a mix."""
+
 
 class ForeignFault(StepImpossible):
     """An optimizer of the user's raised, or did not return what it must."""
@@ -36,7 +39,7 @@ class ForeignOptimizer(Optimizer):
         self.wrapped, self.name = wrapped, name
         self._returns_step = type(wrapped).get_step is not MultiOptimizer.get_step
         self._leaves: list[Tensor] = []
-        self._waiting: dict[str, list[Any]] = {}
+        self._waiting: dict[str, list[State]] = {}
 
     def propose(self, point: Point) -> Proposal:
         assert isinstance(point, TracedPoint)  # a part that reads the model is refused where the loss is an integral
@@ -60,7 +63,7 @@ class ForeignOptimizer(Optimizer):
         except Exception as error:
             raise ForeignFault(f"the optimizer {self.name!r} raised", error) from error
 
-    def _checked(self, updated: Any, leaves: Params) -> Params:
+    def _checked(self, updated: Params, leaves: Params) -> Params:
         for name, leaf in leaves.items():
             if name not in updated:
                 raise ForeignFault(f"the optimizer {self.name!r} returned no new value for {name!r}")
@@ -127,7 +130,7 @@ class PyroOptimPart(Optimizer):
         return write
 
 
-def as_optimizer(part: Any, name: str | None = None) -> Optimizer:
+def as_optimizer(part: object, name: str | None = None) -> Optimizer:
     """``part`` as one of ours: a `PyroOptim` or any `MultiOptimizer` is wrapped.
 
     Raises: TypeError for anything else.

@@ -169,7 +169,6 @@ class LBFGS(Optimizer):
 
 class _UnboundedError(Exception):
     def __init__(self, point: Point) -> None:
-        super().__init__()
         self.point = point
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from math import isfinite
@@ -15,7 +15,7 @@ from ..patterns import assign, near_misses, select
 from ..point import Params, Point
 from ..record import PartReport
 from .base import Optimizer, Proposal, State
-from .foreign import as_optimizer
+from .foreign import Part, as_optimizer
 
 ORDERS = ("simultaneous", "alternating")
 
@@ -39,12 +39,12 @@ class MixedMultiOptimizer(Optimizer):
 
     name = "mixed"
 
-    def __init__(self, parts: Sequence[tuple[Sequence[str], Any]], order: str = "simultaneous") -> None:
+    def __init__(self, parts: Sequence[tuple[Sequence[str], Part]], order: str = "simultaneous") -> None:
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
         self.order = order
         self.parts: list[tuple[list[str], Optimizer]] = []
-        claimed: dict[str, Any] = {}
+        claimed: dict[str, Part] = {}
         for given, part in parts:
             names = [given] if isinstance(given, str) else list(given)
             for name in names:
@@ -74,10 +74,9 @@ class MixedMultiOptimizer(Optimizer):
 
     def bind(self, names: Sequence[str]) -> None:
         super().bind(names)
-        owners = self._assign(names)
-        for (_, part), owned in zip(self.parts, owners, strict=True):
+        for (_, part), owned in zip(self.parts, self._assign(names), strict=True):
             part.bind(owned)
-        self._moving = [part for (_, part), owned in zip(self.parts, owners, strict=True) if owned]
+        self._moving = [part for _, part in self.parts if part.names]
 
     def begin_at(self, point: Point) -> None:
         self._require_binding(point)
@@ -87,10 +86,7 @@ class MixedMultiOptimizer(Optimizer):
     def propose(self, point: Point) -> Proposal:
         """The simultaneous move of all parts."""
         self._require_binding(point)
-        params: Params = {}
-        for part in self._moving:
-            params.update(part.propose(point).params)
-        return Proposal(params)
+        return Proposal(_joined(part.propose(point) for part in self._moving))
 
     def advance(self, point: Point) -> tuple[Point, bool]:
         self._require_binding(point)
@@ -120,9 +116,8 @@ class MixedMultiOptimizer(Optimizer):
 
     def get_step(self, loss: Tensor, params: Params) -> Params:
         updated: Params = {}
-        for (_, part), names in zip(self.parts, self._assign(params), strict=True):
-            if names:
-                updated.update(part.get_step(loss, {name: params[name] for name in names}))
+        for part, own in self._shared_out(params):
+            updated.update(part.get_step(loss, own))
         return updated
 
     def prepare(self, loss: Tensor, params: Params) -> Callable[[], None]:
@@ -130,11 +125,7 @@ class MixedMultiOptimizer(Optimizer):
             raise ValueError("an alternating mix traces again between its parts: it cannot step on one bare loss")
         if not bool(torch.isfinite(loss)):
             raise FloatingPointError(f"the loss is {float(loss.detach())}: no step can be taken from it")
-        writes = [
-            part.prepare(loss, {name: params[name] for name in names})
-            for (_, part), names in zip(self.parts, self._assign(params), strict=True)
-            if names
-        ]
+        writes = [part.prepare(loss, own) for part, own in self._shared_out(params)]
 
         def write() -> None:
             for one in writes:
@@ -147,11 +138,11 @@ class MixedMultiOptimizer(Optimizer):
         proposals = [part.propose(point) for part in self._moving]
         if not self.judges:
             self._accepted = [True] * len(proposals)
-            return point.at(_joined(point, proposals)), True
+            return point.at({**point.params, **_joined(proposals)}), True
         gradient = point.gradient()
         slopes = [_slope(gradient, point.params, proposal.params) for proposal in proposals]
         alone = proposals[0].point if len(proposals) == 1 else None
-        candidate = alone or point.at(_joined(point, proposals))
+        candidate = alone or point.at({**point.params, **_joined(proposals)})
         self._accepted = [
             part.accept(point, proposal, candidate, others=sum(slopes) - slope)
             for part, proposal, slope in zip(self._moving, proposals, slopes, strict=True)
@@ -161,13 +152,17 @@ class MixedMultiOptimizer(Optimizer):
         kept = [proposal for proposal, accepted in zip(proposals, self._accepted, strict=True) if accepted]
         if not kept:
             return point, False
-        candidate = point.at(_joined(point, kept))
+        candidate = point.at({**point.params, **_joined(kept)})
         free = [proposal for proposal, part in zip(proposals, self._moving, strict=True) if not part.judges]
         if len(kept) > len(free) and not candidate.value <= point.value:
             # What the steps promised together they do not keep apart: a judged step never raises the loss.
             self._accepted = [not part.judges for part in self._moving]
-            return (point.at(_joined(point, free)), True) if free else (point, False)
+            return (point.at({**point.params, **_joined(free)}), True) if free else (point, False)
         return candidate, True
+
+    def _shared_out(self, params: Params) -> list[tuple[Optimizer, Params]]:
+        owners = zip(self.parts, self._assign(params), strict=True)
+        return [(part, {name: params[name] for name in names}) for (_, part), names in owners if names]
 
     def _assign(self, names: Sequence[str] | Params) -> list[list[str]]:
         ownership = assign([patterns for patterns, _ in self.parts], names)
@@ -183,8 +178,8 @@ class MixedMultiOptimizer(Optimizer):
             self.bind(list(point.params))
 
 
-def _joined(point: Point, proposals: Sequence[Proposal]) -> Params:
-    return {**point.params, **{name: value for proposal in proposals for name, value in proposal.params.items()}}
+def _joined(proposals: Iterable[Proposal]) -> Params:
+    return {name: value for proposal in proposals for name, value in proposal.params.items()}
 
 
 def _slope(gradient: Params, before: Params, after: Params) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import torch
@@ -112,18 +112,17 @@ class Newton(Optimizer):
         params: Params = {}
         predicted = 0.0
         trial: Point | None = None
-        lengths: dict[str, Tensor] = {}
+        self._lengths = {}
         for group in groups:
             updated, solution = self._step_of_group(group, point.params, gradient, point.hvp)
             updated = {name: value.detach() for name, value in updated.items()}
             if self.adaptive and solution is not None:
-                updated, lengths[_key(group)], reduction, trial = self._judged_rows(point, group, updated, solution)
+                updated, self._lengths[_key(group)], fall, trial = self._judged_rows(point, group, updated, solution)
             else:
-                reduction = float("nan") if solution is None else float(solution.predicted.sum())
+                fall = nan if solution is None else float(solution.predicted.sum())
             params.update(updated)
-            predicted += reduction
+            predicted += fall
         alone = trial if len(groups) == 1 and len(params) == len(point.params) else None
-        self._lengths = lengths
         return Proposal(params, predicted, alone)
 
     def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
@@ -174,9 +173,8 @@ class Newton(Optimizer):
 
     def state_dict(self) -> State:
         state: State = {"steps": self._steps, "joined": [list(names) for names in sorted(self._joined)]}
-        if self.adaptive:
-            state |= {"radii": dict(self._radii), "judge": self.acceptance.state_dict()}
-        return state
+        adapted = {"radii": dict(self._radii), "judge": self.acceptance.state_dict()}
+        return {**state, **adapted} if self.adaptive else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._steps = int(state.get("steps", 0))

@@ -100,14 +100,12 @@ class NewtonCG(InsideRadius):
             gradient,
             inf if self.radius.value is None else self.radius.value,
             (lambda v: v) if factor is None else factor.solve,
-            lambda norm: forcing(norm, point),
+            forcing(point),
             min(PRODUCTS, max(2 * gradient.numel(), 2)),
         )
         if self.radius.value is None and solution.length > 0:
             self.radius.value = solution.length
-        step = own.unflatten(solution.step)
-        params = {name: point.params[name] + step[name] for name in own.names}
-        return Proposal(params, solution.predicted, step=solution)
+        return Proposal(self.moved(point, solution.step), solution.predicted, step=solution)
 
     def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         accepted = super().accept(point, proposal, candidate, others)

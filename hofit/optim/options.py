@@ -65,10 +65,8 @@ def option_mistakes(owner: str, known: tuple[OptionSpec, ...], given: Mapping[st
             mistakes.append((key, f"{owner} has no such option{near_misses(key, names)}"))
         elif (wrong := _wrong_type(names[key].default, value)) is not None:
             mistakes.append((key, wrong))
-    for option in known:
-        if option.default is REQUIRED and option.name not in given:
-            mistakes.append((option.name, f"{owner} needs it"))
-    return mistakes
+    needed = [name for name, option in names.items() if option.default is REQUIRED and name not in given]
+    return mistakes + [(name, f"{owner} needs it") for name in needed]
 
 
 def _wrong_type(default: object, value: object) -> str | None:

@@ -72,7 +72,7 @@ def mistakes_in(
     return mistakes
 
 
-def _foreign_spec(name: str, constructor: Callable[..., Any]) -> OptimizerSpec:
+def _foreign_spec(name: str, constructor: Callable[..., object]) -> OptimizerSpec:
     return OptimizerSpec(
         name,
         f"the model module's own: {getattr(constructor, '__name__', type(constructor).__name__)}",

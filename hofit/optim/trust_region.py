@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..coordinates import Coordinates
 from ..curvature.structure import STRUCTURES, Curvature
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator, above_rounding
-from ..point import Params, Point
+from ..point import Point
 from .acceptance import POOR, InsideRadius, forcing, rounding
 from .base import Proposal, State
 from .options import option
@@ -72,7 +71,6 @@ class TrustRegion(InsideRadius):
         super().__init__(initial_radius)
         self.curvature = Curvature(structure)
         self._scale: Tensor | None = None
-        self._root: Tensor | None = None
         self.operator: Operator | MatrixFree | None = None
         """The Hessian at the last point that a step was proposed from."""
         self._at: Point | None = None
@@ -98,41 +96,33 @@ class TrustRegion(InsideRadius):
                 scale = torch.zeros_like(gradient)
                 self.operator = Diagonal(scale)
             self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
-            self._root = above_rounding(self._scale).sqrt()
-        assert self._root is not None and self._scale is not None and self.operator is not None
-        scaled, g = self.operator.scaled(self._root.reciprocal()), gradient / self._root
-        solution, self.radius.value = solve(
-            scaled, g, self.radius.value, self._shift, lambda norm: forcing(norm, point)
-        )
+        assert self._scale is not None and self.operator is not None
+        root = above_rounding(self._scale).sqrt()
+        scaled = self.operator.scaled(root.reciprocal())
+        solution, self.radius.value = solve(scaled, gradient / root, self.radius.value, self._shift, forcing(point))
         self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
-        params = self._moved(point, own, step)
-        proposal = Proposal(params, solution.predicted, step=solution)
+        proposal = Proposal(self.moved(point, step / root), solution.predicted, step=solution)
         if point.source is not None and len(own.names) == len(point.params):
             # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
-            proposal.point = point.at({**point.params, **params})
-            self._correct(point, proposal, scaled, own)
+            proposal.point = point.at({**point.params, **proposal.params})
+            self._correct(point, proposal, scaled, root)
         return proposal
 
-    def _moved(self, point: Point, own: Coordinates, scaled_step: Tensor) -> Params:
-        assert self._root is not None
-        step = own.unflatten(scaled_step / self._root)
-        return {name: point.params[name] + step[name] for name in own.names}
-
-    def _correct(self, point: Point, proposal: Proposal, scaled: Operator | MatrixFree, own: Coordinates) -> None:
+    def _correct(self, point: Point, proposal: Proposal, scaled: Operator | MatrixFree, root: Tensor) -> None:
         """Put a second step behind one that falls short, where the two together do not; not one of products alone."""
         solution, trial = proposal.step, proposal.point
-        assert solution is not None and trial is not None and self._root is not None
+        assert solution is not None and trial is not None
         if solution.products or trial.failure is not None or not isfinite(trial.value):
             return
         if solution.predicted <= rounding(point) or point.value - trial.value >= POOR * solution.predicted:
             return
-        gradient = own.flatten(trial.gradient()) / self._root
+        gradient = self.own(point).flatten(trial.gradient()) / root
         if not bool(torch.isfinite(gradient).all()):
             return
-        second, _ = solve(scaled, gradient, CORRECTION * solution.length, 0.0, lambda norm: forcing(norm, point))
-        params = self._moved(point, own, solution.step + second.step)
+        second, _ = solve(scaled, gradient, CORRECTION * solution.length, 0.0, forcing(point))
+        params = self.moved(point, (solution.step + second.step) / root)
         corrected = point.at({**point.params, **params})
         if corrected.failure is None and point.value - corrected.value > POOR * solution.predicted:
             proposal.params, proposal.point = params, corrected
