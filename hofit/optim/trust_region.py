@@ -13,7 +13,7 @@ from torch import Tensor
 from ..curvature.structure import STRUCTURES, Curvature
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
-from ..linear.operator import Operator, above_rounding
+from ..linear.operator import ROUNDING, Operator, above_rounding
 from ..point import Point
 from .acceptance import POOR, InsideRadius, forcing, rounding
 from .base import Proposal, State
@@ -75,6 +75,8 @@ class TrustRegion(InsideRadius):
         """The Hessian at the last point that a step was proposed from."""
         self._at: Point | None = None
         self._shift = 0.0
+        self._steepest = 0.0
+        """The largest entry of any gradient so far."""
 
     @property
     def second_order(self) -> bool:  # type: ignore[override]
@@ -86,7 +88,7 @@ class TrustRegion(InsideRadius):
 
     def propose(self, point: Point) -> Proposal:
         own = self.own(point)
-        gradient = own.flatten(point.gradient())
+        gradient = own.flatten(point.gradient()).clone()
         if self._at is not point:
             self.operator = self._hessian(point, own.names)
             self._at = point
@@ -96,6 +98,8 @@ class TrustRegion(InsideRadius):
                 scale = torch.zeros_like(gradient)
                 self.operator = Diagonal(scale)
             self._scale = scale if self._scale is None else torch.maximum(self._scale, scale)
+            self._steepest = max(self._steepest, float(gradient.abs().max()) if gradient.numel() else 0.0)
+            self._hold_what_is_rounding(gradient)
         assert self._scale is not None and self.operator is not None
         root = above_rounding(self._scale).sqrt()
         scaled = self.operator.scaled(root.reciprocal())
@@ -109,6 +113,17 @@ class TrustRegion(InsideRadius):
             proposal.point = point.at({**point.params, **proposal.params})
             self._correct(point, proposal, scaled, root)
         return proposal
+
+    def _hold_what_is_rounding(self, gradient: Tensor) -> None:
+        """Where slope and curvature are both rounding of the largest there were, no step is taken on their strength."""
+        assert self._scale is not None
+        if isinstance(self.operator, MatrixFree) or self.operator is None:
+            return
+        tiny = ROUNDING * torch.finfo(gradient.dtype).eps
+        still = (self._scale <= tiny * self._scale.max()) & (gradient.abs() <= tiny * self._steepest)
+        if bool(still.any()) and not bool(still.all()):
+            self.operator = self.operator.held(still)
+            gradient[still] = 0.0
 
     def _correct(self, point: Point, proposal: Proposal, scaled: Operator | MatrixFree, root: Tensor) -> None:
         """Put a second step behind one that falls short, where the two together do not; not one of products alone."""
@@ -139,12 +154,14 @@ class TrustRegion(InsideRadius):
 
     def state_dict(self) -> State:
         state = {"curvature": self.curvature.state_dict(), **super().state_dict(), "shift": self._shift}
+        state["steepest"] = self._steepest
         return state if self._scale is None else {**state, "scale": self._scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.curvature.load_state_dict(state["curvature"])
         self._scale, self._shift, self._at = state.get("scale"), float(state["shift"]), None
+        self._steepest = float(state.get("steepest", 0.0))
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         return self.curvature.at(point, names)
