@@ -200,13 +200,14 @@ class Loop:
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
         if self.objective.settles and (stalled or (norm <= stop.gradient and due)):
             verdict = self._judge(point, StopState(stalled, rounding))
-            if verdict.status is None and verdict.lower is not None and state.escapes < ESCAPES:
+            gone = verdict.status in (None, Status.NON_FINITE)
+            if gone and verdict.lower is not None and state.escapes < ESCAPES:
                 self._lower = verdict.lower
             elif verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
             elif verdict.status is None and stalled:
                 return self._end_undecided(point, Status.NO_PROGRESS, verdict)
-            if verdict.status is not None:
+            if verdict.status is not None and self._lower is None:
                 return self._end(point, verdict.status, verdict, [])
             state.next_verdict = VERDICT_BACKOFF * max(state.iteration, 5)
             state.verdict_gradient = norm

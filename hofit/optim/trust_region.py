@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -34,6 +34,9 @@ OPTIMIZER = OptimizerSpec.own(
     Options,
     lambda options: TrustRegion(options.structure, options.initial_radius),
 )
+
+LEAP = 5.0
+"""Unconstrained units that a number with a bounded support goes at most: e⁻⁵ of its distance to the edge is left."""
 
 CORRECTION = 0.05
 """Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""
@@ -107,12 +110,29 @@ class TrustRegion(InsideRadius):
         self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
+        short = self._no_leap(point, step / root) * root
+        if short is not step and not torch.equal(short, step):
+            fall = -float(gradient / root @ short) - 0.5 * float(short @ scaled.matvec(short))
+            if fall > 0:
+                step, solution = short, replace(solution, predicted=fall, length=float(short.norm()))
         proposal = Proposal(self.moved(point, step / root), solution.predicted, step=solution)
         if point.source is not None and len(own.names) == len(point.params):
             # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
             proposal.point = point.at({**point.params, **proposal.params})
             self._correct(point, proposal, scaled, root)
         return proposal
+
+    def _no_leap(self, point: Point, step: Tensor) -> Tensor:
+        """The step, with numbers that have an edge going LEAP at most: there a quadratic model is none for long."""
+        own = self.own(point)
+        for name in own.names:
+            site = point.sites.get(name)
+            if site is not None and not site.constraint.startswith("real"):
+                part = step[own.slices[name]]
+                if bool((part.abs() > LEAP).any()):
+                    step = step.clone()
+                    step[own.slices[name]] = part.clamp(-LEAP, LEAP)
+        return step
 
     def _hold_what_is_rounding(self, gradient: Tensor) -> None:
         """Where slope and curvature are both rounding of the largest there were, no step is taken on their strength."""

@@ -24,7 +24,7 @@ from ..point import Params, Point, max_norm
 from ..status import Status
 from .checks import Check, Finding, StopRules, StopState, Verdict
 from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, settled_on_boundary, where_to
-from .limits import find_limit, lower_along
+from .limits import EDGES, find_limit, lower_along
 from .place import LOSS_ROUNDING, Confirmation, Place, confirmation
 from .refute import PROBES, matters, refuted_by_probes, refuted_by_walks
 from .signs import DENSE_LIMIT
@@ -63,7 +63,9 @@ def judge(objective: Objective, params: Params, curvature: Curvature, stop: Stop
     if point.failure is not None or not isfinite(point.value):
         explained = point.failure or objective.explain_non_finite(params)
         check = Check("loss", False, point.value, explained)
-        return Verdict(Status.NON_FINITE, float("nan"), point.value, checks=[check])
+        failed = Verdict(Status.NON_FINITE, float("nan"), point.value, checks=[check])
+        failed.lower = _back_from_the_edge(objective, params)
+        return failed
     gradient = point.gradient()
     norm = max_norm(gradient)
     verdict = Verdict(None, norm, point.value, point=point)
@@ -297,3 +299,16 @@ def _side(place: Place, direction: Tensor) -> str:
 def _flat_remark(place: Place) -> str:
     directions = place.coordinates.label(place.signs.zero)
     return f"flat direction (singular): the loss has no curvature along {directions}"
+
+
+def _back_from_the_edge(objective: Objective, params: Params) -> Params | None:
+    """From a place so near an edge that nothing can be computed there, the nearest where it can; None if none."""
+    for size in reversed(EDGES):
+        edge = edge_numbers(objective, params)
+        coordinates = Coordinates.of(params)
+        here = coordinates.flatten(params)
+        back = coordinates.unflatten(torch.where(edge, here.clamp(-size, size), here))
+        point = objective.at_full(back)
+        if point.failure is None and isfinite(point.value) and isfinite(max_norm(point.gradient())):
+            return back
+    return None
