@@ -19,19 +19,13 @@ import torch
 from torch import Tensor
 
 from ..point import Params
-from .place import Place, confirmation
+from .place import Place, confirmation, running_away
 
 EDGES = (20.0, 30.0, 40.0)
 """Unconstrained sizes at which an edge may be stood on: e⁻²⁰ is nearer than any data tell, and e⁻⁴⁰ rounds to it."""
 
 OUT, OUTWARD = 4.0, 5
 """How far, and how often, one goes nearer to an edge while the loss shows it."""
-
-SAME_STEP = 0.3
-"""A number runs away whose second Newton step is still this part of the first."""
-
-COUNTS = 1e-3
-"""… and whose part in the decrement is at least this part of the largest."""
 
 ROUNDS = 4
 """How often more numbers are found to run away once some are held."""
@@ -72,6 +66,7 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
 
     ``edge`` (d,) are numbers whose values are near the edge of their support; ``unit`` is the loss's.
     """
+    edge = edge & ~_rises_outwards(start, edge)
     outward = torch.where(edge, start.here.sign(), torch.zeros_like(start.here))
     place = _on_edges(start.holding(edge), edge, unit) if bool(edge.any()) else start
     for _ in range(ROUNDS):
@@ -81,7 +76,7 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
         found = confirmation(place)
         if found.check.ok and not place.signs.negative.shape[1]:
             break
-        running = _running(place, found.there)
+        running = running_away(place, found.there)
         if not bool(running.any()):
             return None
         outward = torch.where(running, place.step / place.step[running].abs().max(), outward)
@@ -100,11 +95,19 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
         kind, lower = _inside(place, number, float(outward[number]))
         if kind == "lower":
             return Limit(place, outward, lower=lower)
-        if kind == "minimum":
-            return None  # an ordinary minimum at a small value
         if kind == "falls":
             return Limit(place, outward, falls=True)
     return Limit(place, outward)
+
+
+def _rises_outwards(place: Place, edge: Tensor) -> Tensor:
+    """Which numbers only look as if they were on an edge, in whatever unit: further out the loss is higher. (d,)"""
+    rises = torch.zeros_like(edge)
+    for number in edge.nonzero()[:, 0].tolist():
+        where = place.here.clone()
+        where[number] += float(where[number].sign())
+        rises[number] = place.loss_at(where) - place.point.value > 2.0 * place.noise
+    return rises
 
 
 def _on_edges(place: Place, edge: Tensor, unit: float) -> Place:
@@ -123,17 +126,6 @@ def _on_edges(place: Place, edge: Tensor, unit: float) -> Place:
             break
         here, value = here + OUT * outward, loss
     return found if here is found.here else place.at(here) or found
-
-
-def _running(place: Place, there: Place | None) -> Tensor:
-    """Which numbers take a second Newton step that is about as long as the first. Shape (d,)."""
-    if there is None:
-        return torch.zeros_like(place.held)
-    first, second = place.step, there.step
-    part = (place.gradient * first).abs()
-    same = (second.abs() >= SAME_STEP * first.abs()) & (first * second > 0)
-    running: Tensor = same & (part >= COUNTS * part.max()) & (part > 0)
-    return running
 
 
 def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, bool]:
@@ -158,7 +150,7 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, bool]:
 
 
 def _inside(place: Place, number: int, outward: float) -> tuple[str, Params | None]:
-    """What the loss does on the way back from an edge: ``rises``, ``lower`` with the lowest place, or ``minimum``.
+    """What the loss does on the way back from an edge: ``rises``, or ``lower`` with the lowest place.
 
     ``falls`` where it falls without end towards the edge. The first change that is no rounding decides.
     """
@@ -167,8 +159,6 @@ def _inside(place: Place, number: int, outward: float) -> tuple[str, Params | No
     noise = 2.0 * place.noise
     here = place.point.value
     out = place.loss_at(place.here + unit)
-    if out - here > noise:
-        return "minimum", None
     losses, distances = [], []
     distance = 0.5
     for _ in range(BACK):

@@ -29,6 +29,18 @@ QUADRATIC = 0.1
 decrement falls a hundredfold the error is below 0.07; on the way to infinity along 1/x or e⁻ˣ, and at a minimum of
 fourth order, it is 0.2 to 0.33."""
 
+SAME_STEP = 0.3
+"""A number runs away whose second Newton step is still this part of the first."""
+
+COUNTS = 1e-3
+"""… and whose part in the decrement is at least this part of the largest."""
+
+ROUNDING_STEP = 1e-3
+"""A Newton step of more than this part of max(1, |u|) is no rounding."""
+
+UNSEEN = 1e-12
+"""A decrement of less than this part of max(1, |loss|) that is rounding: no step can divide it."""
+
 LOSS_ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
 
@@ -221,4 +233,18 @@ def confirmation(place: Place) -> Confirmation:
     remaining = float(lengths.max())
     ratio = decrement / remaining if remaining > 0 else inf
     message = f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
+    if ratio < CONFIRM_FACTOR and decrement <= min(UNSEEN * max(1.0, abs(place.point.value)), place.noise):
+        rounding = relative <= ROUNDING_STEP and not bool(running_away(place, there).any())
+        return answer(rounding, f"{message}, and what is left is rounding" if rounding else message, there)
     return answer(ratio >= CONFIRM_FACTOR, message, there)
+
+
+def running_away(place: Place, there: Place | None) -> Tensor:
+    """Which numbers take a second Newton step that is about as long as the first. Shape (d,)."""
+    if there is None:
+        return torch.zeros_like(place.held)
+    first, second = place.step, there.step
+    part = (place.gradient * first).abs()
+    same = (second.abs() >= SAME_STEP * first.abs()) & (first * second > 0)
+    running: Tensor = same & (part >= COUNTS * part.max()) & (part > 0)
+    return running
