@@ -12,17 +12,6 @@ from torch import Tensor
 from ..coordinates import NAMED, Coordinates
 from ..objective.base import Objective
 from ..point import Params, Point, Site
-from ..status import Status
-from .checks import Finding
-
-LINEAR_FALL = 0.3
-"""A linear fall loses half as much on an eighth of the way as on the quarter before; an exponential one, a tenth."""
-
-LEAST_FALL = 1e-6
-"""A fall of less than this part of max(1, |loss|) on the quarter of the way before is taken for levelling off."""
-
-BEFORE_CLAMPS = 30.0
-"""Unconstrained distance before which no distribution clamps its arguments: eps of double precision is at 36."""
 
 EDGE = 1e-4
 """A value is near the edge of its support when a unit of the unconstrained scale moves it by less than this, relative
@@ -57,26 +46,6 @@ def unbounded_parameters(objective: Objective, params: Params, gradient_toleranc
             ).any()
         )
     ]
-
-
-def settled_on_boundary(objective: Objective, point: Point, names: list[str]) -> Finding:
-    """How a fit ends whose values have come to the edge of their support: the loss levels off there, or falls for ever.
-
-    Towards a finite loss it falls as the value nears the edge, exponentially in the unconstrained u; towards −inf as
-    the logarithm of that, linearly in u, until a distribution's own clamp stops it.
-    """
-    losses = []
-    for part in (0.5, 0.75, 0.875):
-        moved = {name: part * point.params[name].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS) for name in names}
-        there = objective.at_full({**point.params, **moved})
-        losses.append(there.value if there.failure is None else float("nan"))
-    first, second = losses[0] - losses[1], losses[1] - losses[2]
-    listed, one = ", ".join(names), len(names) == 1
-    if first > LEAST_FALL * max(1.0, abs(point.value)) and second > LINEAR_FALL * first:
-        remark = f"the loss falls without end as {listed} {'nears' if one else 'near'} the edge of the support"
-        return Finding(status=Status.UNBOUNDED, remark=f"unbounded (diverges): {remark}")
-    remark = f"boundary: {listed} {'runs' if one else 'run'} to the edge of the support"
-    return Finding(status=Status.CONVERGED_ON_BOUNDARY, remark=remark)
 
 
 def names_at_edge(objective: Objective, point: Point, edge: float = EDGE) -> list[str]:

@@ -23,8 +23,8 @@ from ..objective.base import Objective
 from ..point import Params, Point, max_norm
 from ..status import Status
 from .checks import Check, Finding, StopRules, StopState, Verdict
-from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, settled_on_boundary, where_to
-from .limits import EDGES, find_limit, lower_along
+from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, where_to
+from .limits import EDGES, find_limit, lower_along, settled_on_edges
 from .place import LOSS_ROUNDING, Confirmation, Place, confirmation
 from .refute import PROBES, matters, refuted_by_probes, refuted_by_walks
 from .signs import DENSE_LIMIT
@@ -193,19 +193,19 @@ class _Questions:
     def _of_flat(self, place: Place, decrement: float) -> Iterator[Finding]:
         """Of a confirmed point with directions of no curvature."""
         flat = place.signs.zero
+        directions = place.coordinates.label(flat)
+        slope = float((flat / flat.abs().amax(dim=0)).T.matmul(place.gradient).abs().max())
+        if not self.small and slope > self.tolerance**0.5:
+            yield Finding(Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}"))
+            return
         sides = {_side(place, direction) for direction in flat.unbind(1)} if flat.shape[0] <= DENSE_LIMIT else {"flat"}
         if sides == {"up"}:  # faint, and yet a minimum
             yield from self._of_minimum(place, decrement)
             return
-        directions = place.coordinates.label(flat)
         if "down" in sides:
             lower = lower_along(place, flat, FLAT_WALKS) if self.state.ends else None
             check = Check("flat", False, None, f"the loss has no curvature but falls along {directions}")
             yield Finding(check, Status.NO_PROGRESS if self.state.ends and lower is None else None, lower=lower)
-            return
-        slope = float((flat / flat.abs().amax(dim=0)).T.matmul(place.gradient).abs().max())
-        if not self.small and slope > self.tolerance**0.5:
-            yield Finding(Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}"))
             return
         refuted = refuted_by_walks(self.objective, place.point, flat, self.state)
         if refuted is None:
@@ -273,7 +273,7 @@ class _Questions:
             else:
                 yield Finding(check, Status.NO_PROGRESS if state.ends else None)
         elif state.stalled:
-            yield settled_on_boundary(self.objective, self.point, gone)
+            yield settled_on_edges(self.objective, self.point, gone)
 
 
 def _better(place: Place, found: Confirmation) -> Place:

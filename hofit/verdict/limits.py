@@ -18,7 +18,10 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
-from ..point import Params
+from ..objective.base import Objective
+from ..point import Params, Point
+from ..status import Status
+from .checks import Finding
 from .place import Place, confirmation, running_away
 
 EDGES = (20.0, 30.0, 40.0)
@@ -38,6 +41,18 @@ LEVEL = 1e-9
 
 LOSING = 0.9
 """Where each fall, on twice the way, is less than this part of the one before, their sum is finite."""
+
+PARTS = (0.5, 0.75, 0.875)
+"""Of the way to an edge, at which it is seen whether the loss falls for ever."""
+
+LINEAR_FALL = 0.3
+"""A linear fall loses half as much on an eighth of the way as on the quarter before; an exponential one, a tenth."""
+
+LEAST_FALL = 1e-6
+"""A fall of less than this part of max(1, |loss|) on the quarter of the way before is taken for levelling off."""
+
+BEFORE_CLAMPS = 30.0
+"""Unconstrained distance before which no distribution clamps its arguments: eps of double precision is at 36."""
 
 BACK = 12
 """Doublings of the way back from an edge, until the loss has changed."""
@@ -83,20 +98,24 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
         place = place.holding(running)
     else:
         return None
+    if not bool((outward != 0).any()):
+        return None
     far = torch.where(edge, 0.0, outward)
     if bool((far != 0).any()):
-        place, falls = _far_out(place, far, unit)
-        if falls:
+        place, end = _far_out(place, far, unit)
+        if end == "rises":
+            return Limit(place, outward, lower=place.point.params)
+        if end == "open":
+            return None
+        if end == "falls":
             return Limit(place, outward, falls=True)
         place = place.polished()
-    for number in (outward != 0).nonzero()[:, 0].tolist() if bool(edge.any()) else []:
-        if not bool(edge[number]):
-            continue
-        kind, lower = _inside(place, number, float(outward[number]))
-        if kind == "lower":
-            return Limit(place, outward, lower=lower)
-        if kind == "falls":
+    for number in edge.nonzero()[:, 0].tolist():
+        if _falls_for_ever(place, number):
             return Limit(place, outward, falls=True)
+        lower = _lower_inside(place, number)
+        if lower is not None:
+            return Limit(place, outward, lower=lower)
     return Limit(place, outward)
 
 
@@ -128,60 +147,89 @@ def _on_edges(place: Place, edge: Tensor, unit: float) -> Place:
     return found if here is found.here else place.at(here) or found
 
 
-def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, bool]:
-    """Where the loss has levelled off along a direction, all else held; and whether it falls for ever instead."""
-    before, distance, falls = place.point.value, 1.0, []
-    reached = place.here
+def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
+    """Where the walk along a direction ended, all else held, and how: the loss is ``level`` there, or ``rises`` beyond.
+
+    ``falls`` where it falls for ever, ``open`` where it cannot be told.
+    """
+    before, distance, falls, end = place.point.value, 1.0, [], "open"
+    reached, level = place.here, max(place.noise, LEVEL * unit)
     for _ in range(DOUBLINGS):
         where = place.here + distance * outward
         loss = place.loss_at(where)
         fall = before - loss
-        if not isfinite(loss) or fall < -place.noise:
+        if fall < -place.noise:
+            end = "rises" if isfinite(loss) else "open"
             break
         reached, before, distance = where, loss, 2.0 * distance
         falls.append(fall)
-        if fall <= max(place.noise, LEVEL * unit):
+        if fall <= level:
+            end = "level"
             break
-    there = place.at(reached)
     late = falls[-4:]
-    endless = len(falls) >= 5 and late[-1] > max(place.noise, LEVEL * unit)
-    endless &= all(after >= LOSING * fall for fall, after in pairwise(late))
-    return there or place, endless
+    if end == "open" and len(falls) >= 5 and all(after >= LOSING * fall for fall, after in pairwise(late)):
+        end = "falls"
+    if end == "rises" and not place.point.value - before > place.noise:
+        end = "open"
+    return place.at(reached) or place, end
 
 
-def _inside(place: Place, number: int, outward: float) -> tuple[str, Params | None]:
-    """What the loss does on the way back from an edge: ``rises``, or ``lower`` with the lowest place.
+def settled_on_edges(objective: Objective, point: Point, names: list[str]) -> Finding:
+    """How a fit ends whose values have come to the edge of their support, where no curvature can be had."""
+    losses = []
+    for part in PARTS:
+        moved = {name: part * point.params[name].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS) for name in names}
+        there = objective.at_full({**point.params, **moved})
+        losses.append(there.value if there.failure is None else inf)
+    listed, one = ", ".join(names), len(names) == 1
+    if _is_linear(losses, point.value):
+        remark = f"the loss falls without end as {listed} {'nears' if one else 'near'} the edge of the support"
+        return Finding(status=Status.UNBOUNDED, remark=f"unbounded (diverges): {remark}")
+    remark = f"boundary: {listed} {'runs' if one else 'run'} to the edge of the support"
+    return Finding(status=Status.CONVERGED_ON_BOUNDARY, remark=remark)
 
-    ``falls`` where it falls without end towards the edge. The first change that is no rounding decides.
+
+def _is_linear(losses: list[float], here: float) -> bool:
+    """Whether the loss falls to the end of the way as it did before: losses at PARTS of it."""
+    first, second = losses[0] - losses[1], losses[1] - losses[2]
+    return first > LEAST_FALL * max(1.0, abs(here)) and second > LINEAR_FALL * first
+
+
+def _falls_for_ever(place: Place, number: int) -> bool:
+    """Whether the loss falls without end towards an edge, until a distribution's own clamp stops it.
+
+    Towards a finite loss it falls as the value nears the edge, exponentially in the unconstrained u; towards −inf as
+    the logarithm of that, linearly in u.
     """
+    losses = []
+    for part in PARTS:
+        where = place.here.clone()
+        where[number] = part * float(where[number].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS))
+        losses.append(place.loss_at(where))
+    return _is_linear(losses, place.point.value)
+
+
+def _lower_inside(place: Place, number: int) -> Params | None:
+    """The lowest place on the way back from an edge, where that is lower; the first change beyond rounding decides."""
     unit = torch.zeros_like(place.here)
-    unit[number] = 1.0 if outward > 0 else -1.0
-    noise = 2.0 * place.noise
-    here = place.point.value
-    out = place.loss_at(place.here + unit)
-    losses, distances = [], []
-    distance = 0.5
+    unit[number] = place.here[number].sign()
+    noise, here, whole = 2.0 * place.noise, place.point.value, float(place.here[number].abs())
+    distance, loss = 0.5, here
     for _ in range(BACK):
         loss = place.loss_at(place.here - distance * unit)
-        change = loss - here
-        losses.append(loss)
-        distances.append(distance)
-        if abs(change) > noise or distance > float(place.here[number].abs()) + 4.0:
+        if abs(loss - here) > noise or distance > whole + 4.0:
             break
         distance *= 2.0
-    if not losses[-1] - here < -noise:
-        further = here - out
-        endless = further > noise and further >= LOSING * 2.0 * (losses[0] - here)
-        return ("falls" if endless else "rises"), None
-    while isfinite(losses[-1]) and distance < float(place.here[number].abs()) + 8.0:
+    if not loss - here < -noise:
+        return None
+    best = distance
+    while distance < whole + 8.0:
         distance += 1.0
-        loss = place.loss_at(place.here - distance * unit)
-        if not loss < losses[-1]:
+        further = place.loss_at(place.here - distance * unit)
+        if not further < loss:
             break
-        losses.append(loss)
-        distances.append(distance)
-    best = distances[losses.index(min(losses))]
-    return "lower", place.coordinates.unflatten(place.here - best * unit)
+        best, loss = distance, further
+    return place.coordinates.unflatten(place.here - best * unit)
 
 
 def lower_along(place: Place, directions: Tensor, distances: tuple[float, ...]) -> Params | None:

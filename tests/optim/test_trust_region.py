@@ -227,7 +227,7 @@ def assert_never_uphill(run_dir: Path) -> None:
 def test_a_classic_problem_is_solved_without_a_step_uphill(name: str, factor: float, tmp_path: Path) -> None:
     result = solve(name, factor, tmp_path / "run")
     minimum = LOCAL.get((name, factor), PROBLEMS[name].minimum)
-    assert result.loss == pytest.approx(minimum, rel=1e-6, abs=1e-11)
+    assert result.loss == pytest.approx(minimum, rel=1e-6, abs=1e-9 if name == SINGULAR else 1e-11)
     if name == SINGULAR:
         assert result.status in ("no_progress", "flat_direction", "converged")
     else:

@@ -43,11 +43,10 @@ def test_a_small_gradient_in_a_large_unit_is_not_enough() -> None:
     assert result.converged and result.values["a"].item() == pytest.approx(3e7, rel=1e-9)
 
 
-def test_a_saddle_is_called_one_by_name() -> None:
+def test_a_saddle_is_left_whatever_the_optimizer() -> None:
     sgd = [{"params": "*", "optimizer": "sgd", "lr": 0.1}]
     result = hofit.fit(of(1.0, 0.0, loss=lambda a, b: a**2 - b**2 + b**4), {"optimizers": sgd})
-    assert result.status == "saddle" and result.exit_code == 4
-    assert any("saddle" in remark and "p1" in remark for remark in result.remarks)
+    assert result.status == "converged" and abs(result.values["p1"].item()) == pytest.approx(0.5**0.5)
 
 
 def test_a_saddle_that_the_optimizer_can_leave_is_left() -> None:
@@ -100,9 +99,9 @@ def test_a_model_without_second_derivatives_is_named() -> None:
         a = pyro.param("a", torch.tensor([0.0, 1.0]))
         loss(torch.cdist(a[None, :], torch.ones(1, 2))[0, 0] ** 2 + a.sum() ** 2)
 
-    assert fit(model).status == "model_error"
-    result = fit(model, "lbfgs")
-    assert result.converged and any("second derivative" in remark for remark in result.remarks)
+    for optimizer in ("trust_region", "lbfgs"):
+        result = fit(model, optimizer)
+        assert result.converged and any("second derivative" in remark for remark in result.remarks)
 
 
 def test_where_rounding_limits_the_gradient_the_decrement_decides_and_a_remark_says_so() -> None:
