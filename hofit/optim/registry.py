@@ -15,7 +15,7 @@ from pyro.optim.dct_adam import DCTAdam
 from pyro.optim.multi import MultiOptimizer
 from torch.optim import lr_scheduler
 
-from ..curvature.structure import STRUCTURES
+from ..curvature.choice import STRUCTURES
 from ..errors import OptionError
 from ..patterns import near_misses
 from .base import Optimizer, OptimizerSpec, OptionSpec

@@ -77,10 +77,10 @@ class TrustRegion(Optimizer):
     @property
     def second_order(self) -> bool:  # type: ignore[override]
         """Whether Hessian-vector products are needed; not where the linear maps could be lifted."""
-        return self.curvature.needs_products
+        return not self.curvature.lifts
 
     def begin_at(self, point: Point) -> None:
-        self.curvature.look(point, self.own(point).names)
+        self.curvature.choose_method(point, self.own(point).names)
 
     def propose(self, point: Point) -> Proposal:
         own = self.own(point)

@@ -68,7 +68,8 @@ def by_rows(params: Params) -> Tensor:
 
 def dense_hessian(point: Point, names: list[str]) -> Tensor:
     """One probe a column. Shape (d, d)."""
-    return product(point, names, torch.eye(Coordinates.of(point.params, names).size))
+    coordinates = Coordinates.of(point.params, names)
+    return product(point, coordinates, torch.eye(coordinates.size))
 
 
 def test_blocks_equal_the_dense_hessian_where_rows_are_independent() -> None:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 import hofit
-from hofit.curvature import structure as module
-from hofit.curvature.structure import Curvature, StructureRefuted
+from hofit.curvature import choice, structure
+from hofit.curvature.choice import StructureRefuted
+from hofit.curvature.structure import Curvature
 from hofit.errors import OptionError
 from hofit.linear.matrix_free import MatrixFree
 from hofit.linear.operator import Operator
@@ -271,7 +272,7 @@ def test_coarsening_is_said() -> None:
 
 @pytest.mark.parametrize("lifted", [True, False], ids=["lifted", "probed"])
 def test_a_border_too_large_leaves_products_alone(lifted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BORDER_LIMIT", 20)
+    monkeypatch.setattr(choice, "BORDER_LIMIT", 20)
     with objective(random_walk if lifted else unliftable(random_walk)) as at:
         curvature = Curvature()
         operator = check(curvature, at, random_point(at, 1))
@@ -281,7 +282,7 @@ def test_a_border_too_large_leaves_products_alone(lifted: bool, monkeypatch: pyt
 
 
 def test_couplings_that_would_fill_the_memory_leave_products_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COUPLINGS_LIMIT", 1000)
+    monkeypatch.setattr(choice, "COUPLINGS_LIMIT", 1000)
     with objective(crossed) as at:
         assert structure_of(check(Curvature(), at, random_point(at, 1))) == "matrix_free"
 
@@ -348,7 +349,7 @@ def test_a_lifted_hessian_takes_no_products_but_the_proof() -> None:
             params = random_point(at, seed)
             curvature.at(at.at(params), list(params))
             counts.append(at.evaluations.hvp - before)
-        assert counts == [1, 0, 0] and not curvature.needs_products and curvature.products == 0
+        assert counts == [1, 0, 0] and curvature.lifts and curvature.products == 0
 
 
 def test_a_probed_hessian_takes_a_product_a_column_and_one_to_prove_it() -> None:
@@ -359,7 +360,7 @@ def test_a_probed_hessian_takes_a_product_a_column_and_one_to_prove_it() -> None
             params = random_point(at, seed)
             operator = curvature.at(at.at(params), list(params))
             assert at.evaluations.hvp - before == 3
-        assert curvature.products == 2 and curvature.needs_products
+        assert curvature.products == 2 and not curvature.lifts
         assert "by products (" in curvature.describe(operator)
 
 
@@ -394,7 +395,7 @@ def test_a_state_that_does_not_fit_any_more_is_coarsened() -> None:
 
 def test_two_rows_that_interact_are_not_taken_for_independent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """By products: a probe with equal signs would find the row sums on the diagonal."""
-    monkeypatch.setattr(module, "FEW_UNKNOWNS", 64)
+    monkeypatch.setattr(structure, "FEW_UNKNOWNS", 64)
 
     def model() -> None:
         a, b = pyro.param("a", torch.tensor(1.0)), pyro.param("b", torch.tensor(2.0))
