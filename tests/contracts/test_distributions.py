@@ -432,7 +432,8 @@ def bijection(support: constraints.Constraint) -> torch.distributions.transforms
     """torch's own; for an interval without an upper end, which it takes for one with, that of a lower bound."""
     if getattr(support, "upper_bound", None) is not None and bool(torch.as_tensor(support.upper_bound).isinf().all()):
         support = constraints.greater_than(support.lower_bound)
-    return biject_to(support)
+    found: torch.distributions.transforms.Transform = biject_to(support)
+    return found
 
 
 def has_leaf(name: str) -> bool:
@@ -466,11 +467,12 @@ class Hidden:
         pyro.factor("pull", self.pull(self.transform.inv(x), shift))
 
     def pull(self, u: Tensor, shift: Tensor) -> Tensor:
-        return -0.5 * ((u - self.towards - shift) / PULL).square().sum() - 0.5 * shift.square()
+        pulled: Tensor = -0.5 * ((u - self.towards - shift) / PULL).square().sum() - 0.5 * shift.square()
+        return pulled
 
     def loss(self, u: Tensor, shift: Tensor, jacobian: bool) -> Tensor:
         x = self.transform(u)
-        density = self.distribution.log_prob(x).sum() + self.pull(u, shift)
+        density: Tensor = self.distribution.log_prob(x).sum() + self.pull(u, shift)
         return -(density + self.transform.log_abs_det_jacobian(u, x).sum() if jacobian else density)
 
 

@@ -97,7 +97,7 @@ def unliftable(model: Model) -> Model:
 
         def sample(name: str, *args: Any, **kwargs: Any) -> Any:
             value = original(name, *args, **kwargs)
-            return value if "obs" in kwargs else Opaque.apply(value * 1.0)
+            return value if "obs" in kwargs else Opaque.apply(value * 1.0)  # type: ignore[no-untyped-call]
 
         pyro.sample = sample
         try:
@@ -271,7 +271,7 @@ def test_nothing_of_the_size_of_rows_by_rows_is_made() -> None:
         curvature = Curvature()
         for seed in (1, 2):
             params = random_point(at.start(), seed)
-            with Watch():
+            with Watch():  # type: ignore[no-untyped-call]
                 operator = curvature.at(at.at(params), list(params))
         assert structure_of(operator) == "arrowhead" and curvature.lifts
         assert largest <= 64 * rows

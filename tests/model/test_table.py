@@ -48,7 +48,8 @@ def _write(path: Path, kind: str) -> Path:
         with gzip.open(path, "wt") as file:
             file.write(CSV)
     elif kind == "npz":
-        np.savez(path, **{name: np.array(column) for name, column in COLUMNS.items()})
+        arrays: dict[str, Any] = {name: np.array(column) for name, column in COLUMNS.items()}
+        np.savez(path, **arrays)
     elif kind == "parquet":
         pandas = pytest.importorskip("pandas")
         pandas.DataFrame(COLUMNS).to_parquet(path)

@@ -14,6 +14,7 @@ from hofit.coordinates import Coordinates
 from hofit.curvature.lifting.maps import IndexCache
 from hofit.curvature.lifting.pieces import LiftedLoss
 from hofit.curvature.structure import Curvature
+from hofit.linear.operator import Operator
 from hofit.objective.density import DensityObjective
 from hofit.point import Params
 from tests.curvature.hessians import check, objective, random_point, true_hessian, whole
@@ -81,7 +82,7 @@ def test_single_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with objective(CASES[name].make()) as at:
         curvature = Curvature()
         operator = curvature.at(at.at({k: p.float() for k, p in params.items()}), list(params))
-        assert operator.like.dtype == torch.float32
+        assert isinstance(operator, Operator) and operator.like.dtype == torch.float32
         assert float((whole(operator).double() - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
         assert curvature.lifts
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hofit.curvature.structure import Curvature
+from hofit.linear.operator import Operator
 from tests.curvature.hessians import check, objective, random_point
 from tests.curvature.lifting.models.base import MIXED, G, local
 
@@ -26,6 +27,7 @@ def test_second_derivatives_that_are_not_finite_crash_nothing(power: float, mixe
         zero = {name: torch.zeros_like(p) for name, p in at.start().items()}
         for params in (random_point(zero, 1), zero, random_point(zero, 2), zero):
             operator = curvature.at(at.at(params), list(params))
+            assert isinstance(operator, Operator)
             assert torch.isfinite(operator.diagonal()).all() == (params is not zero)
         check(curvature, at, random_point(zero, 3))
         fresh = Curvature()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyro
@@ -79,7 +80,7 @@ def _in_place(beta: Tensor) -> Tensor:
 
 
 for _label, _predictor in PREDICTORS.items():
-    CASES[f"poisson_{_label}"] = Case(lambda predictor=_predictor: regression(predictor), True, "dense (4)")
+    CASES[f"poisson_{_label}"] = Case(partial(regression, _predictor), True, "dense (4)")
 
 
 @CASES.case(structure="dense (20)")
@@ -157,6 +158,10 @@ def cat_with_a_constant() -> Model:
     return model
 
 
+def lookup(read: Callable[[Tensor], Tensor]) -> Model:
+    return lambda: bernoulli(read(local("b", "g", G)))
+
+
 LOOKUPS: dict[str, Callable[[Tensor], Tensor]] = {
     "index": lambda b: b[MIXED],
     "index_select": lambda b: torch.index_select(b, 0, MIXED),
@@ -178,9 +183,11 @@ LOOKUPS: dict[str, Callable[[Tensor], Tensor]] = {
     "two_dimensional": lambda b: b.view(4, 3)[MIXED // 3, MIXED % 3],
 }
 for _label, _predictor in LOOKUPS.items():
-    CASES[f"lookup_{_label}"] = Case(
-        lambda lookup=_predictor: lambda: bernoulli(lookup(local("b", "g", G))), True, "diagonal: 12 rows of 1 (b)"
-    )
+    CASES[f"lookup_{_label}"] = Case(partial(lookup, _predictor), True, "diagonal: 12 rows of 1 (b)")
+
+
+def entry_by_entry(function: Callable[[Tensor, Tensor], Tensor]) -> Model:
+    return lambda: bernoulli(function(local("a", "p", G), local("b", "q", G)))
 
 
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -198,8 +205,4 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "masked_fill": lambda a, b: (a[GROUP] * b[MIXED]).masked_fill(X3[:, 0] > 0, 0.5),
 }
 for _label, _function in FUNCTIONS.items():
-    CASES[f"function_{_label}"] = Case(
-        lambda function=_function: lambda: bernoulli(function(local("a", "p", G), local("b", "q", G))),
-        True,
-        "12 rows of",
-    )
+    CASES[f"function_{_label}"] = Case(partial(entry_by_entry, _function), True, "12 rows of")
