@@ -20,6 +20,7 @@ from hofit.point import Params
 from tests.curvature.hessians import check, objective, random_point, true_hessian, whole
 from tests.curvature.lifting.models import CASES, base, functions, hierarchies
 from tests.curvature.lifting.models.base import G, local
+from tests.tolerances import CURVATURE_BY_DIFFERENCES, ROUNDING, close
 
 
 @pytest.mark.parametrize("type", ["map", "map_unconstrained"])
@@ -53,9 +54,8 @@ def test_the_hessian_is_that_of_differences_of_gradients(name: str) -> None:
         params, direction = random_point(at.start(), 1), random_point(at.start(), 2)
         operator = Curvature().at(at.at(params), list(params))
         expected = by_differences(at, params, direction)
-        assert torch.allclose(
-            operator.matvec(Coordinates.of(params).flatten(direction)), expected, atol=1e-5, rtol=1e-6
-        )
+        found = operator.matvec(Coordinates.of(params).flatten(direction))
+        assert close(found, expected, CURVATURE_BY_DIFFERENCES)
 
 
 @pytest.mark.parametrize("name", [name for name, one in CASES.items() if one.lifted])
@@ -66,7 +66,7 @@ def test_the_gradient_through_the_maps_is_autograds(name: str) -> None:
         lifted = LiftedLoss(point.leaves, lambda watch: at.evaluate(point, list(params), watch), IndexCache(), {})
         lifted.take_apart(prove=True)
         for key, found in lifted.gradient.items():
-            assert torch.allclose(found, expected[key], atol=1e-10, rtol=1e-10)
+            assert close(found, expected[key], ROUNDING)
 
 
 @pytest.mark.parametrize("name", ["hierarchical_indexed", "crossed_effects", "poisson_matmul", "lkj_random_effects"])
