@@ -287,10 +287,5 @@ def _add_at(target: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> No
 
 def _single(cache: IndexCache, index: Tensor) -> int | None:
     """The one value of an index map, where it has only one."""
-    found: int | None = cache.of("single", (index,), lambda: _only(index))
-    return found
-
-
-def _only(index: Tensor) -> int | None:
-    low, high = index.min(), index.max()
-    return int(low) if bool(low == high) else None
+    low, high = cache.of("bounds", (index,), lambda: (int(index.min()), int(index.max())))
+    return low if low == high else None

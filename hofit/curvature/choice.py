@@ -95,8 +95,7 @@ class LayoutChoice:
     def give_up(self, layout: Layout) -> None:
         """Hear that a product refutes a layout. Raises: StructureRefuted if nothing else may be tried."""
         names = [name for one in layout.rows for name in one.names]
-        if self._without_border:
-            raise self.refuted(names)
+        self.check_border(names)
         if len(layout.rows) > 1:
             return  # which of them interact is not known: the largest may still be rows
         if self.structure == "arrowhead":

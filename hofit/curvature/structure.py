@@ -21,6 +21,7 @@ from .lifting.maps import IndexCache, LiftFailed
 from .lifting.pieces import LiftedLoss
 from .placement import Placement
 from .probed import agrees, probed, product
+from .proof import is_off
 
 FEW_UNKNOWNS, FEW_ENTRIES = 64, 20_000
 """Up to so many unknowns, and terms of the loss, products are taken and nothing is lifted."""
@@ -207,11 +208,7 @@ def _check_gradient(lifted: LiftedLoss, point: Point) -> None:
     """Raises: LiftFailed where what was watched has another gradient than the point."""
     gradient = point.gradient()
     for name, found in lifted.gradient.items():
-        expected = gradient[name]
-        if not expected.numel() or not bool(torch.isfinite(expected).all()):
-            continue
-        scale = max(1.0, float(expected.abs().max()))
-        if not float((found - expected).abs().max()) <= _tolerance(point) * scale:
+        if bool(torch.isfinite(gradient[name]).all()) and is_off(found, gradient[name], _tolerance(point)):
             raise LiftFailed(f"the gradient of {name!r} is another when it is watched")
 
 

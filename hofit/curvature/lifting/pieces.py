@@ -270,11 +270,7 @@ class LiftedLoss:
         return terms
 
     def _piece(self, second: Second, maps: list[list[Term]]) -> Piece:
-        u, v = second.u, second.v
-        left = [restricted(self.cache, term, second.left) for term in maps[u]]
-        right = (
-            left
-            if u == v and second.left is second.right
-            else [restricted(self.cache, term, second.right) for term in maps[v]]
-        )
+        left = right = [restricted(self.cache, term, second.left) for term in maps[second.u]]
+        if second.u != second.v or second.left is not second.right:
+            right = [restricted(self.cache, term, second.right) for term in maps[second.v]]
         return Piece(second.weights, left, right, second.mirrored)

@@ -76,7 +76,7 @@ class SecondDerivatives:
             try:
                 seconds = self._seconds()
             except _Mismatch as mismatch:
-                self._match(*mismatch.nodes)
+                self._match(*mismatch.args)
                 continue
             wrong = self._refuted(seconds) if prove else []
             if not wrong:
@@ -238,8 +238,4 @@ class SecondDerivatives:
 
 
 class _Mismatch(Exception):
-    """Two nodes interact whose rows are not as many."""
-
-    def __init__(self, u: int, v: int) -> None:
-        super().__init__()
-        self.nodes = (u, v)
+    """Two nodes (u, v) interact whose rows are not as many."""

@@ -63,6 +63,8 @@ PREDICTORS: dict[str, Callable[[Tensor], Tensor]] = {
     "divided": lambda beta: X3 @ (beta / 2) + (X3 @ beta) / torch.arange(1.0, G * N + 1, dtype=torch.float64),
     "stacked": lambda beta: X3 @ torch.stack([beta[2], beta[0], beta[1]]),
     "cat": lambda beta: X3 @ torch.cat([beta[1:], -2 * beta[:1]]),
+    "cat_of_products": lambda beta: torch.cat([X3[:60] @ beta, beta[:1], X3[61:] @ beta]),
+    "total_of_products": lambda beta: X3[:, 0] * (X3 @ beta).mean(),
     "batched": lambda beta: (X3.view(G, N, 3) @ beta).reshape(-1),
     "negated_and_subtracted": lambda beta: 1.0 - (-(X3 @ beta)) - torch.sub(beta[0], beta[1], alpha=2),
     "numpy_index": lambda beta: X3 @ beta[np.array([2, 1, 0])],
