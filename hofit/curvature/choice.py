@@ -97,7 +97,7 @@ class LayoutChoice:
         names = [name for one in layout.rows for name in one.names]
         self.check_border(names)
         if len(layout.rows) > 1:
-            return  # which of them interact is not known: the largest may still be rows
+            return  # Which of the groups interact is not known: the largest, tried alone, may still hold.
         if self.structure == "arrowhead":
             raise self.refuted(names)
         for one in layout.rows:

@@ -53,5 +53,5 @@ def agrees(operator: Operator, point: Point, coordinates: Coordinates) -> bool:
     vector = probe(coordinates.flatten(point.params))
     true, claimed = product(point, coordinates, vector[None])[0], operator.matvec(vector)
     if not bool(torch.isfinite(true).all()):
-        return True  # nothing can be said here; the step that comes of it is judged
+        return True  # Nothing can be said at such a point. A step that comes of it is judged by the loss.
     return not any(refutes(claimed[own], true[own]) for own in coordinates.slices.values())

@@ -117,7 +117,7 @@ class Curvature:
             "rows": None if self.layout is None else [list(one.names) for one in self.layout.rows],
             "coarsened": self._choice.coarsened(),
             "signature": self._signature,
-            "events": [[list(nodes), events] for nodes, events in sorted(self._event_dims.items())],
+            "events": [[list(nodes), dims] for nodes, dims in sorted(self._event_dims.items())],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -126,7 +126,7 @@ class Curvature:
         self.method = Method.MATRIX_FREE if state["free"] else Method.LIFTED if state["lifts"] else Method.PROBED
         self._names, self._signature = list(state["names"]), state["signature"]
         self._choice.go_on(state["coarsened"], state["rows"])
-        self._event_dims.update({tuple(nodes): events for nodes, events in state["events"]})
+        self._event_dims.update({tuple(nodes): dims for nodes, dims in state["events"]})
 
     def _forget(self) -> None:
         """What was found; the next Hessian begins anew."""
@@ -155,7 +155,7 @@ class Curvature:
                 self.layout, self._placement, self._proved = None, None, False
         self.products = 0
         # A map may multiply zero by infinity, and be nan, where autograd has a number: then the product decides. Where
-        # autograd's is not finite either nothing is proved, and the next point is asked again.
+        # autograd's is not finite either nothing is proved, and the proof is taken at the next point again.
         finite = isfinite(operator.matvec(operator.like.new_ones(operator.size)).sum())
         if not (self._proved and finite):
             if not agrees(operator, point, coordinates):

@@ -295,7 +295,7 @@ def _cat(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
             watch.moved(t, "unsqueeze", lambda t: t.unsqueeze(dim), (dim,)) if k else t.unsqueeze(dim)
             for t, k in zip(tensors, known, strict=True)
         ]
-    if len({t.dim() for t in tensors}) > 1:  # torch leaves empty vectors out
+    if len({t.dim() for t in tensors}) > 1:  # only an empty vector may join others, and torch leaves it out
         return NotImplemented
     value = torch.cat([t.detach() for t in tensors], dim)
     parts: dict[Any, dict[int, Term]] = {}
@@ -337,7 +337,7 @@ def _cat_entries(
             plain = plain and term.coefficient is None and term.factor == first.factor
             coefficient = value.new_ones(()) if term.coefficient is None else term.coefficient
             coefficients.append((coefficient * term.factor).expand(tensor.shape))
-        else:  # any place will do; of the same shape, the other tensor's keep rows together
+        else:  # Times zero any place will do. The first term's, where they fit, say of no row that it meets another.
             nowhere = watch.cache.identity(torch.Size((1,)), tensor.device).expand(tensor.shape)
             indices.append(first.index if first.index.shape == tensor.shape else nowhere)
             coefficients.append(value.new_zeros(tensor.shape))
