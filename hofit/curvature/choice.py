@@ -70,7 +70,7 @@ class LayoutChoice:
             return layout
         layout, broken = finest_layout(lifted, pieces, coordinates, given)
         if self.structure == "arrowhead" and not layout.rows:
-            raise self.refuted([name for one in broken for name in one.names] or coordinates.names)
+            raise self._refuted([name for one in broken for name in one.names] or coordinates.names)
         layout = arranged(given, [one for one in layout.rows if one.names not in self._joined])
         for one in broken:
             if any(sites[name].plates for name in one.names):
@@ -88,7 +88,7 @@ class LayoutChoice:
                 found.append(layout)
         if self.structure == "arrowhead":
             if not found:
-                raise self.refuted(coordinates.names)
+                raise self._refuted(coordinates.names)
             return found
         return [*found, arranged(given, [])] if size <= BORDER_LIMIT else found
 
@@ -99,14 +99,14 @@ class LayoutChoice:
         if len(layout.rows) > 1:
             return  # Which of the groups interact is not known: the largest, tried alone, may still hold.
         if self.structure == "arrowhead":
-            raise self.refuted(names)
+            raise self._refuted(names)
         for one in layout.rows:
             self._coarsened[one.names] = TOGETHER if layout.size <= BORDER_LIMIT else ONLY_PRODUCTS
 
     def check_border(self, names: Sequence[str]) -> None:
         """Hear that rows of ``names`` interact. Raises: StructureRefuted if no border may take them."""
         if self._without_border:
-            raise self.refuted(names)
+            raise self._refuted(names)
 
     def take_together(self, layout: Layout, names: Sequence[str]) -> None:
         """Never again have rows that hold some of ``names``."""
@@ -126,7 +126,7 @@ class LayoutChoice:
         """From a state: what was coarsened, and the names of each group of the layout that was taken."""
         self._coarsened, self._kept = {tuple(names): what for names, what in coarsened}, rows
 
-    def refuted(self, names: Sequence[str]) -> StructureRefuted:
+    def _refuted(self, names: Sequence[str]) -> StructureRefuted:
         listed = ", ".join(dict.fromkeys(names))
         return StructureRefuted(
             f"rows of {listed} interact: the Hessian is not `structure: {self.structure}`; "
