@@ -52,6 +52,9 @@ class Bowl:
     def is_current(self, point: Point) -> bool:
         return self.current is point
 
+    def hear_of_differences(self, point: TracedPoint) -> None:
+        raise AssertionError("torch has all derivatives here")
+
     def invalidate(self) -> None:
         self.current = None
 

@@ -8,82 +8,102 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..linear.arrowhead import Arrowhead
 from ..linear.block_diagonal import BlockDiagonal, Blocks
 from ..linear.coupling import Coupling
 from ..linear.dense import Dense
 from ..linear.diagonal import Diagonal
 from ..linear.operator import Operator
-from ..point import Params, Site
+from ..point import Site
 from .rows import rows_from_plates
+
+Parts = tuple[list[Tensor], list[Coupling], Tensor]
+"""The parts of a Hessian in a layout: of each group of rows a matrix (R, L, L) and a coupling (R, L, m); the corner
+(m, m)."""
 
 PLATELESS = 32
 """A parameter in no plate with more numbers than this may still be as many independent rows: it is tried."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Parameters that may be independent rows. Shape of index: (R, L), flat places in the vector of all names."""
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Parameters that are independent rows, or may be. Shape of index: (R, L), flat places in the vector of all."""
 
     names: tuple[str, ...]
     index: Tensor
 
+    @property
+    def count(self) -> int:
+        """R."""
+        return self.index.shape[0]
 
-@dataclass(frozen=True)
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.index.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """A partition of the flat vector: groups of rows, and the border. Shape of border: (m,)."""
+    """A partition of the flat vector (size,): groups of rows, and the border. Shape of border: (m,)."""
 
     size: int
-    rows: tuple[Candidate, ...]
+    rows: tuple[Rows, ...]
     border: Tensor
     border_names: tuple[str, ...]
 
+    @property
+    def products(self) -> int:
+        """Hessian-vector products that show the whole matrix: one a number of the border, one a column of the rows."""
+        return len(self.border) + max((one.length for one in self.rows), default=0)
 
-def offsets(params: Params, names: Sequence[str]) -> dict[str, int]:
-    """Where each parameter begins in the flat vector."""
-    found, start = {}, 0
-    for name in names:
-        found[name] = start
-        start += params[name].numel()
-    return found
+    def describe(self) -> str:
+        """The structure, and whose rows and border they are: a phrase."""
+        groups = "; ".join(f"{one.count} rows of {one.length} ({', '.join(one.names)})" for one in self.rows)
+        m = len(self.border)
+        if not groups:
+            return f"dense ({m})"
+        if m:
+            return f"arrowhead: {groups}; border of {m} ({', '.join(self.border_names)})"
+        return f"{'diagonal' if all(one.length == 1 for one in self.rows) else 'rows'}: {groups}"
 
 
-def candidates(params: Params, names: Sequence[str], sites: Mapping[str, Site], structure: str) -> list[Candidate]:
+def candidates(coordinates: Coordinates, sites: Mapping[str, Site], structure: str) -> list[Rows]:
     """What the plates say are rows, the largest first; each name in exactly one."""
-    start = offsets(params, names)
+    names = coordinates.names
     if structure == "diagonal":
-        total = sum(params[name].numel() for name in names)
-        return [Candidate(tuple(names), torch.arange(total)[:, None])]
-    places = {name: torch.arange(params[name].numel()).view(params[name].shape) + start[name] for name in names}
-    found = []
-    for group in rows_from_plates(names, sites) if sites else []:
-        if group.rows == 1 and group.length > PLATELESS and structure != "rows":
-            found += [Candidate((name,), places[name].reshape(-1, 1)) for name in group.names]
-        else:
-            found.append(Candidate(group.names, group.to_rows(places)))
+        return [Rows(names, torch.arange(coordinates.size)[:, None])]
+    places = {name: coordinates.numbers(name) for name in names}
     if not sites:
-        found = [Candidate((name,), places[name].reshape(1, -1)) for name in names]
-    return sorted(found, key=lambda one: -len(one.index))
+        return [Rows((name,), places[name].reshape(1, -1)) for name in names]
+    found = []
+    for group in rows_from_plates(names, sites):
+        if group.rows == 1 and group.length > PLATELESS and structure != "rows":
+            found += [Rows((name,), places[name].reshape(-1, 1)) for name in group.names]
+        else:
+            found.append(Rows(group.names, group.to_rows(places)))
+    return sorted(found, key=lambda one: -one.count)
 
 
-def arranged(size: int, rows: Sequence[Candidate], border: Sequence[Candidate]) -> Layout:
-    """The layout with these rows and all the others as border."""
-    flat = [one.index.reshape(-1) for one in border]
-    outer = torch.cat(flat).sort().values if flat else torch.zeros(0, dtype=torch.long)
-    return Layout(size, tuple(rows), outer, tuple(name for one in border for name in one.names))
+def arranged(given: Sequence[Rows], chosen: Sequence[Rows]) -> Layout:
+    """The layout with the chosen ones as rows, and what else is given as border."""
+    others = [one for one in given if one not in chosen]
+    flat = [one.index.reshape(-1) for one in others]
+    border = torch.cat(flat).sort().values if flat else torch.zeros(0, dtype=torch.long)
+    size = sum(one.index.numel() for one in given)
+    return Layout(size, tuple(chosen), border, tuple(name for one in others for name in one.names))
 
 
-def structured(layout: Layout, matrices: Sequence[Tensor], couplings: Sequence[Coupling], corner: Tensor) -> Operator:
-    """The operator of a layout: dense, diagonal, rows or arrowhead.
-
-    Shapes: for each group of rows a matrix (R, L, L) and a coupling (R, L, m); corner (m, m).
-    """
+def structured(layout: Layout, parts: Parts) -> Operator:
+    """The operator of a layout: dense, diagonal, rows or arrowhead."""
+    matrices, couplings, corner = parts
     if not layout.rows:
         return Dense(corner)
     groups = [Blocks(one.index, matrix) for one, matrix in zip(layout.rows, matrices, strict=True)]
     if len(layout.border):
         return Arrowhead(groups, couplings, layout.border, corner)
-    if all(one.index.shape[1] == 1 for one in layout.rows):
+    if all(one.length == 1 for one in layout.rows):
         entries = corner.new_empty(layout.size)
         for group in groups:
             entries[group.index[:, 0]] = group.matrices[:, 0, 0]

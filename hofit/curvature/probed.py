@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,39 +11,47 @@ from ..coordinates import Coordinates
 from ..linear.coupling import DenseCoupling
 from ..linear.operator import Operator
 from ..point import Point
-from .layout import Layout, structured
+from .layout import Layout, Parts
+from .proof import probe, refutes
 
 
-def product(point: Point, names: Sequence[str], vectors: Tensor) -> Tensor:
-    """H v over ``names``. Shapes: (k, d) → (k, d)."""
-    coordinates = Coordinates.of(point.params, names)
+def product(point: Point, coordinates: Coordinates, vectors: Tensor) -> Tensor:
+    """H v. Shapes: (k, d) → (k, d)."""
     return coordinates.flatten(point.hvp(coordinates.unflatten(vectors)))
 
 
-def probed(point: Point, names: Sequence[str], layout: Layout) -> Operator:
-    """The Hessian, if it has this layout: only a probe can tell. Cost: m + the longest row, in products."""
-    like = point.params[names[0]]
-    border = layout.border
-    m = len(border)
-    corner = like.new_zeros(m, m)
+def probed(layout: Layout, product: Callable[[Tensor], Tensor], like: Tensor) -> Parts:
+    """The parts of the Hessian, if it has this layout: only a further product can tell. ``product``: (k, d) → (k, d).
+
+    Cost: ``layout.products``.
+    """
+    m, longest = len(layout.border), max((one.length for one in layout.rows), default=0)
     columns = like.new_zeros(m, layout.size)
     if m:
         unit = like.new_zeros(m, layout.size)
-        unit[torch.arange(m), border] = 1.0
-        columns = product(point, names, unit)
-        corner = columns[:, border]
-        corner = (corner + corner.T) / 2
-    if not layout.rows:
-        return structured(layout, [], [], corner)
-    longest = max(one.index.shape[1] for one in layout.rows)
-    unit = like.new_zeros(longest, layout.size)
-    for one in layout.rows:
-        for c in range(one.index.shape[1]):
-            unit[c, one.index[:, c]] = 1.0
-    answers = product(point, names, unit)
-    matrices = []
-    for one in layout.rows:
-        block = answers[: one.index.shape[1], one.index].permute(1, 2, 0)
-        matrices.append((block + block.transpose(-1, -2)) / 2)
-    couplings = [DenseCoupling(columns[:, one.index].permute(1, 2, 0)) for one in layout.rows]
-    return structured(layout, matrices, couplings, corner)
+        unit[torch.arange(m), layout.border] = 1.0
+        columns = product(unit)
+    corner = columns[:, layout.border]
+    answers = like.new_zeros(longest, layout.size)
+    if longest:
+        unit = like.new_zeros(longest, layout.size)
+        for one in layout.rows:
+            for c in range(one.length):
+                unit[c, one.index[:, c]] = 1.0
+        answers = product(unit)
+    blocks = [answers[: one.length, one.index].permute(1, 2, 0) for one in layout.rows]
+    matrices = [(block + block.transpose(-1, -2)) / 2 for block in blocks]
+    return (
+        matrices,
+        [DenseCoupling(columns[:, one.index].permute(1, 2, 0)) for one in layout.rows],
+        (corner + corner.T) / 2,
+    )
+
+
+def agrees(operator: Operator, point: Point, coordinates: Coordinates) -> bool:
+    """Whether a random Hessian-vector product is the operator's own, parameter by parameter."""
+    vector = probe(coordinates.flatten(point.params))
+    true, claimed = product(point, coordinates, vector[None])[0], operator.matvec(vector)
+    if not bool(torch.isfinite(true).all()):
+        return True  # Nothing can be said at such a point. A step that comes of it is judged by the loss.
+    return not any(refutes(claimed[own], true[own]) for own in coordinates.slices.values())

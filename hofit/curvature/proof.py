@@ -40,6 +40,13 @@ def differ(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT, floor: f
     return bool((true - claimed).abs().max() > tolerance * scale + floor)
 
 
+def is_off(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether a number is not what was expected: absolutely, or relative to the largest where that is above one."""
+    if not expected.numel():
+        return False
+    return not float((found - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
+
+
 def refutes(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT) -> bool:
     """Whether a true product refutes a claimed one; to claim that it is no number, where it is one, is refuted too."""
     if not bool(torch.isfinite(true).all()):

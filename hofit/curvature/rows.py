@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -29,10 +30,7 @@ class RowGroup:
     @property
     def rows(self) -> int:
         name = self.names[0]
-        count = 1
-        for axis in self.axes[name]:
-            count *= self.shapes[name][axis]
-        return count
+        return prod(self.shapes[name][axis] for axis in self.axes[name])
 
     @property
     def length(self) -> int:
@@ -43,11 +41,7 @@ class RowGroup:
 
     def columns(self, name: str) -> slice:
         """Where the member's numbers stand in a row."""
-        start = 0
-        for other in self.names:
-            if other == name:
-                break
-            start += self.row_length(other)
+        start = sum(self.row_length(other) for other in self.names[: self.names.index(name)])
         return slice(start, start + self.row_length(name))
 
     def to_rows(self, params: Params, batch: int = 0) -> Tensor:

@@ -93,7 +93,7 @@ class Arrowhead(Operator):
 class _ArrowheadFactor(Factor):
     def __init__(self, operator: Arrowhead, shift: float) -> None:
         self._operator = operator
-        # Its flat vectors keep their places; the border's are left alone.
+        # It works on the same flat vectors as this one, and leaves the border's places in them alone.
         self._inner = BlockDiagonalFactor(operator.rows, shift, operator.like, operator.size)
         self.positive = self._inner.positive
         if not self.positive:
@@ -106,7 +106,7 @@ class _ArrowheadFactor(Factor):
         self._schur = Dense(schur.tril() + schur.tril(-1).T).factor()
         self.positive = self._schur.positive
         if self._schur.direction is not None:
-            # (−A⁻¹ B s, s): its curvature is that of s under the Schur complement.
+            # The direction (−A⁻¹ B s, s) has the curvature that s has under the Schur complement.
             nothing = [operator.like.new_zeros(()) for _ in operator.rows]
             direction = self._extended(nothing, self._schur.direction[None], operator.like.new_empty(1, operator.size))
             self.direction = direction[0] / direction.norm()

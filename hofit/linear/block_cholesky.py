@@ -75,8 +75,8 @@ class BlockCholesky:
 
     def inverse_diagonal(self) -> Tensor:
         """Shape (R, L)."""
-        rows = self.positive.shape[0]
-        unit = torch.eye(self.length, dtype=self._dtype, device=self.positive.device).expand(rows, -1, -1)
+        like = self._factor if self._columns is None else self._columns[0][0]
+        unit = torch.eye(self.length, dtype=like.dtype, device=like.device).expand(len(like), -1, -1)
         return self.solve(unit).diagonal(dim1=-2, dim2=-1)
 
     def picked(self, rows: slice | Tensor) -> BlockCholesky:
@@ -92,10 +92,6 @@ class BlockCholesky:
         else:
             part._columns = [[taken(entry) for entry in row] for row in self._columns]
         return part
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self._factor.dtype if self._columns is None else self._columns[0][0].dtype
 
     def _write_out(self, blocks: Tensor) -> None:
         n = self.length

@@ -141,7 +141,7 @@ class Pattern:
 
     def _of(self, start: int, stop: int, last: Tensor) -> Pairs:
         each = torch.arange(start, stop)
-        partners = last[self.rows[each]] - each - 1  # those after it in its row
+        partners = last[self.rows[each]] - each - 1  # how many come after each in its row
         one = each.repeat_interleave(partners)
         begin = (partners.cumsum(0) - partners).repeat_interleave(partners)
         other = one + 1 + torch.arange(len(one)) - begin

@@ -116,7 +116,7 @@ def lowest_by_inverse_iteration(operator: Operator, count: int) -> Spectrum:
         basis[:, :wide] = torch.linalg.qr(block)[0]
         for end in range(wide, basis.shape[1], wide):
             grown, before = factor.solve(basis[:, end - wide : end].T).T, basis[:, :end]
-            # Where nothing new has grown, what rounding leaves must not lie in a few places: it would lie in the basis.
+            # Where nothing new has grown rounding is left: in few places it would lie in the basis. So dust is added.
             grown = grown / grown.norm(dim=0).clamp_min(torch.finfo(like.dtype).tiny) + 8 * eps * dust
             for _ in range(3):
                 grown = torch.linalg.qr(grown - before @ (before.T @ grown))[0]
@@ -126,7 +126,7 @@ def lowest_by_inverse_iteration(operator: Operator, count: int) -> Spectrum:
         values, rotation = torch.linalg.eigh((projected + projected.T) / 2)
         block = basis @ rotation[:, :wide]
         residual = image @ rotation[:, :count] - block[:, :count] * values[:count]
-        if float(residual.norm(dim=0).max()) <= eps ** (2 / 3) * norm:  # the values are good to the square of it
+        if float(residual.norm(dim=0).max()) <= eps ** (2 / 3) * norm:  # the values err by its square
             break
     return Spectrum(values[:count] * scale, block[:, :count])
 
@@ -137,7 +137,7 @@ def _lowest_definite(operator: Operator, norm: float, tolerance: float) -> Facto
     factor = operator.factor(shift)
     while not factor.positive and shift <= 4 * norm:
         low = max(low, shift)
-        if factor.direction is not None:  # −dᵀHd is at most −λ₁, and often next to it
+        if factor.direction is not None:  # a lower bound: −dᵀHd ≤ −λ₁, and often next to it
             low = max(low, -float(factor.direction @ operator.matvec(factor.direction)))
         shift, grow = grow * low + 2 * tolerance, 4.0
         factor = operator.factor(shift)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..curvature.joint import Joint
+from ..curvature.expansion import Expansion
 from ..linear.operator import Factor
 from ..model.program import Program
 from ..point import Params, Point, Source
@@ -19,15 +19,16 @@ from .leaves import Leaves
 class Posterior:
     """Of what is integrated out, at one point: u | θ ~ N(û + Sᵀ (θ − θ̂), H⁻¹), on the unconstrained scale.
 
-    ``joint`` is −log p(data, u, …; θ) at û and ``factor`` that of H, its Hessian over u; ``jacobian`` names the latents
-    whose transforms count in it. ``fitted`` is the log of the integral over u by the fit's own method, where that is
-    not Laplace's. ``sensitivity`` is S = dû/dθ where it is known, and ``find_sensitivity`` computes it where it is not.
+    ``expansion`` is that of −log p(data, u, …; θ) at û and ``factor`` that of H, its Hessian over u; ``jacobian`` names
+    the latents whose transforms count in it. ``fitted`` is the log of the integral over u by the fit's own method,
+    where that is not Laplace's. ``sensitivity`` is S = dû/dθ where it is known, and ``find_sensitivity`` computes it
+    where it is not.
     Shapes: u (d,), θ (p,), S (p, d).
     """
 
     names: list[str]
     jacobian: frozenset[str]
-    joint: Joint
+    expansion: Expansion
     factor: Factor
     fitted: float | None
     sensitivity: Tensor | None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..curvature.layout import Candidate
+from ..curvature.layout import Rows
 from ..errors import ModelError
 from ..linear.operator import MEMORY_BUDGET
 from ..model.program import Program
@@ -70,7 +70,7 @@ class Entries:
                 self._batched = False
         return torch.stack([at(place) for place in places.unbind()])
 
-    def row_of_each(self, group: Candidate, mode: Tensor, coordinates: Coordinates, terms: int) -> Tensor:
+    def row_of_each(self, group: Rows, mode: Tensor, coordinates: Coordinates, terms: int) -> Tensor:
         """Which row of a group each entry depends on; −1 where on none. Shapes: mode (d,) → (n,).
 
         Along random sizes, once as they are and once times a digit of the row's number, an entry's two derivatives have

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..coordinates import Coordinates
 from ..curvature.assembly import Interaction
-from ..curvature.joint import Joint, Joints
+from ..curvature.expansion import Expander, Expansion
 from ..curvature.structure import Curvature
 from ..differences import central
 from ..internals import lacks_derivative
@@ -35,16 +35,16 @@ from .density import DensityObjective
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, place_of
 
-Approximation = Callable[[Joint], Tensor]
-"""Φ at a joint: minus the log of the integral; shape ()."""
+Approximation = Callable[[Expansion], Tensor]
+"""Φ of an expansion: minus the log of the integral; shape ()."""
 
 REFINEMENTS = 5
 """Newton steps more, at most, where the mode is not within √eps."""
 
 
-def laplace(joint: Joint) -> Tensor:
+def laplace(expansion: Expansion) -> Tensor:
     """f + ½ log det H − (d/2) log 2π. nan where H is not positive definite."""
-    return joint.loss + 0.5 * joint.log_determinant() - 0.5 * joint.layout.size * log(2 * pi)
+    return expansion.loss + 0.5 * expansion.log_determinant() - 0.5 * expansion.layout.size * log(2 * pi)
 
 
 @dataclass(eq=False)
@@ -70,24 +70,24 @@ class MarginalPoint(Point):
 
 
 @dataclass(eq=False)
-class _Expansion:
+class _AtMode:
     """What can still be differentiated: f at the mode of one point, with H and its factor, and Φ. ``u`` orders (d,)."""
 
     point: MarginalPoint
     u: Coordinates
-    joint: Joint
+    expansion: Expansion
     factor: Factor
     approximation: Tensor
 
     @cached_property
     def slope(self) -> Tensor:
         """∂f/∂u, with its graph; shape (d,)."""
-        return self.u.flatten(self.joint.slope)
+        return self.u.flatten(self.expansion.slope)
 
     @cached_property
     def change(self) -> Params:
         """∂Φ, over all parameters."""
-        return self.joint.gradient(self.approximation)
+        return self.expansion.gradient(self.approximation)
 
     @cached_property
     def lag(self) -> Tensor:
@@ -97,30 +97,30 @@ class _Expansion:
     @cached_property
     def slopes(self) -> Params:
         """∇Ψ over all parameters, differentiable."""
-        return self.joint.gradient(self.approximation - self.lag, create_graph=True)
+        return self.expansion.gradient(self.approximation - self.lag, create_graph=True)
 
     def gradient(self, names: list[str]) -> Params:
         """∂Ψ by some parameters, as numbers."""
-        back = self.joint.gradient(self.lag)
+        back = self.expansion.gradient(self.lag)
         return {name: (self.change[name] - back[name]).detach() for name in names}
 
     def second(self, vector: Params) -> tuple[float, Tensor]:
         """A length along a direction of θ in which f curves by one, and how û moves along it, shape (d,)."""
-        along = torch.stack([(self.joint.slope[name] * v).sum() for name, v in vector.items()]).sum()
-        change = self.joint.gradient(along)
+        along = torch.stack([(self.expansion.slope[name] * v).sum() for name, v in vector.items()]).sum()
+        change = self.expansion.gradient(along)
         curvature = float(torch.stack([(change[name] * v).sum() for name, v in vector.items()]).sum().abs())
         return (curvature or 1.0) ** -0.5, -self.factor.solve(self.u.flatten(change)).detach()
 
     def product(self, vector: Params) -> tuple[Params, Tensor]:
         """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""
-        joint, factor = self.joint, self.factor
-        along = torch.stack([(joint.slope[name] * v).sum() for name, v in vector.items()]).sum()
-        move = -factor.solve(self.u.flatten(joint.gradient(along)))
+        expansion, factor = self.expansion, self.factor
+        along = torch.stack([(expansion.slope[name] * v).sum() for name, v in vector.items()]).sum()
+        move = -factor.solve(self.u.flatten(expansion.gradient(along)))
         moved = self.u.unflatten(move)
         parts = [(self.slopes[name] * v).sum() for name, v in (*vector.items(), *moved.items())]
-        second = joint.gradient(torch.stack(parts).sum())
+        second = expansion.gradient(torch.stack(parts).sum())
         back = factor.solve(self.u.flatten(second))
-        rest = joint.gradient((self.slope * back).sum())
+        rest = expansion.gradient((self.slope * back).sum())
         return {name: (second[name] - rest[name]).detach() for name in vector}, move
 
 
@@ -168,11 +168,11 @@ class MarginalObjective(Objective):
         self._inner.evaluations = self.evaluations
         self._whole = DensityObjective(program, "marginal", None, self.jacobian, self.leaves)
         self._finder = ModeFinder(self._inner, self.curvature)
-        self._joints = Joints(self._whole)
+        self._expander = Expander(self._whole)
         self._explored = False
         self.without_third: str | None = None
         """The site, and the function there, of which torch has no third derivative: see ``_by_differences``."""
-        self._known: _Expansion | None = None
+        self._known: _AtMode | None = None
         self._curved: _Curved | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
         """The point that the search goes out from, and the mode there."""
@@ -224,7 +224,7 @@ class MarginalObjective(Objective):
             known = self._expand(point)
             slope = known.slope.detach()
             step = known.factor.solve(slope)
-            scale = known.joint.operator().diagonal().abs().sqrt()
+            scale = known.expansion.operator().diagonal().abs().sqrt()
             size = float((step * scale).abs().max()) if step.numel() else 0.0
             eps = torch.finfo(slope.dtype).eps
             if size <= 0.25 * eps**0.5 or refinement == REFINEMENTS:
@@ -244,7 +244,7 @@ class MarginalObjective(Objective):
             point.loss, point.known_gradient = known.approximation.detach(), self._by_differences(point, known)
         self._known = known
 
-    def _through_the_mode(self, known: _Expansion) -> tuple[Tensor, Params]:
+    def _through_the_mode(self, known: _AtMode) -> tuple[Tensor, Params]:
         """Value and gradient, exact; nan where torch has no third derivative."""
         try:
             return (known.approximation - known.lag).detach(), known.gradient(self.outer)
@@ -258,30 +258,30 @@ class MarginalObjective(Objective):
         self.leaves.write({**point.params, **point.inner})
         return self.program.site_without_derivative(3)
 
-    def _by_differences(self, point: MarginalPoint, known: _Expansion) -> Params:
+    def _by_differences(self, point: MarginalPoint, known: _AtMode) -> Params:
         """∇Φ along the path of the mode: what is left of Φ beside f has no slope that torch can give."""
         theta, u = self._theta, self._u
-        plain = {name: value.detach() for name, value in known.joint.slope.items()}
+        plain = {name: value.detach() for name, value in known.expansion.slope.items()}
         place, mode, found = theta.flatten(point.params), u.flatten(point.inner), []
         for unit in torch.eye(theta.size, dtype=place.dtype, device=place.device):
             bend, move = known.second(theta.unflatten(unit))
 
             def rest(t: float, unit: Tensor = unit, move: Tensor = move) -> Tensor:
                 there = {**theta.unflatten(place + t * unit), **u.unflatten(mode + t * move)}
-                expansion = self._expand(replace(point, params=_part(there, self.outer), inner=_part(there, u.names)))
-                return (expansion.approximation - expansion.joint.loss).detach()
+                moved = self._expand(replace(point, params=_part(there, self.outer), inner=_part(there, u.names)))
+                return (moved.approximation - moved.expansion.loss).detach()
 
             found.append(central(rest, bend))
         self._expand(point)  # the leaves are its own again
         return theta.unflatten(theta.flatten(_part(plain, self.outer)) + torch.stack(found))
 
-    def _expanded(self, point: MarginalPoint) -> _Expansion:
+    def _expanded(self, point: MarginalPoint) -> _AtMode:
         """f at the mode, with its Hessian over u, and Φ. Raises: NoMode, ModelError."""
         if self._known is None or self._known.point is not point:
             self._known = self._expand(point)
         return self._known
 
-    def _expand(self, point: MarginalPoint) -> _Expansion:
+    def _expand(self, point: MarginalPoint) -> _AtMode:
         everything = {**point.params, **point.inner}
         if self.curvature.lifts and not self._explored:
             self._explored = True
@@ -290,30 +290,30 @@ class MarginalObjective(Objective):
                 name: value + 0.1 * torch.randn(value.shape, generator=noise, dtype=torch.float64).to(value)
                 for name, value in everything.items()
             }
-            self._joints.explore(self._watched(beside), self.integrated)
+            self._expander.explore(self._watched(beside), self._u)
         at = self._watched(everything)
-        self.leaves.write(everything)  # once: the graphs of the joint read the leaves
+        self.leaves.write(everything)  # once: the graphs of the expansion read the leaves
         self.leaves.make_current(at)
         layout = self.curvature.layout
         assert layout is not None
         try:
-            joint = self._joints.at(at, self.integrated, layout, self.curvature.lifts)
+            expansion = self._expander.at(at, self._u, layout, self.curvature.lifts)
         except Interaction as surprise:
             self.curvature.take_together(surprise.names)
             with self._outer_held(point.params):
                 point.inner = self._finder.find(point.inner)  # finds the layout, too
             return self._expand(point)
-        operator = joint.operator()
+        operator = expansion.operator()
         factor = operator.factor()
         if not factor.positive:
             where = ""
             if factor.direction is not None:
                 where = f" along {place_of(factor.direction, self._u, self.sites)}"
             raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
-        return _Expansion(point, self._u, joint, factor, self._approximation(joint))
+        return _AtMode(point, self._u, expansion, factor, self._approximation(expansion))
 
     def _watched(self, params: Params) -> TracedPoint:
-        """A place for the joint of the model to be watched at; its loss is computed there."""
+        """A place for the whole model to be watched at; its loss is computed there."""
         return TracedPoint(params, torch.zeros(()), self.leaves.tensors, source=self._whole)
 
     # second derivatives ------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ class MarginalObjective(Objective):
         return found
 
     def _difference(self, point: MarginalPoint, vector: Params) -> tuple[Params, Tensor]:
-        """As ``_Expansion.product``, by differences of the gradient."""
+        """As ``_AtMode.product``, by differences of the gradient."""
         known = self._expanded(point)
         bend, move = known.second(vector)
         own = Coordinates.of(point.params, vector)
@@ -371,7 +371,7 @@ class MarginalObjective(Objective):
         known = self._expanded(point)
         fitted = None if self._approximation is laplace else -point.value
         find = partial(self._sensitivity, point)
-        return Posterior(self.integrated, self.jacobian, known.joint, known.factor, fitted, point.sensitivity, find)
+        return Posterior(self.integrated, self.jacobian, known.expansion, known.factor, fitted, point.sensitivity, find)
 
     def _sensitivity(self, point: MarginalPoint) -> Tensor:
         if point.sensitivity is None:

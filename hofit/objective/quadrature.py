@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..curvature.joint import Joint
-from ..curvature.layout import Candidate
+from ..curvature.expansion import Expansion
+from ..curvature.layout import Rows
 from ..errors import ModelError
 from ..linear.block_cholesky import BlockCholesky
 from ..model.program import Program
@@ -49,14 +49,14 @@ class Quadrature:
         self._rows: dict[int, Tensor] = {}
         self._terms = 0
 
-    def __call__(self, joint: Joint) -> Tensor:
-        total = joint.loss + 0.5 * joint.log_determinant()
-        here = {name: joint.tape.leaf(name) for name in joint.names}
+    def __call__(self, expansion: Expansion) -> Tensor:
+        total = expansion.loss + 0.5 * expansion.log_determinant()
+        here = expansion.params
         base = self._entries.at(here)
         if len(base) != self._terms:
             self._rows, self._terms = {}, len(base)
-        laplace = joint.layout.size
-        for number, (group, matrix) in enumerate(self._groups(joint)):
+        laplace = expansion.layout.size
+        for number, (group, matrix) in enumerate(self._groups(expansion)):
             methods = {self._methods[name] for name in group.names}
             if methods == {"laplace"}:
                 continue
@@ -69,29 +69,29 @@ class Quadrature:
                     "use laplace"
                 )
             laplace -= count * length
-            total = total - 0.5 * count * length * log(2.0) - self._group(joint, number, group, matrix, base)
-        border = joint.layout.border_names if joint.layout.rows or laplace else ()
+            total = total - 0.5 * count * length * log(2.0) - self._group(expansion, number, group, matrix, base)
+        border = expansion.layout.border_names if expansion.layout.rows or laplace else ()
         apart = [name for name in border if self._methods[name] == "aghq"]
-        if apart or (border and laplace < joint.layout.size):
+        if apart or (border and laplace < expansion.layout.size):
             names = apart or [name for name, method in self._methods.items() if method == "aghq"]
             raise ModelError(f"aghq: the rows of {' and '.join(names)} are not independent of the others: use laplace")
         return total - 0.5 * laplace * log(2 * pi)
 
-    def _groups(self, joint: Joint) -> list[tuple[Candidate, Tensor]]:
+    def _groups(self, expansion: Expansion) -> list[tuple[Rows, Tensor]]:
         """Rows with their matrices (R, L, L); a few numbers that are all there is are one row."""
-        layout = joint.layout
+        layout = expansion.layout
         if layout.rows or len(layout.border) > WIDEST:
-            return list(zip(layout.rows, joint.matrices, strict=True))
-        return [(Candidate(layout.border_names, layout.border[None]), joint.corner[None])]
+            return list(zip(layout.rows, expansion.matrices, strict=True))
+        return [(Rows(layout.border_names, layout.border[None]), expansion.corner[None])]
 
-    def _group(self, joint: Joint, number: int, group: Candidate, matrix: Tensor, base: Tensor) -> Tensor:
+    def _group(self, expansion: Expansion, number: int, group: Rows, matrix: Tensor, base: Tensor) -> Tensor:
         """Σ over the rows of a group of log Σ w exp(|z|² + f(û) − f(u)); shape ()."""
         count, length = group.index.shape
-        mode = self._coordinates.flatten({name: joint.tape.leaf(name) for name in joint.names})
+        mode = self._coordinates.flatten(expansion.params)
         factor = BlockCholesky(matrix)
         nodes, weights = _nodes(self._nodes, length, mode)
         away = 2.0**0.5 * factor.back_solve(nodes.T.expand(count, -1, -1)).permute(2, 0, 1)  # (nodes, R, L)
-        moved = joint.tape.cut(mode.expand(len(nodes), -1).index_add(1, group.index.reshape(-1), away.flatten(1)))
+        moved = expansion.tape.cut(mode.expand(len(nodes), -1).index_add(1, group.index.reshape(-1), away.flatten(1)))
         change = self._entries.at_places(moved, self._coordinates, self._terms) - base
 
         def rows() -> Tensor:

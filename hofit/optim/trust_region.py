@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..curvature.structure import STRUCTURES, Curvature
+from ..curvature.choice import STRUCTURES
+from ..curvature.structure import Curvature
 from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import ROUNDING, Operator, above_rounding
@@ -84,10 +85,10 @@ class TrustRegion(InsideRadius):
     @property
     def second_order(self) -> bool:  # type: ignore[override]
         """Whether Hessian-vector products are needed; not where the linear maps could be lifted."""
-        return self.curvature.needs_products
+        return not self.curvature.lifts
 
     def begin_at(self, point: Point) -> None:
-        self.curvature.look(point, self.own(point).names)
+        self.curvature.choose_method(point, self.own(point).names)
 
     def propose(self, point: Point) -> Proposal:
         own = self.own(point)

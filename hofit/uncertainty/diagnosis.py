@@ -249,9 +249,9 @@ def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
             Coordinates.of(point.inner, posterior.names),
             {**point.params, **point.inner},
             posterior.jacobian,
-            posterior.joint.layout,
+            posterior.expansion.layout,
             posterior.factor,
-            -float(laplace(posterior.joint).detach()),
+            -float(laplace(posterior.expansion).detach()),
             posterior.fitted,
         )
     gaussian, remarks = gaussian_of(objective, verdict.status, verdict)

@@ -90,7 +90,7 @@ def refuted_by_probes(point: Point) -> str | None:
     coordinates = Coordinates.of(point.params, point.gradient())
 
     def product(vector: Tensor) -> Tensor:
-        return products(point, coordinates.names, vector[None])[0]
+        return products(point, coordinates, vector[None])[0]
 
     g = coordinates.flatten(point.gradient())
     eps = torch.finfo(g.dtype).eps

@@ -29,6 +29,7 @@ import hofit
 from hofit.coordinates import Coordinates
 from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
+from tests.tolerances import ROUNDING, SLOPE
 
 Maker = Callable[..., dist.TorchDistribution]
 
@@ -408,7 +409,7 @@ def test_parameters_of_an_observed_site_are_fitted(name: str) -> None:
     given = example(name)
     result = hofit.fit(observed(given), CONFIG)
     own = given.make(**result.values).log_prob(given.value).sum() + pull(result.values, given)
-    assert result.loss == pytest.approx(-float(own), rel=1e-12, abs=1e-12)
+    assert result.loss == pytest.approx(-float(own), rel=ROUNDING, abs=ROUNDING)
     assert result.converged, result
     for parameter in given.start:
         assert bool(torch.isfinite(result.std_errors[parameter]).all()), (parameter, result.std_errors, result.remarks)
@@ -425,14 +426,15 @@ def test_the_gradient_of_an_observed_site_is_that_of_central_differences(name: s
         along = torch.randn(coordinates.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         slope = coordinates.flatten(objective.at(coordinates.unflatten(here)).gradient()) @ along
         ahead, behind = (objective.at(coordinates.unflatten(here + h * along)).value for h in (1e-5, -1e-5))
-    assert float(slope) == pytest.approx((ahead - behind) / 2e-5, rel=1e-6, abs=1e-6)
+    assert float(slope) == pytest.approx((ahead - behind) / 2e-5, rel=SLOPE, abs=SLOPE)
 
 
 def bijection(support: constraints.Constraint) -> torch.distributions.transforms.Transform:
     """torch's own; for an interval without an upper end, which it takes for one with, that of a lower bound."""
     if getattr(support, "upper_bound", None) is not None and bool(torch.as_tensor(support.upper_bound).isinf().all()):
         support = constraints.greater_than(support.lower_bound)
-    return biject_to(support)
+    found: torch.distributions.transforms.Transform = biject_to(support)
+    return found
 
 
 def has_leaf(name: str) -> bool:
@@ -466,11 +468,12 @@ class Hidden:
         pyro.factor("pull", self.pull(self.transform.inv(x), shift))
 
     def pull(self, u: Tensor, shift: Tensor) -> Tensor:
-        return -0.5 * ((u - self.towards - shift) / PULL).square().sum() - 0.5 * shift.square()
+        pulled: Tensor = -0.5 * ((u - self.towards - shift) / PULL).square().sum() - 0.5 * shift.square()
+        return pulled
 
     def loss(self, u: Tensor, shift: Tensor, jacobian: bool) -> Tensor:
         x = self.transform(u)
-        density = self.distribution.log_prob(x).sum() + self.pull(u, shift)
+        density: Tensor = self.distribution.log_prob(x).sum() + self.pull(u, shift)
         return -(density + self.transform.log_abs_det_jacobian(u, x).sum() if jacobian else density)
 
 

@@ -23,6 +23,7 @@ from hofit.linear.dense import Dense
 from hofit.linear.diagonal import Diagonal
 from hofit.linear.operator import Operator
 from hofit.linear.spectrum import inertia
+from tests.tolerances import CONDITIONED, SINGLE
 
 Array = NDArray[np.float64]
 DTYPES = (torch.float64, torch.float32)
@@ -271,7 +272,7 @@ class TestEveryOperator:
         assert close(scaled.diagonal(), by_hand.diagonal(), dtype)
         for one, reference in ((operator, matrix), (scaled, by_hand)):
             largest = np.abs(reference).max()
-            assert abs(one.largest() - largest) <= 1e-5 * largest
+            assert abs(one.largest() - largest) <= SINGLE * largest
             assert one.norm_bound() >= np.linalg.norm(reference, 2) * (1 - 1e-6)
 
     @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
@@ -315,7 +316,7 @@ def test_a_tiny_memory_budget_changes_no_number(name: str, monkeypatch: pytest.M
         found = chunked.log_determinant(), chunked.inverse_diagonal(), again.direction
         for one, other in zip(found, expected, strict=True):
             assert one is not None and other is not None
-            assert torch.allclose(one.abs(), other.abs(), rtol=1e-9, atol=1e-9)
+            assert torch.allclose(one.abs(), other.abs(), rtol=CONDITIONED, atol=CONDITIONED)
 
 
 def large_arrowhead(rows: int, border: int, lowest: float) -> Arrowhead:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -14,16 +12,14 @@ import torch
 from torch import Tensor
 
 import hofit
-from hofit.curvature import structure as module
-from hofit.curvature.structure import Curvature, StructureRefuted
+from hofit.curvature import choice, structure
+from hofit.curvature.choice import StructureRefuted
+from hofit.curvature.structure import Curvature
 from hofit.errors import OptionError
 from hofit.linear.matrix_free import MatrixFree
 from hofit.linear.operator import Operator
-from hofit.model.program import Program
-from hofit.objective.density import DensityObjective
-from hofit.point import Params, TracedPoint
-
-Model = Callable[[], Any]
+from hofit.point import TracedPoint
+from tests.curvature.hessians import Model, check, objective, random_point, whole
 
 generator = torch.Generator().manual_seed(0)
 G, N = 100, 500
@@ -101,7 +97,7 @@ def unliftable(model: Model) -> Model:
 
         def sample(name: str, *args: Any, **kwargs: Any) -> Any:
             value = original(name, *args, **kwargs)
-            return value if "obs" in kwargs else Opaque.apply(value * 1.0)
+            return value if "obs" in kwargs else Opaque.apply(value * 1.0)  # type: ignore[no-untyped-call]
 
         pyro.sample = sample
         try:
@@ -112,44 +108,8 @@ def unliftable(model: Model) -> Model:
     return opaque
 
 
-@contextmanager
-def objective(model: Model) -> Iterator[DensityObjective]:
-    program = Program(model, {})
-    with program.scope():
-        program.discover("median")
-        yield DensityObjective(program)
-
-
-def random_point(at: DensityObjective, seed: int, spread: float = 0.5) -> Params:
-    generator = torch.Generator().manual_seed(seed)
-    return {n: spread * torch.randn(p.shape, generator=generator, dtype=p.dtype) for n, p in at.start().items()}
-
-
-def true_hessian(point: TracedPoint, names: list[str]) -> Tensor:
-    leaves = [point.leaves[name] for name in names]
-    gradients = torch.autograd.grad(point.loss, leaves, create_graph=True, allow_unused=True)
-    flat = torch.cat([(0 * x if g is None else g).reshape(-1) for g, x in zip(gradients, leaves, strict=True)])
-    rows = [torch.autograd.grad(entry, leaves, retain_graph=True, materialize_grads=True) for entry in flat]
-    return torch.stack([torch.cat([r.reshape(-1) for r in row]) for row in rows])
-
-
 def structure_of(operator: Operator | MatrixFree) -> str:
     return operator.structure if isinstance(operator, Operator) else "matrix_free"
-
-
-def whole(operator: Operator | MatrixFree) -> Tensor:
-    return operator.matvec(torch.eye(operator.size))
-
-
-def check(
-    curvature: Curvature, at: DensityObjective, params: Params, names: list[str] | None = None
-) -> Operator | MatrixFree:
-    """The operator, held against autograd's Hessian."""
-    names = names or list(params)
-    expected = true_hessian(at.at(params), names)
-    operator = curvature.at(at.at(params), names)
-    assert torch.allclose(whole(operator), expected, atol=1e-9 * float(expected.abs().max()))
-    return operator
 
 
 # claims ---------------------------------------------------------------------------------------------------------------
@@ -191,13 +151,13 @@ def test_a_claim_is_taken_or_refused_by_name(
         curvature = Curvature(claim)
         if refused is not None:
             with pytest.raises(StructureRefuted, match=f"structure: {claim}") as error:
-                curvature.at(at.at(random_point(at, 1)), list(at.start()))
+                curvature.at(at.at(random_point(at.start(), 1)), list(at.start()))
             assert all(name in str(error.value) for name in refused)
             return
-        operator = check(curvature, at, random_point(at, 1))
+        operator = check(curvature, at, random_point(at.start(), 1))
         assert structure_of(operator) == found
         assert curvature.lifts is (claim != "matrix_free" and (lifted or model is plateless)), curvature.why_not_lifted
-        assert structure_of(check(curvature, at, random_point(at, 2))) == found
+        assert structure_of(check(curvature, at, random_point(at.start(), 2))) == found
 
 
 def test_an_unknown_structure_is_refused() -> None:
@@ -231,12 +191,12 @@ def test_rows_that_interact_only_later_are_found_when_they_do(lifted: bool) -> N
             zero = {name: torch.zeros_like(p) for name, p in at.start().items()}
             check(curvature, at, zero)
             with pytest.raises(StructureRefuted):
-                curvature.at(at.at(random_point(at, 1)), list(zero))
+                curvature.at(at.at(random_point(at.start(), 1)), list(zero))
         curvature = Curvature()
         check(curvature, at, zero)
-        assert structure_of(check(curvature, at, random_point(at, 1))) == "dense"
+        assert structure_of(check(curvature, at, random_point(at.start(), 1))) == "dense"
         assert any("rows of b interact: they are taken together" in one for one in curvature.remarks())
-        check(curvature, at, random_point(at, 2))
+        check(curvature, at, random_point(at.start(), 2))
 
 
 # what auto finds ------------------------------------------------------------------------------------------------------
@@ -245,7 +205,7 @@ def test_rows_that_interact_only_later_are_found_when_they_do(lifted: bool) -> N
 def test_crossed_effects_take_the_larger_as_rows_and_say_nothing_of_coarsening() -> None:
     with objective(crossed) as at:
         curvature = Curvature()
-        operator = check(curvature, at, random_point(at, 1))
+        operator = check(curvature, at, random_point(at.start(), 1))
         assert "arrowhead: 100 rows of 1 (subject); border of 30 (item)" in curvature.describe(operator)
         assert curvature.remarks() == []
 
@@ -257,33 +217,33 @@ def test_plates_that_do_not_touch_are_both_rows() -> None:
 
     with objective(model) as at:
         curvature = Curvature()
-        operator = check(curvature, at, random_point(at, 1))
+        operator = check(curvature, at, random_point(at.start(), 1))
         assert "diagonal: 100 rows of 1 (a); 30 rows of 1 (b)" in curvature.describe(operator)
 
 
 def test_coarsening_is_said() -> None:
     with objective(random_walk) as at:
         curvature = Curvature()
-        operator = check(curvature, at, random_point(at, 1))
+        operator = check(curvature, at, random_point(at.start(), 1))
         assert "dense (100)" in curvature.describe(operator)
         assert curvature.remarks() == ["rows of x interact: they are taken together"]
 
 
 @pytest.mark.parametrize("lifted", [True, False], ids=["lifted", "probed"])
 def test_a_border_too_large_leaves_products_alone(lifted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BORDER_LIMIT", 20)
+    monkeypatch.setattr(choice, "BORDER_LIMIT", 20)
     with objective(random_walk if lifted else unliftable(random_walk)) as at:
         curvature = Curvature()
-        operator = check(curvature, at, random_point(at, 1))
+        operator = check(curvature, at, random_point(at.start(), 1))
         assert structure_of(operator) == "matrix_free" and "matrix_free" in curvature.describe(operator)
         assert curvature.remarks() == ["rows of x interact: only products with the Hessian are used"]
-        check(curvature, at, random_point(at, 2))
+        check(curvature, at, random_point(at.start(), 2))
 
 
 def test_couplings_that_would_fill_the_memory_leave_products_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COUPLINGS_LIMIT", 1000)
+    monkeypatch.setattr(choice, "COUPLINGS_LIMIT", 1000)
     with objective(crossed) as at:
-        assert structure_of(check(Curvature(), at, random_point(at, 1))) == "matrix_free"
+        assert structure_of(check(Curvature(), at, random_point(at.start(), 1))) == "matrix_free"
 
 
 def test_nothing_of_the_size_of_rows_by_rows_is_made() -> None:
@@ -310,8 +270,8 @@ def test_nothing_of_the_size_of_rows_by_rows_is_made() -> None:
 
         curvature = Curvature()
         for seed in (1, 2):
-            params = random_point(at, seed)
-            with Watch():
+            params = random_point(at.start(), seed)
+            with Watch():  # type: ignore[no-untyped-call]
                 operator = curvature.at(at.at(params), list(params))
         assert structure_of(operator) == "arrowhead" and curvature.lifts
         assert largest <= 64 * rows
@@ -323,18 +283,18 @@ def test_nothing_of_the_size_of_rows_by_rows_is_made() -> None:
 @pytest.mark.parametrize("lifted", [True, False], ids=["lifted", "probed"])
 def test_the_hessian_over_some_names_holds_the_others(lifted: bool) -> None:
     with objective(crossed if lifted else unliftable(crossed)) as at:
-        params = random_point(at, 1)
+        params = random_point(at.start(), 1)
         for names in (["item"], ["subject"]):
             curvature = Curvature()
             assert structure_of(check(curvature, at, params, names)) == "diagonal"
-            assert structure_of(check(curvature, at, random_point(at, 2), names)) == "diagonal"
+            assert structure_of(check(curvature, at, random_point(at.start(), 2), names)) == "diagonal"
             assert curvature.lifts is lifted
         assert all(leaf.requires_grad for leaf in at.at(params).leaves.values())
 
 
 def test_one_curvature_over_other_names_begins_anew() -> None:
     with objective(hierarchical) as at:
-        params, curvature = random_point(at, 1), Curvature()
+        params, curvature = random_point(at.start(), 1), Curvature()
         for names in (list(params), ["b"], ["mu", "tau"], ["tau", "mu", "b"], list(params)):
             check(curvature, at, params, names)
 
@@ -345,10 +305,10 @@ def test_a_lifted_hessian_takes_no_products_but_the_proof() -> None:
         counts = []
         for seed in (1, 2, 3):
             before = at.evaluations.hvp
-            params = random_point(at, seed)
+            params = random_point(at.start(), seed)
             curvature.at(at.at(params), list(params))
             counts.append(at.evaluations.hvp - before)
-        assert counts == [1, 0, 0] and not curvature.needs_products and curvature.products == 0
+        assert counts == [1, 0, 0] and curvature.lifts and curvature.products == 0
 
 
 def test_a_probed_hessian_takes_a_product_a_column_and_one_to_prove_it() -> None:
@@ -356,10 +316,10 @@ def test_a_probed_hessian_takes_a_product_a_column_and_one_to_prove_it() -> None
         curvature = Curvature()
         for seed in (1, 2):
             before = at.evaluations.hvp
-            params = random_point(at, seed)
+            params = random_point(at.start(), seed)
             operator = curvature.at(at.at(params), list(params))
             assert at.evaluations.hvp - before == 3
-        assert curvature.products == 2 and curvature.needs_products
+        assert curvature.products == 2 and not curvature.lifts
         assert "by products (" in curvature.describe(operator)
 
 
@@ -367,11 +327,11 @@ def test_a_probed_hessian_takes_a_product_a_column_and_one_to_prove_it() -> None
 def test_a_resumed_curvature_gives_the_same_hessian_to_the_bit(model: Model) -> None:
     with objective(model) as at:
         first = Curvature()
-        params = random_point(at, 1)
+        params = random_point(at.start(), 1)
         first.at(at.at(params), list(params))
         resumed = Curvature()
         resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
-        params = random_point(at, 2)
+        params = random_point(at.start(), 2)
         one, other = (c.at(at.at(params), list(params)) for c in (first, resumed))
         assert structure_of(one) == structure_of(other)
         assert torch.equal(whole(one), whole(other))
@@ -381,7 +341,7 @@ def test_a_resumed_curvature_gives_the_same_hessian_to_the_bit(model: Model) -> 
 def test_a_state_that_does_not_fit_any_more_is_coarsened() -> None:
     with objective(scalars) as at:
         curvature = Curvature()
-        params = random_point(at, 1)
+        params = random_point(at.start(), 1)
         curvature.at(at.at(params), list(params))
         state = curvature.state_dict()
     state["names"] = ["x"]
@@ -389,12 +349,12 @@ def test_a_state_that_does_not_fit_any_more_is_coarsened() -> None:
     with objective(random_walk) as at:
         curvature = Curvature()
         curvature.load_state_dict(state)
-        assert structure_of(check(curvature, at, random_point(at, 1))) == "dense"
+        assert structure_of(check(curvature, at, random_point(at.start(), 1))) == "dense"
 
 
 def test_two_rows_that_interact_are_not_taken_for_independent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """By products: a probe with equal signs would find the row sums on the diagonal."""
-    monkeypatch.setattr(module, "FEW_UNKNOWNS", 64)
+    monkeypatch.setattr(structure, "FEW_UNKNOWNS", 64)
 
     def model() -> None:
         a, b = pyro.param("a", torch.tensor(1.0)), pyro.param("b", torch.tensor(2.0))
@@ -403,3 +363,10 @@ def test_two_rows_that_interact_are_not_taken_for_independent_ones(monkeypatch: 
     optimizer = {"params": "*", "optimizer": "trust_region", "structure": "rows"}
     result = hofit.fit(model, {"optimizers": [optimizer]})
     assert result.status == "model_error" and any("interact" in remark for remark in result.remarks)
+
+
+def test_a_bare_loss_is_probed() -> None:
+    leaf = torch.linspace(-1.0, 1.0, 5).requires_grad_(True)
+    point = TracedPoint({"x": leaf.detach().clone()}, (leaf**3).sum() + leaf[0] * leaf[1], {"x": leaf})
+    operator = Curvature().at(point, ["x"])
+    assert torch.allclose(whole(operator).diagonal(), 6 * leaf.detach())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hofit.linear.krylov import conjugate_gradients, extreme_ritz_values
+from tests.tolerances import ROUNDING
 
 Array = NDArray[np.float64]
 
@@ -56,7 +57,7 @@ def test_as_many_steps_as_unknowns_solve(size: int) -> None:
     found = conjugate_gradients(matrix, right, 4.0, size)
     assert not found.indefinite
     assert np.allclose(found.solution.numpy(), np.linalg.solve(matrix.array, right.numpy()))
-    assert np.allclose(found.residual.numpy(), 0.0, atol=1e-12)
+    assert np.allclose(found.residual.numpy(), 0.0, atol=ROUNDING)
 
 
 def test_fewer_steps_leave_the_residual_of_where_they_ended() -> None:

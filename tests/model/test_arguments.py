@@ -71,12 +71,13 @@ def test_any_option_serves_a_load_data_with_keywords() -> None:
 
 def test_an_error_inside_load_data_shows_the_user_s_line() -> None:
     def load_data() -> dict[str, Any]:
-        return {"x": {}["nothing"]}
+        known: dict[str, Any] = {}
+        return {"x": known["nothing"]}
 
     with pytest.raises(ModelError) as caught:
         call_load_data(load_data, {}, None)
     message = str(caught.value)
-    assert "KeyError" in message and "in load_data" in message and '{}["nothing"]' in message
+    assert "KeyError" in message and "in load_data" in message and 'known["nothing"]' in message
 
 
 def test_an_argument_given_twice_names_both_givers() -> None:

@@ -73,9 +73,9 @@ def test_two_models_of_one_name_are_two_models(write: Write) -> None:
 
 
 def test_helpers_of_one_name_beside_two_models_are_two_helpers(write: Write) -> None:
-    for folder, number in (("a", 1), ("b", 2)):
-        write(f"{folder}/hofit_test_helper.py", f"number = {number}")
-        write(f"{folder}/m.py", "from hofit_test_helper import number\ndef model(): return number")
+    for name, number in (("a", 1), ("b", 2)):
+        write(f"{name}/hofit_test_helper.py", f"number = {number}")
+        write(f"{name}/m.py", "from hofit_test_helper import number\ndef model(): return number")
     folder = write("a/m.py", "from hofit_test_helper import number\ndef model(): return number").parents[1]
     assert [load_model(str(folder / name / "m.py")).model() for name in "ab"] == [1, 2]
 

@@ -442,7 +442,7 @@ def test_a_module_holds_the_fitted_weights_afterwards() -> None:
     assert net.bias.item() == pytest.approx(-1.0, abs=1e-5)
 
 
-class Regression(PyroModule):  # type: ignore[misc]
+class Regression(PyroModule):
     """A PyroParam, a PyroSample, a PyroModule inside and a plain nn.Module inside."""
 
     def __init__(self) -> None:
@@ -455,7 +455,8 @@ class Regression(PyroModule):  # type: ignore[misc]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         mean = (self.inner(x) + self.plain(x)).squeeze(-1) + self.offset
-        return pyro.sample("y", dist.Normal(mean, self.scale).to_event(1), obs=y)
+        drawn: Tensor = pyro.sample("y", dist.Normal(mean, self.scale).to_event(1), obs=y)
+        return drawn
 
 
 def test_a_pyro_module_with_params_samples_and_a_plain_module_inside_is_a_model() -> None:

@@ -49,7 +49,8 @@ def _write(path: Path, kind: str) -> Path:
         with gzip.open(path, "wt") as file:
             file.write(CSV)
     elif kind == "npz":
-        np.savez(path, **{name: np.array(column) for name, column in COLUMNS.items()})
+        arrays: dict[str, Any] = {name: np.array(column) for name, column in COLUMNS.items()}
+        np.savez(path, **arrays)
     elif kind == "parquet":
         pandas = pytest.importorskip("pandas")
         pandas.DataFrame(COLUMNS).to_parquet(path)
@@ -296,7 +297,7 @@ def test_a_count_of_levels_under_a_name_that_is_taken_is_refused(tmp_path: Path)
     with pytest.raises(DataError, match="'x' is given twice"):
         taken(table, x="x", g={"column": "g", "codes": True, "levels": "x"})
     with pytest.raises(DataError, match="'k' is given twice"):
-        columns = {name: {"column": "g", "codes": name, "levels": "k"} for name in ("a", "b")}
+        columns: Any = {name: {"column": "g", "codes": name, "levels": "k"} for name in ("a", "b")}
         taken(table, **columns)
 
 

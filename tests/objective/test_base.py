@@ -101,4 +101,4 @@ def test_the_posterior_of_gaussian_rows_is_theirs_in_closed_form(traced: Make) -
     assert posterior.sensitivity is None
     assert torch.allclose(posterior.find_sensitivity(), torch.full((1, 3), 0.25))
     integral = -0.5 * ((Y - 0.35).square() / 2 + log(2 * pi * 2)).sum()
-    assert -float(laplace(posterior.joint).detach()) == pytest.approx(integral.item(), rel=1e-12)
+    assert -float(laplace(posterior.expansion).detach()) == pytest.approx(integral.item(), rel=1e-12)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hofit.coordinates import Coordinates
-from hofit.curvature.layout import Candidate
+from hofit.curvature.layout import Rows
 from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
 from hofit.objective.entries import Entries, NotByRow, sums_by_row
@@ -20,7 +20,7 @@ from hofit.objective.leaves import Leaves
 ROWS = 70
 """More than one digit of a row's number."""
 GROUP = torch.randint(ROWS, (200,), generator=torch.Generator().manual_seed(0))
-WHERE = Candidate(("b",), torch.arange(ROWS)[:, None])
+WHERE = Rows(("b",), torch.arange(ROWS)[:, None])
 
 
 def counts() -> None:

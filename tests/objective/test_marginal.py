@@ -265,7 +265,8 @@ def test_gradient_and_hessian_are_those_of_the_loss(name: str, path: str, eviden
     point = own.at(x)
     assert point.failure is None
     gradient, hessian = own.flat(point.gradient()), own.hessian(point)
-    assert own.objective.curvature._what().startswith(case.found)
+    layout = own.objective.curvature.layout
+    assert layout is not None and layout.describe().startswith(case.found)
     slope, change = slopes_along(own, x, direction)
     assert abs(float(gradient @ direction - slope)) <= GRADIENT * float(gradient.norm() * direction.norm())
     assert float((hessian @ direction - change).abs().max()) <= HESSIAN * float(hessian.abs().max())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import hofit
-from hofit.curvature.structure import StructureRefuted
+from hofit.curvature.choice import StructureRefuted
 from hofit.errors import StepImpossible
 from hofit.optim import MixedMultiOptimizer, Optimizer, Proposal
 from hofit.optim.foreign import ForeignFault

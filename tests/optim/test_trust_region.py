@@ -58,7 +58,8 @@ def beale(x: Tensor) -> Tensor:
     """(5)"""
     a, b = x
     power: Tensor = torch.arange(1.0, 4.0)
-    return torch.tensor([1.5, 2.25, 2.625]) - a * (1 - b**power)
+    rest: Tensor = torch.tensor([1.5, 2.25, 2.625]) - a * (1 - b**power)
+    return rest
 
 
 def helical_valley(x: Tensor) -> Tensor:

@@ -19,12 +19,12 @@ from torch.distributions import constraints
 import hofit
 from hofit.errors import CheckpointError, HofitError, RunDirectoryError
 from hofit.uncertainty import diagnosis
+from tests.tolerances import CONDITIONED
 
 ROOT = Path(__file__).parents[2]
 TRUST_REGION = [{"params": "*", "optimizer": "trust_region"}]
 
 ERRORS = 3.0  # Monte Carlo standard errors that an estimate may lie from what it estimates
-ROUNDING = 1e-9
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_after_a_quadrature_its_own_value_stands_beside(example: Any) -> None:
 @pytest.mark.parametrize("config", ["sleepstudy_marginal", "penicillin_marginal", "eight_schools_marginal"])
 def test_a_gaussian_needs_no_correction(example: Any, config: str) -> None:
     found = hofit.diagnose(example(config))
-    assert abs(found.correction) < ROUNDING and found.error < ROUNDING
+    assert abs(found.correction) < CONDITIONED and found.error < CONDITIONED
     assert found.by_row == (config != "penicillin_marginal")
     assert all(group.worst == -torch.inf for group in found.groups)
     assert "the ratios are constant" in found.reading
@@ -299,7 +299,7 @@ def test_an_observation_of_several_rows_makes_the_draws_joint(diagnosed: Any) ->
     assert not joint.by_row and by_row.by_row
     assert "several rows of 'b'" in joint.remarks[0]
     assert abs(joint.corrected - by_row.corrected) < ERRORS * (joint.error**2 + by_row.error**2) ** 0.5
-    assert joint.laplace == pytest.approx(by_row.laplace, abs=ROUNDING)
+    assert joint.laplace == pytest.approx(by_row.laplace, abs=CONDITIONED)
 
 
 # how it is computed ---------------------------------------------------------------------------------------------------

@@ -55,25 +55,13 @@ UNARY = {
     *NEGATES,
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "square", "reciprocal", "abs"),
     *("absolute", "__abs__", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh"),
-    *(
-        "atanh",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "arcsinh",
-        "arccosh",
-        "arctanh",
-        "sigmoid",
-        "logsigmoid",
-        "log_sigmoid",
-        "softplus",
-    ),
+    *("atanh", "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sigmoid", "logsigmoid", "log_sigmoid"),
     *("relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "leaky_relu", "hardtanh", "logit", "erf", "erfc"),
     *("erfinv", "lgamma", "digamma", "polygamma", "i0", "sinc", "nan_to_num", "clamp_min", "clamp_max", "softsign"),
     *("special_expit", "special_logit", "special_gammaln", "special_digamma", "special_psi", "special_erf"),
     *("special_erfc", "special_erfcx", "special_erfinv", "special_ndtr", "special_ndtri", "special_log_ndtr"),
     *("special_i0", "special_i0e", "special_i1", "special_i1e", "special_log1p", "special_expm1", "special_exp2"),
-    *("special_polygamma", "special_entr", "real"),
+    *("special_polygamma", "special_entr", "real", "softplus"),
 }
 """Of one operand, entry by entry."""
 

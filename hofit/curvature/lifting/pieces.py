@@ -64,7 +64,7 @@ class LiftedLoss:
         try:
             self.total = watch.finish(evaluate(watch))
             """The loss as a function of the leaves; shape ()."""
-        except Exception as error:  # at this very point the model has been computed before
+        except Exception as error:  # watching is to blame: the model was computed at this very point before
             raise LiftFailed(f"the model raises when it is watched: {type(error).__name__}: {error}") from error
         if not self.total.requires_grad:
             raise LiftFailed("the loss does not depend on any parameter")
@@ -100,7 +100,7 @@ class LiftedLoss:
             ).agreeing(prove or not self.separable)
             maps = self._maps()
             pieces = [self._piece(second, maps) for second in seconds if second.weights.numel()]
-        except RuntimeError as error:  # a function that cannot be differentiated twice, dtypes that do not fit
+        except RuntimeError as error:  # torch's, of a function that has no second derivative, or of dtypes
             raise LiftFailed(str(error)) from error
         if not self._differentiable:
             self._graphs, self._leaves = [], []
@@ -200,9 +200,9 @@ class LiftedLoss:
     def _slope(self, k: int, j: int, definition: Tensor, vector: Tensor, total: Tensor) -> list[Term]:
         """d definition / d leaf j; ``total`` is that derivative, transposed, times ``vector``, to hold it against."""
         leaf, shape = self._leaves[j], definition.shape
-        events = self.event_dims.get((k, j), 0)
-        while leaf.numel() > SMALL and events < len(shape):
-            columns = prod(shape[len(shape) - events :])
+        dims = self.event_dims.get((k, j), 0)
+        while leaf.numel() > SMALL and dims < len(shape):
+            columns = prod(shape[len(shape) - dims :])
             rows = shape.numel() // columns
             if columns > WIDEST:
                 break
@@ -211,9 +211,9 @@ class LiftedLoss:
                 nothing = torch.zeros_like(leaf).view(-1)
                 found = sum((add_transposed(self.cache, nothing, t, vector) for t in terms), start=0 * vector.sum())
                 if not refutes(found.view(total.shape), total, PROOF):
-                    self.event_dims[k, j] = events
+                    self.event_dims[k, j] = dims
                     return terms
-            events += 1
+            dims += 1
         if leaf.numel() > FULL:
             raise LiftFailed(f"a tensor of shape {tuple(shape)} depends on one of shape {tuple(leaf.shape)} at large")
         multiplier = torch.zeros_like(definition).requires_grad_()
@@ -270,11 +270,7 @@ class LiftedLoss:
         return terms
 
     def _piece(self, second: Second, maps: list[list[Term]]) -> Piece:
-        u, v = second.u, second.v
-        left = [restricted(self.cache, term, second.left) for term in maps[u]]
-        right = (
-            left
-            if u == v and second.left is second.right
-            else [restricted(self.cache, term, second.right) for term in maps[v]]
-        )
+        left = right = [restricted(self.cache, term, second.left) for term in maps[second.u]]
+        if second.u != second.v or second.left is not second.right:
+            right = [restricted(self.cache, term, second.right) for term in maps[second.v]]
         return Piece(second.weights, left, right, second.mirrored)

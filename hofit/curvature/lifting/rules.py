@@ -6,7 +6,7 @@ NotImplemented where the function is not linear in what is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -30,12 +30,10 @@ def _move(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if watch.tracks(rest, kwargs) or (name == "view" and any(isinstance(one, torch.dtype) for one in rest)):
         return NotImplemented
     if watch.is_opaque(tensor):
-        if (name in GATHERS and (name != "__getitem__" or _holds_tensor(rest))) or _grows(
-            func, tensor, rest, kwargs, name
-        ):
-            tensor = watch.cut(tensor)
-        else:
+        gathers = name in GATHERS and (name != "__getitem__" or _holds_tensor(rest))
+        if not gathers and not (name in MAY_GROW and func(tensor.detach(), *rest, **kwargs).numel() > tensor.numel()):
             return NotImplemented
+        tensor = watch.cut(tensor)
     arguments = (*rest, *sorted(kwargs.items()))
     return watch.moved(tensor, name, lambda t: func(t, *rest, **kwargs), arguments)
 
@@ -54,35 +52,17 @@ def _split(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     return tuple(part(k) for k in range(count))
 
 
-def _iterate(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-    parts = _split(watch, torch.Tensor.unbind, "unbind", (args[0], 0), {})
-    return iter(watch.call_opaque(torch.unbind, "unbind", args, kwargs) if parts is NotImplemented else parts)
-
-
 def _broadcast_tensors(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     tensors = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
     shape = broadcast_shape(*(t.shape for t in tensors))
     return tuple(watch.at_shape(t, shape) if watch.tracked(t) else t.expand(shape) for t in tensors)
 
 
-def _embedding(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-    index, weight = args[0], args[1]
-    if len(args) > 2 or any(value not in (None, False) for value in kwargs.values()):
-        return NotImplemented
-    return _move(watch, torch.Tensor.__getitem__, "__getitem__", (weight, index), {})
-
-
 def _same(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     """Casts and copies, where they change nothing."""
-    value = func(args[0].detach(), *args[1:], **kwargs)
-    if (
-        isinstance(value, Tensor)
-        and value.dtype == args[0].dtype
-        and value.device == args[0].device
-        and watch.affine(args[0]) is not None
-    ):
-        return args[0]
-    return NotImplemented
+    tensor, value = args[0], func(args[0].detach(), *args[1:], **kwargs)
+    same = isinstance(value, Tensor) and value.dtype == tensor.dtype and value.device == tensor.device
+    return tensor if same and watch.affine(tensor) is not None else NotImplemented
 
 
 def _add(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -212,8 +192,6 @@ def _matmul(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         return NotImplemented
     if (name == "inner" and (left.dim() != 1 or right.dim() != 1)) or not (_is_real(left) and _is_real(right)):
         return NotImplemented
-    if name == "__rmatmul__":
-        left, right = right, left
     tracked = left if watch.tracked(left) else right
     if watch.is_opaque(tracked):
         tracked = watch.cut(tracked)
@@ -317,7 +295,7 @@ def _cat(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
             watch.moved(t, "unsqueeze", lambda t: t.unsqueeze(dim), (dim,)) if k else t.unsqueeze(dim)
             for t, k in zip(tensors, known, strict=True)
         ]
-    if len({t.dim() for t in tensors}) > 1:  # torch leaves empty vectors out
+    if len({t.dim() for t in tensors}) > 1:  # only an empty vector may join others, and torch leaves it out
         return NotImplemented
     value = torch.cat([t.detach() for t in tensors], dim)
     parts: dict[Any, dict[int, Term]] = {}
@@ -340,13 +318,10 @@ def _cat(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
 
 
 def _cat_matrices(first: Matrix, own: Mapping[int, Term], tensors: list[Tensor], value: Tensor, dim: int) -> Matrix:
-    matrices = []
-    for k, tensor in enumerate(tensors):
-        term = own.get(k)
+    matrices = [value.new_zeros(*tensor.shape, len(first.places)) for tensor in tensors]
+    for k, term in own.items():
         if isinstance(term, Matrix):
-            matrices.append(term.matrix * term.factor)
-        else:
-            matrices.append(value.new_zeros(*tensor.shape, len(first.places)))
+            matrices[k] = term.matrix * term.factor
     return Matrix(first.source, first.places, torch.cat(matrices, dim % value.dim()))
 
 
@@ -362,7 +337,7 @@ def _cat_entries(
             plain = plain and term.coefficient is None and term.factor == first.factor
             coefficient = value.new_ones(()) if term.coefficient is None else term.coefficient
             coefficients.append((coefficient * term.factor).expand(tensor.shape))
-        else:  # any place will do; of the same shape, the other tensor's keep rows together
+        else:  # Times zero any place will do. The first term's, where they fit, say of no row that it meets another.
             nowhere = watch.cache.identity(torch.Size((1,)), tensor.device).expand(tensor.shape)
             indices.append(first.index if first.index.shape == tensor.shape else nowhere)
             coefficients.append(value.new_zeros(tensor.shape))
@@ -388,13 +363,6 @@ def _terms_at(watch: Watch, affine: Affine, shape: torch.Size, factor: float) ->
     return terms
 
 
-def _grows(func: Any, tensor: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> bool:
-    if name not in MAY_GROW:
-        return False
-    grown: Tensor = func(tensor.detach(), *rest, **kwargs)
-    return grown.numel() > tensor.numel()
-
-
 def _holds_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, (list, tuple)) and any(_holds_tensor(one) for one in value))
 
@@ -413,12 +381,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(TIMES | DIVIDES, _multiply),
     **dict.fromkeys(NEGATES, _negate),
     **dict.fromkeys(("sum", "mean"), _sum),
-    **dict.fromkeys(("matmul", "__matmul__", "__rmatmul__", "mv", "mm", "dot", "inner"), _matmul),
+    **dict.fromkeys(("matmul", "__matmul__", "mv", "mm", "dot", "inner"), _matmul),
     **dict.fromkeys(COPIES | {"real"}, _same),
     **dict.fromkeys(("cat", "concat", "stack"), _cat),
     "einsum": _einsum,
-    "__iter__": _iterate,
     "broadcast_tensors": _broadcast_tensors,
-    "embedding": _embedding,
     "linear": _linear,
 }

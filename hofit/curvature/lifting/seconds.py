@@ -76,7 +76,7 @@ class SecondDerivatives:
             try:
                 seconds = self._seconds()
             except _Mismatch as mismatch:
-                self._match(*mismatch.nodes)
+                self._match(*mismatch.args)
                 continue
             wrong = self._refuted(seconds) if prove else []
             if not wrong:
@@ -94,18 +94,18 @@ class SecondDerivatives:
 
     def _widen(self, k: int) -> None:
         """One more dimension of a node whose entries interact, or all of them."""
-        events, shape = self._event_dims.get((k,), 0) + 1, self._leaves[k].shape
-        if events > len(shape) or prod(shape[len(shape) - events :]) > WIDEST:
+        dims, shape = self._event_dims.get((k,), 0) + 1, self._leaves[k].shape
+        if dims > len(shape) or prod(shape[len(shape) - dims :]) > WIDEST:
             if shape.numel() > FULL:
                 raise LiftFailed(f"entries of a tensor of shape {tuple(shape)} interact")
-            events = len(shape)
-        self._event_dims[k,] = events
+            dims = len(shape)
+        self._event_dims[k,] = dims
 
     def _splits(self, k: int) -> list[tuple[int, int]]:
-        """(rows, events) for every way to widen a node, or to leave it."""
+        """(rows, dims) for every way to widen a node, or to leave it."""
         shape, least = self._leaves[k].shape, self._event_dims.get((k,), 0)
-        columns = [(prod(shape[len(shape) - events :]), events) for events in range(least, len(shape) + 1)]
-        return [(shape.numel() // width, events) for width, events in columns if width <= WIDEST]
+        columns = [(prod(shape[len(shape) - dims :]), dims) for dims in range(least, len(shape) + 1)]
+        return [(shape.numel() // width, dims) for width, dims in columns if width <= WIDEST]
 
     def _match(self, u: int, v: int) -> None:
         """Widen two nodes that interact, so that they have as many rows, or the smaller one is probed whole."""
@@ -238,8 +238,4 @@ class SecondDerivatives:
 
 
 class _Mismatch(Exception):
-    """Two nodes interact whose rows are not as many."""
-
-    def __init__(self, u: int, v: int) -> None:
-        super().__init__()
-        self.nodes = (u, v)
+    """Two nodes (u, v) interact whose rows are not as many."""

@@ -147,7 +147,7 @@ class Watch(TorchFunctionMode):
             made = self.affine(result)
             if made is None or result.shape != target.shape or result.dtype != target.dtype:
                 raise LiftFailed(f"{name} makes of a linear map what is none")
-            target.data = result.detach()  # another memory: what has read the old one goes on reading it
+            target.data = result.detach()  # in memory of its own, so that what has read the target keeps its numbers
             del self._known[id(result)]
             self._known[id(target)] = (target, made)
             self._expanded = {key: kept for key, kept in self._expanded.items() if key[0] != id(target)}

@@ -1,0 +1,140 @@
+"""Which layout the Hessian is taken in: what is claimed, what was kept, what is found, and how it is coarsened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..coordinates import Coordinates
+from ..errors import OptionError, StepImpossible
+from ..point import Site
+from .layout import Layout, Rows, arranged, candidates
+from .lifting.pieces import LiftedLoss, Piece
+from .placement import finest_layout
+
+STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")
+
+BORDER_LIMIT = 2000
+"""Numbers on the border, or in a dense matrix, at most: 32 MB, and a factorisation in a tenth of a second."""
+
+COUPLINGS_LIMIT = 2**27
+"""Numbers between the rows and the border at most: 1 GB."""
+
+PROBES_LIMIT = 200
+"""Hessian-vector products of one Hessian at most, where the maps cannot be lifted and rows might be had instead."""
+
+TOGETHER, ONLY_PRODUCTS = "they are taken together", "only products with the Hessian are used"
+
+
+class StructureRefuted(StepImpossible):
+    """The Hessian does not have the structure that the config claims."""
+
+
+class LayoutChoice:
+    """Which layout some parameters are taken in: what ``structure`` claims, or the finest that holds.
+
+    Raises: OptionError for an unknown structure; StructureRefuted where a claimed one does not hold.
+    """
+
+    def __init__(self, structure: str) -> None:
+        if structure not in STRUCTURES:
+            raise OptionError(f"structure must be one of {', '.join(STRUCTURES)}, not {structure!r}")
+        self.structure = structure
+        self._without_border = structure in ("diagonal", "rows")
+        self._coarsened: dict[tuple[str, ...], str] = {}
+        """Names whose rows interact → what was done about it."""
+        self._joined: set[tuple[str, ...]] = set()
+        """Names that are never rows again."""
+        self._kept: list[list[str]] | None = None
+        """Names of the rows that a state was saved with, until they are taken."""
+
+    def claimed(self, given: list[Rows]) -> Layout | None:
+        """The layout that the config claims, or, once, that a state was saved with."""
+        if self._without_border:
+            return arranged(given, given)
+        if self.structure == "dense":
+            return arranged(given, [])
+        if self._kept is None:
+            return None
+        kept = {tuple(names) for names in self._kept}
+        self._kept = None
+        return arranged(given, [one for one in given if one.names in kept])
+
+    def found(
+        self, lifted: LiftedLoss, pieces: Sequence[Piece], coordinates: Coordinates, sites: Mapping[str, Site]
+    ) -> Layout | None:
+        """What is claimed or was kept, else the finest that holds for these pieces; None where that is too large."""
+        given = candidates(coordinates, sites, self.structure)
+        layout = self.claimed(given)
+        if layout is not None:
+            return layout
+        layout, broken = finest_layout(lifted, pieces, coordinates, given)
+        if self.structure == "arrowhead" and not layout.rows:
+            raise self._refuted([name for one in broken for name in one.names] or coordinates.names)
+        layout = arranged(given, [one for one in layout.rows if one.names not in self._joined])
+        for one in broken:
+            if any(sites[name].plates for name in one.names):
+                self._coarsened[one.names] = ONLY_PRODUCTS if _too_large(layout) else TOGETHER
+        return None if _too_large(layout) else layout
+
+    def hypotheses(self, given: list[Rows], coordinates: Coordinates) -> list[Layout]:
+        """What may hold, the cheapest first; what has been refuted is left out."""
+        size, found = coordinates.size, []
+        many = [one for one in given if one.count > 1 and one.names not in self._coarsened]
+        for chosen in [many, many[:1]] if len(many) > 1 else [many] if many else []:
+            layout = arranged(given, chosen)
+            cheap = layout.products < min(size, PROBES_LIMIT + 1) and not _too_large(layout)
+            if self.structure == "arrowhead" or cheap:
+                found.append(layout)
+        if self.structure == "arrowhead":
+            if not found:
+                raise self._refuted(coordinates.names)
+            return found
+        return [*found, arranged(given, [])] if size <= BORDER_LIMIT else found
+
+    def give_up(self, layout: Layout) -> None:
+        """Hear that a product refutes a layout. Raises: StructureRefuted if nothing else may be tried."""
+        names = [name for one in layout.rows for name in one.names]
+        self.check_border(names)
+        if len(layout.rows) > 1:
+            return  # Which of the groups interact is not known: the largest, tried alone, may still hold.
+        if self.structure == "arrowhead":
+            raise self._refuted(names)
+        for one in layout.rows:
+            self._coarsened[one.names] = TOGETHER if layout.size <= BORDER_LIMIT else ONLY_PRODUCTS
+
+    def check_border(self, names: Sequence[str]) -> None:
+        """Hear that rows of ``names`` interact. Raises: StructureRefuted if no border may take them."""
+        if self._without_border:
+            raise self._refuted(names)
+
+    def take_together(self, layout: Layout, names: Sequence[str]) -> None:
+        """Never again have rows that hold some of ``names``."""
+        for one in layout.rows:
+            if any(name in names for name in one.names):
+                self._joined.add(one.names)
+                self._coarsened[one.names] = TOGETHER
+
+    def remarks(self) -> list[str]:
+        return [f"rows of {', '.join(names)} interact: {what}" for names, what in sorted(self._coarsened.items())]
+
+    def coarsened(self) -> list[list[Any]]:
+        """For a state: whose rows interact, and what was done about it."""
+        return [[list(names), what] for names, what in sorted(self._coarsened.items())]
+
+    def go_on(self, coarsened: Sequence[Any], rows: list[list[str]] | None) -> None:
+        """From a state: what was coarsened, and the names of each group of the layout that was taken."""
+        self._coarsened, self._kept = {tuple(names): what for names, what in coarsened}, rows
+
+    def _refuted(self, names: Sequence[str]) -> StructureRefuted:
+        listed = ", ".join(dict.fromkeys(names))
+        return StructureRefuted(
+            f"rows of {listed} interact: the Hessian is not `structure: {self.structure}`; "
+            "take `auto`, which finds the finest structure that holds"
+        )
+
+
+def _too_large(layout: Layout) -> bool:
+    """Whether products with the Hessian are cheaper than a factorisation of such a layout."""
+    m = len(layout.border)
+    return m > BORDER_LIMIT or m * layout.size > COUPLINGS_LIMIT

@@ -1,0 +1,214 @@
+"""A loss and its Hessian over some of the parameters, all as functions that can be differentiated again.
+
+What a Laplace approximation is made of: the loss at the mode, the gradient there, and the parts of the Hessian over the
+integrated parameters, each of them with derivatives in every parameter, integrated or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..coordinates import Coordinates
+from ..linear.coupling import Coupling
+from ..linear.log_determinant import log_determinant
+from ..linear.operator import Operator
+from ..point import Params, TracedPoint, Watchable
+from .assembly import Interaction, assembled
+from .layout import Layout, structured
+from .lifting.maps import IndexCache, LiftFailed
+from .lifting.pieces import LiftedLoss
+from .lifting.tape import Tape
+from .placement import Placement
+from .probed import probed
+from .proof import differ, is_off, probe
+
+
+@dataclass(eq=False)
+class LossGraph:
+    """A loss and its gradient at one point. ``gradient`` of whatever is made of them is a total derivative.
+
+    Shapes: loss (); slope[name], the gradient of the loss, that of the parameter; all parameters have one, and
+    ``coordinates`` are those whose Hessian is wanted.
+    """
+
+    coordinates: Coordinates
+    loss: Tensor
+    slope: Params
+    tape: Tape
+
+    @property
+    def params(self) -> Params:
+        """The parameters whose Hessian is wanted, as what everything here is a function of."""
+        return {name: self.tape.leaf(name) for name in self.coordinates.names}
+
+    def gradient(self, output: Tensor, create_graph: bool = False) -> Params:
+        """d output / d parameters, all of them; shape of output ()."""
+        return self.tape.gradient(output, create_graph)
+
+    def product(self, vector: Tensor) -> Tensor:
+        """H v by autograd alone, where the tape has no cuts; shape (d,)."""
+        slope = self.coordinates.flatten(self.slope)
+        if not slope.requires_grad:
+            return torch.zeros_like(vector)
+        leaves = list(self.params.values())
+        found = torch.autograd.grad(slope, leaves, vector, create_graph=True, materialize_grads=True)
+        return torch.cat([gradient.reshape(-1) for gradient in found])
+
+
+@dataclass(eq=False)
+class Expansion(LossGraph):
+    """The same with the Hessian.
+
+    Shapes: for each group of the layout's rows a matrix (R, L, L) and a coupling (R, L, m); corner (m, m).
+    """
+
+    layout: Layout
+    matrices: list[Tensor]
+    couplings: list[Coupling]
+    corner: Tensor
+
+    def operator(self) -> Operator:
+        """The Hessian as numbers."""
+        couplings = [one.detach() for one in self.couplings]
+        return structured(self.layout, ([one.detach() for one in self.matrices], couplings, self.corner.detach()))
+
+    def log_determinant(self) -> Tensor:
+        """log det of the Hessian; shape (). nan where it is not positive definite."""
+        return log_determinant(self.matrices, self.couplings, self.corner)
+
+
+class Expander:
+    """Expands one source at point after point; what one has learned of the model's maps serves the next."""
+
+    def __init__(self, source: Watchable) -> None:
+        self._source = source
+        self._lifts = True
+        self._cache = IndexCache()
+        self._event_dims: dict[tuple[int, ...], int] = {}
+        self._signature: str | None = None
+        self._proved = False
+        self._placement: Placement | None = None
+        self._apart: Layout | None = None
+        """The layout whose rows were seen to stay apart."""
+
+    def at(self, point: TracedPoint, coordinates: Coordinates, layout: Layout, lifts: bool) -> Expansion:
+        """The loss at ``point``, with its Hessian over ``coordinates`` in a layout that holds there.
+
+        ``lifts``: the model's linear maps can be lifted; else, or where that fails, products take their place.
+        Raises: Interaction where rows are apart at this point only.
+        """
+        if lifts and self._lifts:
+            try:
+                expansion = self._lifted(point, coordinates, layout)
+                self._check_apart(expansion, point)
+                return expansion
+            except (LiftFailed, Interaction):
+                self._lifts = False
+        graph = self._traced(point, coordinates)
+
+        def products(vectors: Tensor) -> Tensor:
+            return torch.stack([graph.product(vector) for vector in vectors])
+
+        parts = probed(layout, products, graph.loss.new_empty(0))
+        expansion = Expansion(coordinates, graph.loss, graph.slope, graph.tape, layout, *parts)
+        self._check_apart(expansion, point)
+        return expansion
+
+    def explore(self, point: TracedPoint, coordinates: Coordinates) -> None:
+        """Learn at ``point`` how far entries interact. At a start they may not: where a correlation is zero."""
+        with suppress(LiftFailed):
+            self._watched(point, coordinates, differentiable=False).take_apart(prove=True)
+
+    def _watched(self, point: TracedPoint, coordinates: Coordinates, differentiable: bool) -> LiftedLoss:
+        evaluate = partial(self._source.evaluate, point, list(point.params))
+        return LiftedLoss(point.leaves, evaluate, self._cache, self._event_dims, coordinates.names, differentiable)
+
+    def _lifted(self, point: TracedPoint, coordinates: Coordinates, layout: Layout) -> Expansion:
+        lifted = self._watched(point, coordinates, differentiable=True)
+        if lifted.signature != self._signature or (
+            self._placement is not None and self._placement.layout is not layout
+        ):
+            self._signature, self._proved, self._placement = lifted.signature, False, None
+        pieces = lifted.take_apart(prove=not self._proved)
+        if self._placement is None:
+            self._placement = Placement(layout, lifted, coordinates)
+        parts = assembled(lifted, pieces, self._placement)
+        loss = _in_own_dtype(lifted.total, point)
+        expansion = Expansion(coordinates, loss, lifted.gradient, lifted.tape, layout, *parts)
+        if not self._proved:
+            self._check(expansion, point)
+            self._proved = True
+        return expansion
+
+    def _traced(self, point: TracedPoint, coordinates: Coordinates) -> LossGraph:
+        """By autograd alone."""
+        leaves = point.leaves
+        loss = _in_own_dtype(self._source.evaluate(point, list(leaves), nullcontext()), point)
+        found = torch.autograd.grad(loss, list(leaves.values()), create_graph=True, materialize_grads=True)
+        return LossGraph(coordinates, loss, dict(zip(leaves, found, strict=True)), Tape(leaves))
+
+    def _check_apart(self, expansion: Expansion, point: TracedPoint) -> None:
+        """Hold the slope of the rows' part of the Hessian against autograd's own, once for each layout.
+
+        What couples two rows may vanish here and have a slope: a correlation that starts at zero. Without it the
+        determinant has its value, but not its gradient. Raises: Interaction.
+        """
+        if self._apart is expansion.layout:
+            return
+        rows = expansion.layout.rows
+        if rows:
+            plain = self._traced(point, expansion.coordinates)
+            together = [one for k, one in enumerate(rows) if not _stay_apart(expansion, plain, [k])]
+            if together:
+                raise Interaction([name for one in together for name in one.names])
+            if len(rows) > 1 and not _stay_apart(expansion, plain, range(len(rows))):
+                raise Interaction([name for one in rows[1:] for name in one.names])
+        self._apart = expansion.layout
+
+    def _check(self, expansion: Expansion, point: TracedPoint) -> None:
+        """Hold gradient and Hessian against autograd's own."""
+        border = expansion.layout.border
+        noise = probe(expansion.loss.new_empty(expansion.layout.size))
+        ours = expansion.operator().matvec(noise)
+        plain = self._traced(point, expansion.coordinates)
+        pairs = [(expansion.slope[name].detach(), plain.slope[name].detach()) for name in plain.slope]
+        pairs.append((ours, plain.product(noise).detach()))
+        tolerance = 1e9 * torch.finfo(noise.dtype).eps
+        if any(is_off(found, expected, tolerance) for found, expected in pairs):
+            raise LiftFailed("derivatives are others when the model is watched")
+        vector = torch.zeros_like(noise)
+        vector[border] = noise[border]
+        if not _same_slope(expansion, noise[border] @ expansion.corner @ noise[border], plain, vector):
+            raise LiftFailed("what vanishes in the Hessian here has a slope")
+
+
+def _in_own_dtype(loss: Tensor, point: TracedPoint) -> Tensor:
+    """In the parameters' dtype: data of another make the loss of theirs."""
+    return loss.to(next(iter(point.leaves.values())).dtype)
+
+
+def _stay_apart(expansion: Expansion, plain: LossGraph, groups: Sequence[int]) -> bool:
+    """Whether the rows of some groups are all that vᵀHv has a slope of, where v is a probe on them and else zero."""
+    noise, parts = probe(expansion.loss.new_empty(expansion.layout.size)), []
+    vector = torch.zeros_like(noise)
+    for k in groups:
+        index = expansion.layout.rows[k].index
+        rows = vector[index] = noise[index]  # (R, L)
+        parts.append((expansion.matrices[k] * rows[:, :, None] * rows[:, None, :]).sum())
+    return _same_slope(expansion, torch.stack(parts).sum(), plain, vector)
+
+
+def _same_slope(expansion: Expansion, ours: Tensor, plain: LossGraph, vector: Tensor) -> bool:
+    """Whether ``ours`` () has the slope of vᵀHv, v being ``vector`` (d,), in every parameter."""
+    found = expansion.gradient(ours)
+    expected = plain.gradient((vector * plain.product(vector)).sum())
+    # Of a parameter on which it does not depend the slope is rounding, of the size that it has elsewhere.
+    largest = max((float(true.abs().max()) for true in expected.values() if true.numel()), default=0.0)
+    floor = 1e3 * torch.finfo(vector.dtype).eps * largest
+    return not any(differ(found[name], true, floor=floor) for name, true in expected.items())
