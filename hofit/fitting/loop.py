@@ -254,6 +254,13 @@ class Loop:
         for observer in self.observers:
             observer.on_pause(lambda: self._snapshot(point))
         verdict = judge(self.objective, point.params, self._curvature, self.stop, state)
+        if verdict.status is Status.NON_FINITE and verdict.lower is None:
+            there = self.objective.at(point.params)
+            if there.failure is not None or not isfinite(there.value):
+                # It was found on a way that cannot be gone again: what is known of it is all that there is.
+                gradient = point.known_gradient
+                norm = max_norm(gradient) if gradient is not None else float("nan")
+                return Verdict(None, norm, point.value, checks=verdict.checks)
         again = verdict.loss if verdict.traced is None else verdict.traced
         if not self.objective.stochastic and isfinite(again) and not _same_loss(point, again):
             raise ModelError(

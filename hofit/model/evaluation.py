@@ -90,7 +90,7 @@ class Evaluation(SiteMessenger):
                 latent.transform if same_support(support, latent.support) else latent_transform(support, msg["name"])
             )
             # A view, never the leaf itself: a transform of the model's that caches by argument would keep the graph.
-            value = leaf.view_as(leaf) if transform is identity_transform else transform(leaf)
+            value = leaf.view(leaf.shape) if transform is identity_transform else transform(leaf)
             self.transforms[msg["name"]] = transform
             if msg["name"] in self.jacobian:
                 if not transform.bijective:
@@ -150,7 +150,7 @@ class Evaluation(SiteMessenger):
                 "(pyro.clear_param_store() inside the model?)"
             )
         if msg["value"] is entry.leaf and not isinstance(entry.leaf, torch.nn.Parameter):  # those are the module's own
-            msg["value"] = entry.leaf.view_as(entry.leaf)
+            msg["value"] = entry.leaf.view(entry.leaf.shape)
             msg["value"].unconstrained = ref(entry.leaf)  # type: ignore[attr-defined]  # as Pyro's store has it
 
     def parts(self) -> Iterator[tuple[Sequence[Any], Tensor]]:

@@ -21,6 +21,7 @@ from .base import Proposal, State
 from .options import option
 from .spec import OptimizerSpec
 from .subproblem.solve import solve
+from .subproblem.step import Step
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,9 @@ class TrustRegion(InsideRadius):
         self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
-        short = self._no_leap(point, step / root) * root
-        if short is not step and not torch.equal(short, step):
-            fall = -float(gradient / root @ short) - 0.5 * float(short @ scaled.matvec(short))
-            if fall > 0:
-                step, solution = short, replace(solution, predicted=fall, length=float(short.norm()))
+        short = self._without_leap(point, step / root)
+        if short is not None:
+            step, solution = _shortened(step, short * root, scaled, gradient / root, solution)
         proposal = Proposal(self.moved(point, step / root), solution.predicted, step=solution)
         if point.source is not None and len(own.names) == len(point.params):
             # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
@@ -123,17 +122,20 @@ class TrustRegion(InsideRadius):
             self._correct(point, proposal, scaled, root)
         return proposal
 
-    def _no_leap(self, point: Point, step: Tensor) -> Tensor:
-        """The step, with numbers that have an edge going LEAP at most: there a quadratic model is none for long."""
-        own = self.own(point)
+    def _without_leap(self, point: Point, step: Tensor) -> Tensor | None:
+        """The step, with numbers that have an edge going LEAP at most; None where none goes further.
+
+        Near an edge a quadratic model is none for long.
+        """
+        own, short = self.own(point), None
         for name in own.names:
             site = point.sites.get(name)
             if site is not None and not site.constraint.startswith("real"):
                 part = step[own.slices[name]]
                 if bool((part.abs() > LEAP).any()):
-                    step = step.clone()
-                    step[own.slices[name]] = part.clamp(-LEAP, LEAP)
-        return step
+                    short = step.clone() if short is None else short
+                    short[own.slices[name]] = part.clamp(-LEAP, LEAP)
+        return short
 
     def _hold_what_is_rounding(self, gradient: Tensor) -> None:
         """Where slope and curvature are both rounding of the largest there were, no step is taken on their strength."""
@@ -186,3 +188,16 @@ class TrustRegion(InsideRadius):
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         return self.curvature.at(point, names)
+
+
+def _shortened(
+    step: Tensor, clipped: Tensor, scaled: Operator | MatrixFree, gradient: Tensor, solution: Step
+) -> tuple[Tensor, Step]:
+    """Of a step with some numbers clipped, and of all of it so much shorter, what the quadratic model falls by more."""
+    part = float((clipped.abs() / torch.where(step == 0, 1.0, step.abs()))[step != 0].min())
+    best, fall = step, 0.0
+    for one in (clipped, part * step):
+        predicted = -float(gradient @ one) - 0.5 * float(one @ scaled.matvec(one))
+        if predicted > fall:
+            best, fall = one, predicted
+    return (step, solution) if fall == 0.0 else (best, replace(solution, predicted=fall, length=float(best.norm())))

@@ -538,7 +538,9 @@ def test_an_alternating_mix_reaches_what_one_optimizer_does() -> None:
     parts = [{"params": "sd", "optimizer": "trust_region"}, {"params": "*", "optimizer": "newton"}]
     mixed = fit(diagonal, parts, {"order": "alternating"}, b="laplace")
     assert alone.converged and mixed.converged
-    assert mixed.loss == pytest.approx(alone.loss, rel=1e-12)
+    assert mixed.loss == pytest.approx(
+        alone.loss, rel=1e-10
+    )  # both are near the loss at the edge, and not at one point
 
 
 @pytest.mark.parametrize("method", ["laplace", "aghq"])

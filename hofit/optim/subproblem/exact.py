@@ -23,6 +23,9 @@ EASY = 0.05
 HARD = 0.05
 """In the hard case the model is within this part of its minimum (κ_hard of Conn, Gould & Toint is 0.2)."""
 
+FLAT = 64.0
+"""Units of eps · the matrix's norm within which a negative curvature is rounding."""
+
 FACTORISATIONS = 60
 """Two or three are usual; the safeguards halve the interval of the shift, in logarithm, each time."""
 
@@ -70,12 +73,20 @@ def _unit_step(operator: Operator, gradient: Tensor, guess: float) -> tuple[Tens
     lower = max(0.0, -float(operator.diagonal().min()), size - float(steepest @ operator.matvec(steepest)))
     upper = size + norm
     shift = 0.0 if lower == 0.0 else min(max(lower, 1e-3 * upper), upper)
-    if lower < guess < upper:
+    flat = FLAT * eps * norm
+    if max(lower, flat) < guess < upper:
         shift = guess
     best: tuple[Tensor, float] | None = None
     null = _Null(operator)
     for _ in range(FACTORISATIONS):
         factor = operator.factor(shift)
+        if not factor.positive and shift == 0.0:
+            # Curvature that is negative by rounding alone is none, and no way down.
+            beside = operator.factor(flat)
+            if beside.positive:
+                q = -beside.solve(gradient)
+                if float(q.norm()) <= 1.0:
+                    return q, 0.0, False
         if not factor.positive:
             lower = max(lower, shift)
             direction = factor.direction

@@ -28,7 +28,8 @@ def test_second_derivatives_that_are_not_finite_crash_nothing(power: float, mixe
         for params in (random_point(zero, 1), zero, random_point(zero, 2), zero):
             operator = curvature.at(at.at(params), list(params))
             assert isinstance(operator, Operator)
-            assert torch.isfinite(operator.diagonal()).all() == (params is not zero)
+            # Where the gradient is finite and has no slope, differences of it stand for one.
+            assert torch.isfinite(operator.diagonal()).all() == (params is not zero or power > 1)
         check(curvature, at, random_point(zero, 3))
         fresh = Curvature()
         fresh.at(at.at(zero), list(zero))
