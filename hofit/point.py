@@ -89,6 +89,10 @@ class Source(Protocol):
     evaluations: Evaluations
     sites: Mapping[str, Site]
 
+    @property
+    def unit(self) -> float:
+        """What one observation weighs in the loss."""
+
     def at(self, params: Params) -> Point: ...
 
 
@@ -170,6 +174,11 @@ class Point(ABC):
     def sites(self) -> Mapping[str, Site]:
         """What is known of each parameter; empty for a bare loss."""
         return self.source.sites if self.source is not None else {}
+
+    @property
+    def size(self) -> float:
+        """That of the loss: its absolute value, or the loss's unit where that is larger."""
+        return max(1.0 if self.source is None else self.source.unit, abs(self.value))
 
     @property
     def has_graph(self) -> bool:

@@ -32,7 +32,7 @@ class Bowl:
     """½ |x|² of leaves that every evaluation overwrites, and counts."""
 
     def __init__(self) -> None:
-        self.evaluations = Evaluations()
+        self.evaluations, self.unit = Evaluations(), 1.0
         self.sites: Mapping[str, Site] = {}
         self.leaf = torch.zeros(2, requires_grad=True)
         self.current: Point | None = None

@@ -40,11 +40,11 @@ def differ(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT, floor: f
     return bool((true - claimed).abs().max() > tolerance * scale + floor)
 
 
-def is_off(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether a number is not what was expected: absolutely, or relative to the largest where that is above one."""
+def is_off(found: Tensor, expected: Tensor, tolerance: float, unit: float = 1.0) -> bool:
+    """Whether a number is not what was expected: relative to a unit, or to the largest where that is above it."""
     if not expected.numel():
         return False
-    return not float((found - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
+    return not float((found - expected).abs().max()) <= tolerance * max(unit, float(expected.abs().max()))
 
 
 def refutes(claimed: Tensor, true: Tensor, agreement: float = AGREEMENT) -> bool:

@@ -170,7 +170,7 @@ class Curvature:
         leaves = {name: point.leaves[name] for name in coordinates.names}
         evaluate = partial(source.evaluate, point, coordinates.names)
         lifted = LiftedLoss(leaves, evaluate, self._cache, self._event_dims)
-        if not abs(lifted.loss - point.value) <= _tolerance(point) * max(1.0, abs(point.value)):
+        if not abs(lifted.loss - point.value) <= _tolerance(point) * point.size:
             raise LiftFailed("the loss is another when it is watched")
         return lifted
 
@@ -209,7 +209,9 @@ def _check_gradient(lifted: LiftedLoss, point: Point) -> None:
     """Raises: LiftFailed where what was watched has another gradient than the point."""
     gradient = point.gradient()
     for name, found in lifted.gradient.items():
-        if bool(torch.isfinite(gradient[name]).all()) and is_off(found, gradient[name], _tolerance(point)):
+        if bool(torch.isfinite(gradient[name]).all()) and is_off(
+            found, gradient[name], _tolerance(point), min(1.0, point.size)
+        ):
             raise LiftFailed(f"the gradient of {name!r} is another when it is watched")
 
 

@@ -24,7 +24,7 @@ from ..record import Progress
 from ..status import Status
 from ..verdict.checks import Check, StopRules, StopState, Verdict
 from ..verdict.edges import unbounded_parameters
-from ..verdict.judge import judge
+from ..verdict.judge import gradient_tolerance, judge
 from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
 
@@ -109,13 +109,24 @@ class Loop:
         self._fresh = True
         end = self._begin_at(params)
         trouble = end.remarks[0] if end is not None else trouble_at(self.objective, self.point)
-        if trouble is None or (end is not None and end.status is not Status.NON_FINITE):
-            return end
-        moved = better_start(self.objective, params, given)
-        if moved is None:
-            return end if end is not None else self._begin_at(params)
-        self.state.start = f"start: another was taken, found by trying: {trouble}"
-        return self._begin_at(moved)
+        if trouble is not None and (end is None or end.status is Status.NON_FINITE):
+            moved = better_start(self.objective, params, given)
+            if moved is not None:
+                self.state.start = f"start: another was taken, found by trying: {trouble}"
+                end = self._begin_at(moved)
+            elif end is None:
+                end = self._begin_at(params)
+        if end is None:
+            self._take_unit()
+        return end
+
+    def _take_unit(self) -> None:
+        """Find what one observation weighs in the loss: its tolerances are relative to that."""
+        program, point = self.objective.program, self.point
+        weight = program.weight
+        if weight is None:  # of factors, a loss below one may be one in another unit
+            weight = min(1.0, max(abs(point.value), self._norm)) if isfinite(self._norm) else 1.0
+        self.state.unit = program.unit = weight if weight > 0 else 1.0
 
     def _begin_at(self, params: Params) -> LoopEnd | None:
         known = self.objective.take_start_loss()
@@ -129,6 +140,7 @@ class Loop:
     def resume(self, params: Params) -> LoopEnd | None:
         """As ``begin``, from a checkpoint's point: that has been checked and shown already."""
         self._fresh = False
+        self.objective.program.unit = self.state.unit
         return self._look(self.objective.at(params))
 
     def _look(self, point: Point) -> LoopEnd | None:
@@ -174,7 +186,7 @@ class Loop:
             state.iteration += 1
             change = candidate.value - point.value
             if accepted and not stochastic:
-                size = max(1.0, abs(candidate.value))
+                size = candidate.size
                 state.stalled = _counted(state.stalled, abs(change) <= stop.relative_loss * size)
                 state.rounded = _counted(state.rounded, abs(change) <= ROUNDING * eps * size)
             point = candidate
@@ -198,7 +210,7 @@ class Loop:
         stalled = state.stalled >= stop.patience or exhausted
         rounding = state.rounded >= stop.patience or exhausted
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
-        if self.objective.settles and (stalled or (norm <= stop.gradient and due)):
+        if self.objective.settles and (stalled or (norm <= gradient_tolerance(self.objective, stop) and due)):
             verdict = self._judge(point, StopState(stalled, rounding))
             gone = verdict.status in (None, Status.NON_FINITE)
             if gone and verdict.lower is not None and state.escapes < ESCAPES:
@@ -271,7 +283,7 @@ class Loop:
 
     def _end_undecided(self, point: Point, status: Status, verdict: Verdict) -> LoopEnd:
         """No minimum was proved: say so, and whether it is because the loss has none."""
-        running = unbounded_parameters(self.objective, point.params, self.stop.gradient)
+        running = unbounded_parameters(self.objective, point.params, gradient_tolerance(self.objective, self.stop))
         if running:
             remark = f"unbounded (diverges): the loss still falls as {', '.join(running)} nears the edge of its support"
             return self._end(point, Status.UNBOUNDED, verdict, [remark])
@@ -298,7 +310,9 @@ class Loop:
         if bad.failure is None and bad.value == float("-inf"):
             return self._end_at(last_good, Status.UNBOUNDED, [f"unbounded (diverges): the loss is −inf; {why}"])
         if last_good is not bad:
-            running = unbounded_parameters(self.objective, last_good.params, self.stop.gradient)
+            running = unbounded_parameters(
+                self.objective, last_good.params, gradient_tolerance(self.objective, self.stop)
+            )
             if running:
                 names = ", ".join(running)
                 return self._end_at(
@@ -352,7 +366,7 @@ class Loop:
 
 def _same_loss(point: Point, again: float) -> bool:
     """Whether a second trace gave the loss of the first, up to rounding."""
-    return abs(again - point.value) <= SAME * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
+    return abs(again - point.value) <= SAME * torch.finfo(point.loss.dtype).eps * point.size
 
 
 def _counted(count: int, small: bool) -> int:

@@ -26,6 +26,8 @@ class LoopState:
     verdict_gradient: float = float("inf")
     escapes: int = 0
     """Times that the verdict has taken the fit to a lower place off its way."""
+    unit: float = 1.0
+    """What one observation weighs in the loss."""
     start: str = ""
     """What is to be said of the start, where another than the given one was taken."""
     evaluations: Evaluations = field(default_factory=Evaluations)

@@ -20,7 +20,7 @@ from ..errors import ModelError, StartError
 from ..internals import Subsample, replace_leaf, store_constraints, unconstrained_params
 from ..point import Plate, Site
 from .enumeration import Discrete, Enumeration, discrete, is_discrete, no_leaf
-from .evaluation import is_derived
+from .evaluation import is_derived, site_weight
 from .initial import initial_unconstrained
 from .plates import plates_of
 from .sites import Latent, Parameter, SiteMessenger, Sites
@@ -58,6 +58,8 @@ class Discovery(SiteMessenger):
 
     def found(self) -> Sites:
         """The sites, once the model has run."""
+        weights = [site_weight(message) for message in self.samples]
+        entries = sum(count for count, _ in weights)
         return Sites(
             latents=self.latents,
             parameters={entry.site.name: entry for entry in self.parameters.values()},
@@ -66,6 +68,7 @@ class Discovery(SiteMessenger):
             observed=self.observed,
             has_factor=self.has_factor,
             derived={m["name"]: m["value"].shape for m in self.samples if is_derived(m)},
+            weight=sum(count * scale for count, scale in weights) / entries if entries else None,
         )
 
     def log_density(self) -> float | None:

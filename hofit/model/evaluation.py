@@ -335,6 +335,16 @@ def scaled(message: Any, log_prob: Tensor) -> Tensor:
     return log_prob
 
 
+def site_weight(message: Any) -> tuple[int, float]:
+    """How many entries a site's log density has, and their mean scale; none for a factor."""
+    fn = message["fn"]
+    if isinstance(fn, (Unit, Delta)) or is_deterministic(message):
+        return 0, 1.0
+    scale = message["scale"]
+    mean = float(scale.double().mean()) if isinstance(scale, Tensor) else float(scale)
+    return torch.Size(fn.batch_shape).numel(), mean
+
+
 def is_derived(message: Any) -> bool:
     """Whether a site is a `pyro.deterministic` one of real numbers."""
     return is_deterministic(message) and not message["value"].is_complex()

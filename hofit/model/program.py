@@ -65,6 +65,8 @@ class Program:
         self._integration = integration
         self._sites = Sites()
         self._at_start: Discovery | None = None
+        self.unit = 1.0
+        """What one observation weighs: the loss's own unit, which a scale around the model changes."""
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -270,6 +272,11 @@ class Program:
         """
         with torch.no_grad():
             return self._evaluated(jacobian).by_row(plates)
+
+    @property
+    def weight(self) -> float | None:
+        """The mean scale of what is sampled or observed, on full plates; None where the density is of factors alone."""
+        return self._sites.weight
 
     def site_without_derivative(self, order: int) -> str | None:
         """The site whose log density torch cannot differentiate so often at the leaves, with the reason if known."""

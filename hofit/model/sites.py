@@ -77,6 +77,8 @@ class Sites:
     observed: list[str] = field(default_factory=list)
     has_factor: bool = False
     derived: dict[str, torch.Size] = field(default_factory=dict)
+    weight: float | None = None
+    """The mean scale of the entries of sites that are no factors, on full plates."""
     outside: set[str] = field(default_factory=set)
     """Observed sites whose value lies outside the support at some values of the discrete latents: impossible there."""
     sample_count: int | None = None

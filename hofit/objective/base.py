@@ -50,6 +50,11 @@ class Objective(Source, Protocol):
     """Why the end of a fit is no mode of a density, as a sentence; empty where it is one."""
 
     @property
+    def unit(self) -> float:
+        """What one observation weighs in the loss: see ``Program.unit``."""
+        return self.program.unit
+
+    @property
     def stochastic(self) -> bool:
         """Whether the loss is an estimate."""
         return False

@@ -36,6 +36,10 @@ class InformationObjective:
             self._reference = deepcopy(program.observed_distributions(full=self._full))
 
     @property
+    def unit(self) -> float:
+        return self._program.unit
+
+    @property
     def entries(self) -> int:
         return self._program.entries
 

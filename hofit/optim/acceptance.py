@@ -155,5 +155,5 @@ class InsideRadius(Optimizer):
 
 def forcing(point: Point) -> Callable[[float], float]:
     """‖g‖ → how small a residual must be, relative to it: tighter where rounding leaves few steps to be judged."""
-    floor = 1e3 * torch.finfo(point.loss.dtype).eps * max(1.0, abs(point.value))
+    floor = 1e3 * torch.finfo(point.loss.dtype).eps * point.size
     return lambda norm: min(0.5 if norm * norm > floor else 1e-2, sqrt(norm))

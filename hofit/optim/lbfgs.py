@@ -180,13 +180,14 @@ class _LineSearch:
         self._start = own.flatten(point.params)
         self._gradient = own.flatten(point.gradient()).detach()
         self._trials: list[tuple[Tensor, Point]] = []
-        self._scale = SCALE.get(self._start.dtype, 1.0)
+        self._unit = 1.0 if point.source is None else point.source.unit
+        self._scale = SCALE.get(self._start.dtype, 1.0) / self._unit
         self.flat = torch.nn.Parameter(self._start.clone())
 
     def first_length(self) -> float:
         """The ``lr`` that makes torch's first step, −g / ‖g‖₁ under SCALE, −g / max(1, ‖g‖₂)."""
         norm = float(self._gradient.double().norm())
-        return float(self._gradient.abs().sum()) / max(1.0, norm) if isfinite(norm) else 1.0
+        return float(self._gradient.abs().sum()) / max(self._unit, norm) if isfinite(norm) else 1.0
 
     def closure(self) -> float:
         """The loss at the leaf, and its gradient in ``flat.grad``."""

@@ -108,7 +108,10 @@ class TrustRegion(InsideRadius):
         assert self._scale is not None and self.operator is not None
         root = above_rounding(self._scale).sqrt()
         scaled = self.operator.scaled(root.reciprocal())
-        solution, self.radius.value = solve(scaled, gradient / root, self.radius.value, self._shift, forcing(point))
+        unit = 1.0 if point.source is None else point.source.unit
+        solution, self.radius.value = solve(
+            scaled, gradient / root, self.radius.value, self._shift, forcing(point), unit
+        )
         self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)

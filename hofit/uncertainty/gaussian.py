@@ -193,7 +193,7 @@ def gaussian_at(
     found: list[Tensor] = []
     for _ in range(ROUNDS):
         trial = hessian.held(held) if bool(held.any()) else hessian
-        signs = Signs(trial, torch.where(held, 0.0, gradient))
+        signs = Signs(trial, torch.where(held, 0.0, gradient / objective.unit**0.5))
         bad = torch.cat([signs.zero, signs.negative], 1)
         if not bad.shape[1]:
             break

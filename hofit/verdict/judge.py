@@ -41,6 +41,10 @@ FAR = 1e-6
 DECREMENT = 1e-12
 """The decrement's tolerance where the config gives none, relative to max(1, |loss|)."""
 
+POLISHED = 1e-13
+"""A decrement of more than this part of the loss's unit is lowered by more Newton steps: twice it is the square of the
+distance to the minimum, in standard errors."""
+
 SADDLE_WALKS = (0.01, 0.1, 1.0, 10.0)
 """How far walks go from a saddle along its directions of negative curvature, whose largest entry is one."""
 
@@ -74,8 +78,9 @@ def judge(objective: Objective, params: Params, curvature: Curvature, stop: Stop
         check = Check("gradient", False, norm, f"the gradient is not finite in {', '.join(bad)}")
         verdict.take(Finding(check, Status.NON_FINITE))
         return verdict
-    small = norm <= stop.gradient
-    verdict.take(Finding(Check("gradient", small, norm, f"max-norm {norm:.3g}, tolerance {stop.gradient:.3g}")))
+    tolerance = gradient_tolerance(objective, stop)
+    small = norm <= tolerance
+    verdict.take(Finding(Check("gradient", small, norm, f"max-norm {norm:.3g}, tolerance {tolerance:.3g}")))
     at_edge = names_at_edge(objective, point)
     unused = [
         name
@@ -85,7 +90,7 @@ def judge(objective: Objective, params: Params, curvature: Curvature, stop: Stop
     for name in unused:
         message = f"the loss does not depend on {name!r}"
         verdict.take(Finding(Check("used", False, 0.0, message), remark=f"unused: {message}"))
-    if not small and not state.stalled and norm > HOPELESS * stop.gradient:
+    if not small and not state.stalled and norm > HOPELESS * tolerance:
         verdict.take(Finding(Check("curvature", None, None, "not checked: the gradient is far from small")))
         return verdict
     minimum = Status.FLAT_DIRECTION if unused else Status.CONVERGED
@@ -115,6 +120,11 @@ def judge(objective: Objective, params: Params, curvature: Curvature, stop: Stop
     return verdict
 
 
+def gradient_tolerance(objective: Objective, stop: StopRules) -> float:
+    """``stop.gradient``, in the loss's own unit where that is larger than one."""
+    return stop.gradient * max(1.0, objective.unit)
+
+
 @dataclass
 class _Questions:
     """What is asked of the curvature at a point whose gradient is known, in order, until the answer is settled.
@@ -134,11 +144,15 @@ class _Questions:
 
     @property
     def small(self) -> bool:
-        return self.norm <= self.stop.gradient
+        return self.norm <= self.gradient_tolerance
+
+    @property
+    def gradient_tolerance(self) -> float:
+        return gradient_tolerance(self.objective, self.stop)
 
     @property
     def unit(self) -> float:
-        return max(1.0, abs(self.point.value))
+        return self.point.size
 
     @property
     def tolerance(self) -> float:
@@ -233,7 +247,7 @@ class _Questions:
             yield Finding(status=Status.UNBOUNDED, remark=remark)
             return
         left = float(there.gradient.abs().max())
-        if left > self.stop.gradient and not 0 <= there.decrement <= max(self.tolerance, there.noise):
+        if left > self.gradient_tolerance and not 0 <= there.decrement <= max(self.tolerance, there.noise):
             return
         names = [site.name for site in going]
         at_edge = all(not self.objective.sites[name].constraint.startswith("real") for name in names)
@@ -263,7 +277,7 @@ class _Questions:
         yield Finding(Check("curvature", None, None, message))
         gone = names_at_edge(self.objective, self.point, UNBOUNDED_EDGE)
         if not self.small:
-            yield Finding(nearly=state.stalled and not state.rounding and self.norm <= NEAR * self.stop.gradient)
+            yield Finding(nearly=state.stalled and not state.rounding and self.norm <= NEAR * self.gradient_tolerance)
         elif not gone:
             refuted = refuted_by_probes(self.point)
             check = Check("probes", refuted is None, None, refuted or "no probe found a way down")
@@ -279,6 +293,8 @@ class _Questions:
 def _better(place: Place, found: Confirmation) -> Place:
     """Where the confirming step led, if the gradient is smaller there."""
     there = found.there
+    if there is not None and there.decrement > POLISHED * place.objective.unit:
+        there = there.polished()
     if there is None or not float(there.gradient.abs().max()) < float(place.gradient.abs().max()):
         return place
     return there

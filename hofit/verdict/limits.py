@@ -182,17 +182,17 @@ def settled_on_edges(objective: Objective, point: Point, names: list[str]) -> Fi
         there = objective.at_full({**point.params, **moved})
         losses.append(there.value if there.failure is None else inf)
     listed, one = ", ".join(names), len(names) == 1
-    if _is_linear(losses, point.value):
+    if _is_linear(losses, point.size):
         remark = f"the loss falls without end as {listed} {'nears' if one else 'near'} the edge of the support"
         return Finding(status=Status.UNBOUNDED, remark=f"unbounded (diverges): {remark}")
     remark = f"boundary: {listed} {'runs' if one else 'run'} to the edge of the support"
     return Finding(status=Status.CONVERGED_ON_BOUNDARY, remark=remark)
 
 
-def _is_linear(losses: list[float], here: float) -> bool:
+def _is_linear(losses: list[float], size: float) -> bool:
     """Whether the loss falls to the end of the way as it did before: losses at PARTS of it."""
     first, second = losses[0] - losses[1], losses[1] - losses[2]
-    return first > LEAST_FALL * max(1.0, abs(here)) and second > LINEAR_FALL * first
+    return first > LEAST_FALL * size and second > LINEAR_FALL * first
 
 
 def _falls_for_ever(place: Place, number: int) -> bool:
@@ -206,7 +206,7 @@ def _falls_for_ever(place: Place, number: int) -> bool:
         where = place.here.clone()
         where[number] = part * float(where[number].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS))
         losses.append(place.loss_at(where))
-    return _is_linear(losses, place.point.value)
+    return _is_linear(losses, place.point.size)
 
 
 def _lower_inside(place: Place, number: int) -> Params | None:

@@ -22,7 +22,7 @@ CONFIRM_FACTOR = 100.0
 """What the confirming step divides the decrement by, at least: Newton's method at a minimum converges quadratically."""
 
 CONFIRM_STEP = 1e-8
-"""A Newton step of no more than this part of max(1, |u|) confirms a minimum without being taken."""
+"""A Newton step of no more standard errors confirms a minimum without being taken."""
 
 QUADRATIC = 0.1
 """How far the loss after the confirming step may lie from the quadratic model's, relative to the decrement. Where the
@@ -109,7 +109,7 @@ class Place:
     @cached_property
     def signs(self) -> Signs:
         """Of the Hessian over what is not held, with what the gradient explains taken for no curvature."""
-        return Signs(self.free_hessian, self.gradient)
+        return Signs(self.free_hessian, self.gradient / self.objective.unit**0.5)
 
     @cached_property
     def free_hessian(self) -> Operator:
@@ -177,9 +177,9 @@ class Place:
     def floor(self, direction: Tensor, distance: float) -> float:
         """How much higher the floor of the valley is, so far along a direction (d,): all else goes down from there.
 
-        ``direction`` has length one where every number's own curvature is one.
+        The unit of ``distance`` is that in which each number's own curvature is one observation's.
         """
-        unit = self.signs.scale
+        unit, distance = self.signs.scale, distance * self.objective.unit**0.5
         along = direction / unit
         along = along / along.norm()
         place: Place | None = self.at(self.here + distance * along * unit)
@@ -211,9 +211,13 @@ def confirmation(place: Place) -> Confirmation:
         return Confirmation(Check("confirming step", ok, float(step.abs().max()), message), there)
 
     eps = torch.finfo(step.dtype).eps
-    relative = float((step.abs() / torch.clamp(place.here.abs(), min=1.0)).max())
-    if relative <= max(CONFIRM_STEP, 8 * eps):
-        return answer(True, f"the Newton step is {relative:.3g} of max(1, |u|)")
+    own = torch.clamp(place.here.abs(), min=1.0)
+    relative = float((step.abs() / own).max())
+    # A standard error, with one observation weighing one; what runs away has a large one, and is held to its own size.
+    error = place.signs.scale * min(1.0, place.objective.unit) ** 0.5
+    errors = float((step.abs() / torch.minimum(error, own)).max())
+    if errors <= CONFIRM_STEP or relative <= 8 * eps:
+        return answer(True, f"the Newton step is {errors:.3g} standard errors")
     if not bool(torch.isfinite(step).all()) or decrement <= 0:
         return answer(False, f"the Newton step is {relative:.3g} of max(1, |u|), and does not lower the model")
     there = place.at(place.here + step)
@@ -233,7 +237,7 @@ def confirmation(place: Place) -> Confirmation:
     remaining = float(lengths.max())
     ratio = decrement / remaining if remaining > 0 else inf
     message = f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
-    if ratio < CONFIRM_FACTOR and decrement <= min(UNSEEN * max(1.0, abs(place.point.value)), place.noise):
+    if ratio < CONFIRM_FACTOR and decrement <= min(UNSEEN * place.point.size, place.noise):
         rounding = relative <= ROUNDING_STEP and not bool(running_away(place, there).any())
         return answer(rounding, f"{message}, and what is left is rounding" if rounding else message, there)
     return answer(ratio >= CONFIRM_FACTOR, message, there)

@@ -56,10 +56,12 @@ def refuted_by_walks(objective: Objective, point: Point, directions: Tensor, sta
     """
     coordinates = Coordinates.of(point.params)
     here = coordinates.flatten(point.params)
-    noise = WALK_NOISE * max(1.0, abs(point.value))
+    noise = WALK_NOISE * point.size
     generator = torch.Generator().manual_seed(1)
     signs = 2.0 * torch.randint(0, 2, (directions.shape[1], MIXTURES), generator=generator) - 1
-    walked = torch.cat([directions[:, :MIXTURES], directions @ signs.to(directions)], dim=1)
+    walked = directions[:, :MIXTURES]
+    if directions.shape[1] > 1:
+        walked = torch.cat([walked, directions @ signs.to(directions)], dim=1)
 
     def change(move: Tensor) -> float:
         there = objective.at_full(coordinates.unflatten(here + move))

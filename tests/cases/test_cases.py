@@ -84,3 +84,78 @@ def test_an_index_that_became_floating_is_named_with_the_edit() -> None:
     columns = "data.columns={winner: winner, loser: loser}"
     with pytest.raises(HofitError, match=r"'winner', 'loser' became floating.*dtype: long"):
         fit("games/prior_codes", columns)
+
+
+def test_numbers_that_a_transform_never_reads_are_no_unknowns() -> None:
+    result = fit("chol")
+    assert result.status == "converged" and result.loss == pytest.approx(10.707557752, abs=1e-8)
+    root, errors = result.values["root"], result.std_errors["root"]
+    assert near(root, [[0.73484692, 0.0], [0.29666042, 0.67822754]], 1e-7)
+    assert bool((errors[torch.tril(torch.ones(2, 2)) > 0] > 0.2).all())
+
+
+def test_a_category_that_was_never_seen_lies_on_the_edge_of_the_simplex() -> None:
+    """The errors of the others are the multinomial's: √(p (1 − p) / 8)."""
+    result = fit("dir")
+    assert result.status == "converged_on_boundary" and result.loss == pytest.approx(0.574007034, abs=1e-8)
+    assert near(result.values["p"], [0.625, 0.375, 0.0], 1e-8) and "p[2] → 0" in remarks(result)
+    assert near(result.std_errors["p"][:2], [0.17116, 0.17116], 1e-4) and result.std_errors["p"][2].isnan()
+
+
+@pytest.mark.parametrize(("config", "going"), [("config", "rho → −1"), ("cholesky", "corr[1,0] → −1")])
+def test_a_correlation_of_minus_one_is_a_boundary_however_it_is_written(config: str, going: str) -> None:
+    result = fit(f"germination/{config}")
+    assert result.status == "converged_on_boundary" and going in remarks(result)
+    assert result.loss == pytest.approx(577.18717, abs=1e-6)
+    assert near(result.values["beta"], [33.8757, -1.1879], 1e-4) and near(result.values["sd"], [2.4972, 0.41911], 1e-4)
+    assert near(result.std_errors["beta"], [0.9297, 0.7264], 1e-3) and near(result.values["sigma"], 4.83007, 1e-4)
+
+
+def test_separation_is_named_and_the_others_have_errors() -> None:
+    """lme4's estimates; its errors are those given the scale, and so a little smaller."""
+    result = fit("nests/config")
+    assert result.status == "converged_on_boundary" and result.exit_code == 0
+    assert "beta[3] → −∞" in remarks(result) and "the loss tends to 98.34046" in remarks(result)
+    assert result.loss == pytest.approx(98.3404619, abs=1e-6)
+    others, errors = result.values["beta"][[0, 1, 2, 4]], result.std_errors["beta"]
+    assert near(others, [-2.33177, 0.43104, -0.45234, 0.41133], 1e-4) and near(result.values["sd"], 1.53381, 1e-3)
+    assert errors[3].isnan() and near(errors[[0, 1, 2, 4]], [0.4455, 0.47763, 0.55148, 0.23215], 0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["trust_region", "lbfgs", "newton_cg"])
+@pytest.mark.parametrize("seed", [1, 4])
+def test_a_circle_of_minima_is_a_flat_direction_from_every_start(optimizer: str, seed: int) -> None:
+    entry = f"optimizers=[{{params: '*', optimizer: {optimizer}}}]"
+    result = fit("ring", "init.strategy=uniform", f"seed={seed}", entry)
+    assert result.status == "flat_direction" and result.loss == pytest.approx(46.413527, abs=1e-6)
+    assert "flat direction (singular)" in remarks(result) and "w[" in remarks(result)
+
+
+def test_a_parameter_that_nothing_depends_on_but_rounding_is_not_followed() -> None:
+    result = fit("drift")
+    assert result.status == "flat_direction" and result.loss == pytest.approx(19.4242892, abs=1e-7)
+    assert "alpha" in remarks(result) and abs(float(result.values["alpha"])) < 1e3
+    assert near(result.values["sd"], 0.5687, 1e-4) and bool(result.std_errors["sd"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("seed", "edge", "loss", "other", "value"),
+    [
+        (1, "sd_store", 28340.912060, "sd_group", 0.01262),
+        (3, "sd_store", 28485.892343, "sd_group", 0.07461),
+        (6, "sd_group", 28319.447779, "sd_store", 0.02669),
+    ],
+)
+def test_effects_that_are_not_there_have_a_scale_of_zero(
+    seed: int, edge: str, loss: float, other: str, value: float
+) -> None:
+    result = fit("no_signal", f"data.options.seed={seed}")
+    assert result.status == "converged_on_boundary" and result.loss == pytest.approx(loss, abs=1e-5)
+    assert f"{edge} → 0" in remarks(result) and result.std_errors[edge].isnan()
+    assert near(result.values[other], value, 1e-5) and bool(result.std_errors[other] > 0)
+
+
+def test_raw_scales_end_at_the_boundary_and_not_to_and_fro() -> None:
+    result = fit("firms/config")
+    assert result.status == "converged_on_boundary" and result.loss == pytest.approx(839.12342, abs=1e-5)
+    assert "rho → −1" in remarks(result) and result.iterations < 100

@@ -16,7 +16,7 @@ class ClosedForm:
         self.function, self.traced = function, 0
         self.seen: list[float] = []
         self.sites: Mapping[str, Site] = {}
-        self.evaluations = Evaluations()
+        self.evaluations, self.unit = Evaluations(), 1.0
 
     def at(self, params: Params) -> Point:
         self.traced += 1

@@ -227,8 +227,9 @@ def assert_never_uphill(run_dir: Path) -> None:
 @pytest.mark.parametrize(("name", "factor"), SOLVED)
 def test_a_classic_problem_is_solved_without_a_step_uphill(name: str, factor: float, tmp_path: Path) -> None:
     result = solve(name, factor, tmp_path / "run")
-    minimum = LOCAL.get((name, factor), PROBLEMS[name].minimum)
-    assert result.loss == pytest.approx(minimum, rel=1e-6, abs=1e-9 if name == SINGULAR else 1e-11)
+    minima = [PROBLEMS[name].minimum, *(LOCAL[case] for case in LOCAL if case == (name, factor))]
+    within = 1e-9 if name == SINGULAR else 1e-11
+    assert any(result.loss == pytest.approx(minimum, rel=1e-6, abs=within) for minimum in minima)
     if name == SINGULAR:
         assert result.status in ("no_progress", "flat_direction", "converged")
     else:

@@ -28,12 +28,14 @@ def solve(
     radius: float | None,
     shift: float,
     tolerance: Callable[[float], float],
+    unit: float = 1.0,
 ) -> tuple[Step, float]:
     """The step inside a radius, and that radius: without one, as long as the loss's own curvature says.
 
     Args:
         shift: a guess of λ, as from the step before.
         tolerance: see ``truncated_step``.
+        unit: the loss's.
     Shapes: gradient (d,), finite.
     """
     if isinstance(operator, MatrixFree):
@@ -44,11 +46,11 @@ def solve(
         found = replace(found, length=float(found.step.norm()))
         return found, found.length if radius is None else radius
     if radius is None:
-        return first_step(operator, gradient)
+        return first_step(operator, gradient, unit)
     return trust_region_step(operator, gradient, radius, shift), radius
 
 
-def first_step(operator: Operator, gradient: Tensor) -> tuple[Step, float]:
+def first_step(operator: Operator, gradient: Tensor, unit: float = 1.0) -> tuple[Step, float]:
     """The full Newton step and its length, where the Hessian is positive definite; else one within a first radius.
 
     That is INITIAL, or a part of the way straight downhill to the lowest point of the quadratic, where that is longer:
@@ -63,5 +65,6 @@ def first_step(operator: Operator, gradient: Tensor) -> tuple[Step, float]:
             return Step(step, fall, False, length), length
     curvature = float(gradient @ operator.matvec(gradient))
     downhill = float(gradient.norm()) ** 3 / curvature if curvature > 0 else 0.0
-    radius = max(INITIAL, downhill**REACH) if isfinite(downhill) else INITIAL
+    root = unit**0.5
+    radius = root * (max(INITIAL, (downhill / root) ** REACH) if isfinite(downhill) else INITIAL)
     return trust_region_step(operator, gradient, radius), radius
