@@ -25,6 +25,7 @@ from ..status import Status
 from ..verdict.checks import Check, StopRules, StopState, Verdict
 from ..verdict.edges import unbounded_parameters
 from ..verdict.judge import gradient_tolerance, judge
+from ..verdict.limits import falling_numbers
 from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
 
@@ -217,7 +218,7 @@ class Loop:
                 self._lower = verdict.lower
             elif verdict.nearly:
                 state.stalled = -max(NEARLY_THERE, state.iteration // 4)
-            elif verdict.status is None and stalled:
+            elif verdict.status in (None, Status.NO_PROGRESS) and stalled:
                 return self._end_undecided(point, Status.NO_PROGRESS, verdict)
             if verdict.status is not None and self._lower is None:
                 return self._end(point, verdict.status, verdict, [])
@@ -287,6 +288,15 @@ class Loop:
         if running:
             remark = f"unbounded (diverges): the loss still falls as {', '.join(running)} nears the edge of its support"
             return self._end(point, Status.UNBOUNDED, verdict, [remark])
+        if self.objective.settles:
+            full = self.objective.at_full(point.params)
+            usable = full.failure is None and isfinite(full.value) and isfinite(max_norm(full.gradient()))
+            falling = (
+                falling_numbers(self.objective, full, gradient_tolerance(self.objective, self.stop)) if usable else []
+            )
+            if falling:
+                remark = f"unbounded (diverges): the loss falls without end along {', '.join(falling)}"
+                return self._end(point, Status.UNBOUNDED, verdict, [remark])
         return self._end(point, status, verdict, [])
 
     def _end_estimated(self, point: Point, status: Status) -> LoopEnd:

@@ -229,7 +229,7 @@ class _Questions:
     def _of_limits(self, place: Place, settles: bool) -> Iterator[Finding]:
         """Of a point that is no minimum: does something run to an edge, or away, while all else settles?"""
         edge = edge_numbers(self.objective, self.point.params)
-        if not settles and not bool(edge.any()):
+        if not settles and not self.state.ends and not bool(edge.any()):
             return
         limit = find_limit(place, edge & ~place.held, self.unit)
         if limit is None:

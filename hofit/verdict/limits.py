@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf, isfinite, isnan
 
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..objective.base import Objective
 from ..point import Params, Point
 from ..status import Status
@@ -30,7 +31,16 @@ EDGES = (20.0, 30.0, 40.0)
 OUT, OUTWARD = 4.0, 5
 """How far, and how often, one goes nearer to an edge while the loss shows it."""
 
-ROUNDS = 4
+DROWNED = 1e-2
+"""A Newton step of this part of max(1, |u|), on what is rounding: the number has gone too far out to be judged."""
+
+SHOWS = 100.0
+"""Times the rounding by which the loss must rise on the way back."""
+
+NEAR_NOISE = 1e-2
+"""A fall of less than this part of the loss's size is held against the rounding measured there."""
+
+ROUNDS = 6
 """How often more numbers are found to run away once some are held."""
 
 DOUBLINGS = 30
@@ -53,6 +63,12 @@ LEAST_FALL = 1e-6
 
 BEFORE_CLAMPS = 30.0
 """Unconstrained distance before which no distribution clamps its arguments: eps of double precision is at 36."""
+
+TRIED = 8
+"""Numbers that are walked along to see whether the loss falls for ever, at most."""
+
+STRAIGHT = 0.02
+"""How far, relative to it, a slope may change on the last half of a way that is straight."""
 
 BACK = 12
 """Doublings of the way back from an edge, until the loss has changed."""
@@ -93,7 +109,11 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
             break
         running = running_away(place, found.there)
         if not bool(running.any()):
-            return None
+            drawn = _drawn_in(place)
+            if drawn is None:
+                return None
+            place = drawn
+            continue
         outward = torch.where(running, place.step / place.step[running].abs().max(), outward)
         place = place.holding(running)
     else:
@@ -117,6 +137,23 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
         if lower is not None:
             return Limit(place, outward, lower=lower)
     return Limit(place, outward)
+
+
+def _drawn_in(place: Place) -> Place | None:
+    """From where a number's slope drowns in the loss's rounding, back to where it shows; None where that is no matter.
+
+    A number may have gone so far out that what is left of the loss's fall is less than its rounding there.
+    """
+    far = place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)
+    if place.decrement > place.noise or not bool(far.any()):
+        return None
+    step = torch.where(far, place.step.abs(), 0.0)
+    for times in (1.0, 2.0, 4.0, 8.0, 16.0):
+        back = torch.minimum(times * step, (1.0 - 0.5**times) * place.here.abs()) * place.here.sign()
+        if place.loss_at(place.here - back) - place.point.value > SHOWS * place.noise:
+            there = place.at(place.here - back)
+            return None if there is None else there.holding(far).polished().holding_only(place.held)
+    return None
 
 
 def _rises_outwards(place: Place, edge: Tensor) -> Tensor:
@@ -152,26 +189,61 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
 
     ``falls`` where it falls for ever, ``open`` where it cannot be told.
     """
-    before, distance, falls, end = place.point.value, 1.0, [], "open"
+    before, distance, end = place.point.value, 1.0, "open"
+    falls: list[float] = []
     reached, level = place.here, max(place.noise, LEVEL * unit)
     for _ in range(DOUBLINGS):
         where = place.here + distance * outward
         loss = place.loss_at(where)
         fall = before - loss
-        if fall < -place.noise:
+        if isfinite(loss) and abs(fall) < NEAR_NOISE * place.point.size:
+            level = max(level, place.noise_at(where, loss))
+        if fall < -level:
             end = "rises" if isfinite(loss) else "open"
+            break
+        jumps = len(falls) >= 2 and falls[-1] < falls[-2] < fall
+        if fall <= level or jumps:  # and no further: there the loss may be rounded the more
+            end = "level"
             break
         reached, before, distance = where, loss, 2.0 * distance
         falls.append(fall)
-        if fall <= level:
-            end = "level"
-            break
     late = falls[-4:]
     if end == "open" and len(falls) >= 5 and all(after >= LOSING * fall for fall, after in pairwise(late)):
         end = "falls"
-    if end == "rises" and not place.point.value - before > place.noise:
+    if end == "rises" and not place.point.value - before > level:
         end = "open"
     return place.at(reached) or place, end
+
+
+def falling_numbers(objective: Objective, point: Point, tolerance: float) -> list[str]:
+    """Numbers, in the user's terms, that the loss falls along for ever: on each doubling of them by no less.
+
+    Where it cannot be computed further out, a slope that was the same all the way from half of it tells.
+    """
+    coordinates, gradient = Coordinates.of(point.params), point.gradient()
+    here, slope = coordinates.flatten(point.params), coordinates.flatten(gradient)
+    outwards = slope * here.sign() < -tolerance
+    chosen = (outwards.nonzero()[:, 0])[slope[outwards].abs().argsort(descending=True)][:TRIED]
+
+    def loss_at(number: int, part: float) -> float:
+        where = here.clone()
+        where[number] *= part
+        there = objective.at_full(coordinates.unflatten(where))
+        return there.value if there.failure is None and not isnan(there.value) else inf
+
+    found = []
+    for number in chosen.tolist():
+        losses = [loss_at(number, part) for part in (0.5, 1.0, 2.0, 4.0, 8.0)]
+        falls = [before - after for before, after in pairwise(losses)]
+        endless = min(falls) > 0 and all(after >= LOSING * fall for fall, after in pairwise(falls))
+        if not isfinite(losses[2]) and float(here[number].abs()) > BEFORE_CLAMPS:
+            inner = [loss_at(number, part) for part in (*PARTS, 1.0)]
+            steps = [before - after for before, after in pairwise(inner)]
+            endless = abs(steps[1] - 0.5 * steps[0]) < STRAIGHT * steps[0] > 0.0
+            endless &= abs(steps[2] - steps[1]) < STRAIGHT * steps[1]
+        if endless:
+            found.append(coordinates.call(number))
+    return found
 
 
 def settled_on_edges(objective: Objective, point: Point, names: list[str]) -> Finding:

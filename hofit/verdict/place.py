@@ -44,8 +44,8 @@ UNSEEN = 1e-12
 LOSS_ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
 
-NUDGE = 1e-12
-"""A change of a parameter, relative to it, along which a loss changes by nothing but its own rounding."""
+NUDGE = 1e-10
+"""A change of a parameter, relative to it, along which a loss bends by nothing but its own rounding."""
 
 DOUBTFUL = 1e4
 """Units of eps · the largest |h_ii| below which a curvature may be rounding alone."""
@@ -53,8 +53,8 @@ DOUBTFUL = 1e4
 STEADY = 0.1
 """How much of itself a curvature may change a hair's breadth away."""
 
-NUDGES = 4
-"""How often the loss is traced again to measure its rounding."""
+NUDGES = (1.0, 7.0, 40.0)
+"""How many times NUDGE the loss is traced at, on both sides, to measure its rounding."""
 
 FLOOR_STEPS = 4
 """Newton steps at most from a place beside a valley down to its floor."""
@@ -127,16 +127,20 @@ class Place:
 
     @cached_property
     def noise(self) -> float:
-        """The rounding of the loss, measured: by how much it changes where its parameters change by next to nothing."""
+        """The rounding of the loss here."""
+        return self.noise_at(self.here, self.point.value)
+
+    def noise_at(self, where: Tensor, value: float) -> float:
+        """The rounding of a loss, measured: how much it changes where its parameters change by next to nothing."""
         generator = torch.Generator().manual_seed(31)
-        size = torch.clamp(self.here.abs(), min=NUDGE**0.5) * NUDGE
-        losses = []
-        for _ in range(NUDGES):
-            signs = 2.0 * torch.randint(0, 2, self.here.shape, generator=generator) - 1
-            losses.append(self.loss_at(self.here + size * signs.to(size)))
-        spread = max((abs(loss - self.point.value) for loss in losses if isfinite(loss)), default=0.0)
-        eps = torch.finfo(self.here.dtype).eps
-        return max(LOSS_ROUNDING * eps * abs(self.point.value), 4.0 * spread)
+        size = torch.clamp(where.abs(), min=NUDGE**0.5) * NUDGE
+        spread = 0.0
+        for times in NUDGES:
+            signs = (2.0 * torch.randint(0, 2, where.shape, generator=generator) - 1).to(size)
+            sides = [self.loss_at(where + sign * times * size * signs) for sign in (1.0, -1.0)]
+            bend = abs(sum(sides) - 2.0 * value)  # the slope cancels
+            spread = max(spread, bend if isfinite(bend) else 0.0)
+        return max(LOSS_ROUNDING * torch.finfo(where.dtype).eps * abs(value), 4.0 * spread)
 
     def loss_at(self, where: Tensor) -> float:
         """The loss elsewhere; inf where there is none."""
@@ -159,6 +163,10 @@ class Place:
     def holding(self, places: Tensor) -> Place:
         """The same with more numbers held."""
         return replace(self, held=self.held | places)
+
+    def holding_only(self, places: Tensor) -> Place:
+        """The same with these numbers held and no others."""
+        return replace(self, held=places)
 
     def polished(self) -> Place:
         """Where Newton's steps lead while they lower the gradient, and the loss does not rise beyond its rounding."""
