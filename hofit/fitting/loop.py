@@ -40,6 +40,9 @@ NEARLY_THERE = 10
 ROUNDING = 16.0
 """Units of eps · max(1, |loss|) within which a change of the loss is rounding."""
 
+STUCK_AT, GONE = 100.0, 1e6
+"""Unconstrained size beyond which it is asked whether the loss falls for ever: of a fit that is stuck, or another."""
+
 ESCAPES = 20
 """Times that a fit is taken to a lower place off its way, at most."""
 
@@ -291,9 +294,9 @@ class Loop:
         if self.objective.settles:
             full = self.objective.at_full(point.params)
             usable = full.failure is None and isfinite(full.value) and isfinite(max_norm(full.gradient()))
-            falling = (
-                falling_numbers(self.objective, full, gradient_tolerance(self.objective, self.stop)) if usable else []
-            )
+            tolerance = gradient_tolerance(self.objective, self.stop)
+            far = STUCK_AT if status is Status.NO_PROGRESS else GONE
+            falling = falling_numbers(self.objective, full, tolerance, far) if usable else []
             if falling:
                 remark = f"unbounded (diverges): the loss falls without end along {', '.join(falling)}"
                 return self._end(point, Status.UNBOUNDED, verdict, [remark])

@@ -207,6 +207,12 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
             break
         reached, before, distance = where, loss, 2.0 * distance
         falls.append(fall)
+    while end == "level" and distance >= 1.0 and falls:
+        distance *= 0.5  # between the last place and the one where the loss no longer showed a fall
+        where = reached + 0.5 * distance * outward
+        loss = place.loss_at(where)
+        if before - loss > max(place.noise_at(where, loss), LEVEL * unit) and isfinite(loss):
+            reached, before = where, loss
     late = falls[-4:]
     if end == "open" and len(falls) >= 5 and all(after >= LOSING * fall for fall, after in pairwise(late)):
         end = "falls"
@@ -215,14 +221,15 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
     return place.at(reached) or place, end
 
 
-def falling_numbers(objective: Objective, point: Point, tolerance: float) -> list[str]:
+def falling_numbers(objective: Objective, point: Point, tolerance: float, far: float) -> list[str]:
     """Numbers, in the user's terms, that the loss falls along for ever: on each doubling of them by no less.
 
-    Where it cannot be computed further out, a slope that was the same all the way from half of it tells.
+    Where it cannot be computed further out, a slope that was the same all the way from half of it tells. Only numbers
+    beyond ``far`` are asked: nearer, a minimum may still be ahead.
     """
     coordinates, gradient = Coordinates.of(point.params), point.gradient()
     here, slope = coordinates.flatten(point.params), coordinates.flatten(gradient)
-    outwards = slope * here.sign() < -tolerance
+    outwards = (slope * here.sign() < -tolerance) & (here.abs() > far)
     chosen = (outwards.nonzero()[:, 0])[slope[outwards].abs().argsort(descending=True)][:TRIED]
 
     def loss_at(number: int, part: float) -> float:
@@ -236,7 +243,7 @@ def falling_numbers(objective: Objective, point: Point, tolerance: float) -> lis
         losses = [loss_at(number, part) for part in (0.5, 1.0, 2.0, 4.0, 8.0)]
         falls = [before - after for before, after in pairwise(losses)]
         endless = min(falls) > 0 and all(after >= LOSING * fall for fall, after in pairwise(falls))
-        if not isfinite(losses[2]) and float(here[number].abs()) > BEFORE_CLAMPS:
+        if not isfinite(losses[2]):
             inner = [loss_at(number, part) for part in (*PARTS, 1.0)]
             steps = [before - after for before, after in pairwise(inner)]
             endless = abs(steps[1] - 0.5 * steps[0]) < STRAIGHT * steps[0] > 0.0

@@ -35,6 +35,9 @@ SAME_STEP = 0.3
 COUNTS = 1e-3
 """… and whose part in the decrement is at least this part of the largest."""
 
+SHORT = 1e-6
+"""A Newton step of no more than this part of each number does not run away."""
+
 ROUNDING_STEP = 1e-3
 """A Newton step of more than this part of max(1, |u|) is no rounding."""
 
@@ -226,6 +229,10 @@ def confirmation(place: Place) -> Confirmation:
     errors = float((step.abs() / torch.minimum(error, own)).max())
     if errors <= CONFIRM_STEP or relative <= 8 * eps:
         return answer(True, f"the Newton step is {errors:.3g} standard errors")
+    # Where numbers hang together a standard error is longer than that, and the decrement knows it.
+    together = (2.0 * max(decrement, 0.0) / min(1.0, place.objective.unit)) ** 0.5
+    if together <= CONFIRM_STEP and bool((step.abs() <= SHORT * place.here.abs()).all()):
+        return answer(True, f"the Newton step is {together:.3g} standard errors")
     if not bool(torch.isfinite(step).all()) or decrement <= 0:
         return answer(False, f"the Newton step is {relative:.3g} of max(1, |u|), and does not lower the model")
     there = place.at(place.here + step)
