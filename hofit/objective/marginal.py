@@ -24,7 +24,7 @@ from ..coordinates import Coordinates
 from ..curvature.assembly import Interaction
 from ..curvature.expansion import Expander, Expansion
 from ..curvature.structure import Curvature
-from ..differences import central
+from ..differences import central, two_sided
 from ..internals import lacks_derivative
 from ..linear.operator import Factor
 from ..model.program import Program
@@ -354,7 +354,7 @@ class MarginalObjective(Objective):
             there = {name: point.params[name] + t * v for name, v in vector.items()}
             return own.flatten(self.near(point, {**point.params, **there}).gradient())
 
-        found = own.unflatten(central(slope, bend))
+        found = own.unflatten(two_sided(slope, bend))
         self._known = None
         return found, move
 

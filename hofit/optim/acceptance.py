@@ -60,17 +60,18 @@ class Acceptance:
         predicted = (proposal.predicted_reduction or 0.0) - others
         if candidate.failure is None and candidate.value == -inf:
             return inf  # unbounded, as the loop will say
-        if candidate.failure is not None or not isfinite(candidate.value):
-            return -inf
-        actual = point.value - candidate.value
         noise = rounding(point)
         own = abs(proposal.predicted_reduction or 0.0)
+        if candidate.failure is not None or not isfinite(candidate.value):
+            self._refusals += own <= noise  # and a shorter step gains less still
+            return -inf
+        actual = point.value - candidate.value
         if (own <= noise or actual == 0.0) and abs(actual) <= CANCELLED * noise + abs(others):
             better = _flattens(point, candidate, list(proposal.params), FALL if actual > 0 else RISE)
             better |= actual > 0 and others != 0.0  # who moves besides has changed the gradient too
             self._refusals = 0 if better else self._refusals + 1
             return 0.5 if better else 0.0
-        ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -inf)
+        ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -1.0)
         if ratio > ACCEPT and not isfinite(max_norm(candidate.gradient(point.has_graph))):
             return -inf  # nothing could go on from there
         if ratio > ACCEPT:
@@ -104,7 +105,8 @@ class TrustRadius:
 
     def update(self, ratio: float, step: Step, point: Point) -> None:
         """Hear of a step from ``point`` by its ratio of actual to predicted reduction."""
-        if ratio < POOR and step.on_boundary and self.value is not None and step.predicted <= rounding(point):
+        short = step.on_boundary and step.predicted <= rounding(point)
+        if -inf < ratio < POOR and short and self.value is not None:
             # So short a step cannot be judged; a shorter one even less. Only a longer one leads out of here.
             self.value *= LEAP
         elif ratio < POOR and step.length > 0:
