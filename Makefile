@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check hooks coverage bench bench-second-order bench-marginal coverage-study certify clean
+.PHONY: demo test check hooks coverage bench bench-second-order bench-marginal coverage-study invariance certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -46,6 +46,9 @@ bench-marginal: .venv/installed
 
 coverage-study: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/coverage.py
+
+invariance: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.invariance
 
 certify: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.certification.nist
