@@ -253,7 +253,8 @@ def confirmation(place: Place) -> Confirmation:
     ratio = decrement / remaining if remaining > 0 else inf
     message = f"a Newton step divides the decrement by {ratio:.3g} ({CONFIRM_FACTOR:.0f} are needed)"
     if ratio < CONFIRM_FACTOR and decrement <= min(UNSEEN * place.point.size, place.noise):
-        rounding = relative <= ROUNDING_STEP and not bool(running_away(place, there).any())
+        within = relative <= eps**0.5  # nothing runs away by such steps, but a rounding may come twice
+        rounding = within or (relative <= ROUNDING_STEP and not bool(running_away(place, there).any()))
         return answer(rounding, f"{message}, and what is left is rounding" if rounding else message, there)
     return answer(ratio >= CONFIRM_FACTOR, message, there)
 
