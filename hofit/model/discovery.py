@@ -20,7 +20,7 @@ from ..errors import ModelError, StartError
 from ..internals import Subsample, replace_leaf, store_constraints, unconstrained_params
 from ..point import Plate, Site
 from .enumeration import Discrete, Enumeration, discrete, is_discrete, no_leaf
-from .evaluation import is_derived, site_weight
+from .evaluation import is_derived, is_deterministic, site_weight
 from .initial import initial_unconstrained
 from .plates import plates_of
 from .sites import Latent, Parameter, SiteMessenger, Sites
@@ -52,7 +52,7 @@ class Discovery(SiteMessenger):
         self.has_factor = False
         self.samples: list[Any] = []
         self.discrete: dict[str, Discrete] = {}
-        self.observed: list[str] = []
+        self.not_fitted: dict[str, str] = {}
         self.batch_shapes: dict[str, torch.Size] = {}
         self.nesting = 0
 
@@ -65,7 +65,7 @@ class Discovery(SiteMessenger):
             parameters={entry.site.name: entry for entry in self.parameters.values()},
             order=list(dict.fromkeys(self.order)),
             enumeration=Enumeration(self.discrete, self.nesting, self.batch_shapes) if self.discrete else None,
-            observed=self.observed,
+            not_fitted=self.not_fitted,
             has_factor=self.has_factor,
             derived={m["name"]: m["value"].shape for m in self.samples if is_derived(m)},
             weight=sum(count * scale for count, scale in weights) / entries if entries else None,
@@ -91,8 +91,9 @@ class Discovery(SiteMessenger):
             deepest = max((-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized), default=0)
             observed = msg["value"].dim() - fn.event_dim if isinstance(msg["value"], Tensor) else 0
             self.nesting = max(self.nesting, deepest, len(fn.batch_shape), observed)
-        if msg["is_observed"] and not isinstance(fn, (Unit, Delta)):
-            self.observed.append(name)
+        what = what_it_is(msg)
+        if what is not None:
+            self.not_fitted[name] = what
         if msg["is_observed"] or msg["value"] is not None or isinstance(fn, (Subsample, Delta)):
             return
         if is_discrete(fn):
@@ -153,6 +154,20 @@ class Discovery(SiteMessenger):
         site = Site(name, "parameter", leaf.shape, msg["value"].shape, describe(support), plates)
         self.parameters[store_name] = Parameter(site, store_name, leaf, support)
         self.order.append(name)
+
+
+def what_it_is(message: Any) -> str | None:
+    """What a sample site is that has nothing to be fitted, as words after its name; None for a latent."""
+    fn = message["fn"]
+    if isinstance(fn, Subsample):
+        return "is a plate"
+    if is_deterministic(message):
+        return "is a pyro.deterministic site, a function of others"
+    if isinstance(fn, Unit):
+        return "is a pyro.factor, which has no value"
+    if message["is_observed"]:
+        return "is observed"
+    return "is a Delta, which has one value" if isinstance(fn, Delta) else None
 
 
 def check_leaves(sites: Sites) -> None:

@@ -88,9 +88,9 @@ class Program:
         return self._sites.discrete
 
     @property
-    def observed(self) -> Sequence[str]:
-        """Names of the observed sample sites."""
-        return self._sites.observed
+    def not_fitted(self) -> Mapping[str, str]:
+        """What every site is that is neither parameter nor latent, as words after its name."""
+        return self._sites.not_fitted
 
     @property
     def has_factor(self) -> bool:

@@ -65,8 +65,8 @@ class Sites:
     """What the first trace has found, with a leaf for every latent and parameter; no site before it.
 
     ``order`` is that of the trace. ``enumeration`` speaks for the discrete latents, which have no leaf. ``subsampled``
-    maps a plate to (size, subsample size) where the model, left alone, subsamples it. ``observed`` names the observed
-    sample sites. ``derived`` has the shape of each `pyro.deterministic` site.
+    maps a plate to (size, subsample size) where the model, left alone, subsamples it. ``not_fitted`` says of every
+    other site what it is, as an observed one. ``derived`` has the shape of each `pyro.deterministic` site.
     """
 
     latents: dict[str, Latent] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Sites:
     order: list[str] = field(default_factory=list)
     enumeration: Enumeration | None = None
     subsampled: dict[str, tuple[int, int]] = field(default_factory=dict)
-    observed: list[str] = field(default_factory=list)
+    not_fitted: dict[str, str] = field(default_factory=dict)
     has_factor: bool = False
     derived: dict[str, torch.Size] = field(default_factory=dict)
     weight: float | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ..config.mistakes import Mistakes
@@ -51,13 +51,20 @@ def _runs_out(schedule: Mapping[str, Any] | None, iterations: int) -> str | None
     return None
 
 
-def match(key: KeyPath, values: Mapping[str, Any], names: list[str], mistakes: Mistakes) -> dict[str, str]:
+def match(
+    key: KeyPath, values: Mapping[str, Any], names: list[str], program: Program, mistakes: Mistakes
+) -> dict[str, str]:
     """Name → the pattern that speaks for it; a pattern that matches nothing is a mistake."""
     for pattern in values:
         if not any(matches(pattern, name) for name in names):
-            text = f"no parameter or latent matches {pattern!r}{near_misses(pattern, names)}"
-            mistakes.add((*key, pattern), text)
+            mistakes.add((*key, pattern), nothing_matches(pattern, "parameter or latent", names, program))
     return _spoken(values, names)
+
+
+def nothing_matches(pattern: str, kind: str, names: Collection[str], program: Program) -> str:
+    """Why a pattern matches nothing of a kind: what else has such a name, or the near misses among ``names``."""
+    seen = [f"{name!r} {what}" for name, what in program.not_fitted.items() if matches(pattern, name)]
+    return seen[0] if seen else f"no {kind} matches {pattern!r}{near_misses(pattern, names)}"
 
 
 def _spoken(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
@@ -90,9 +97,7 @@ def integrated(
         if parameters:
             mistakes.add(key, f"{parameters[0]!r} is a parameter: only latents (sample sites) can be integrated")
         elif not matched and not any(matches(pattern, name) for name in program.discrete):
-            observed = [name for name in program.observed if matches(pattern, name)]
-            what = f"{observed[0]!r} is observed" if observed else f"no latent matches {pattern!r}"
-            mistakes.add(key, f"{what}{near_misses(pattern, list(program.latents)) if not observed else ''}")
+            mistakes.add(key, nothing_matches(pattern, "latent", program.latents, program))
         for name in matched:
             if name in fixed:
                 mistakes.add(key, f"{name!r} is both fixed and integrated")
@@ -131,10 +136,7 @@ def check_discrete(config: Config, program: Program, mistakes: Mistakes) -> None
             what = "a parameter" if role == "parameter" else f"continuous ({constraint})"
             mistakes.add((*INTEGRATE, pattern), f"{name!r} is {what}: only discrete latents can be enumerated")
         if not others and not any(matches(pattern, name) for name in found):
-            seen = [name for name in program.observed if matches(pattern, name)]
-            text = f"no discrete latent matches {pattern!r}{near_misses(pattern, found)}"
-            text = f"{seen[0]!r} is observed: there is nothing to sum out" if seen else text
-            mistakes.add((*INTEGRATE, pattern), text)
+            mistakes.add((*INTEGRATE, pattern), nothing_matches(pattern, "discrete latent", found, program))
     for name, site in found.items():
         spoken = speaking_pattern(integrate, name)
         if spoken is None:
@@ -164,7 +166,7 @@ def check_ownership(
         at = (*entry.key, "params")
         idle = [pattern for pattern in entry.patterns if not any(matches(pattern, name) for name in program.sites)]
         for pattern in idle:
-            mistakes.add(at, f"no parameter matches {pattern!r}{near_misses(pattern, free)}")
+            mistakes.add(at, nothing_matches(pattern, "parameter", free, program))
         if not owned and not idle:
             mistakes.add(at, "the entry gets no parameter: all it matches are taken above, fixed or integrated")
         for pattern in unmatched_radii(entry.options.get("trust_radius"), owned):

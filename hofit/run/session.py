@@ -144,8 +144,8 @@ class _Builder:
             if not names:
                 raise ModelError("the model has no parameter and no latent: there is nothing to fit")
         check_discrete(config, program, mistakes)
-        fixed = match(("fixed",), config.fixed, names, mistakes)
-        values = match(("init", "values"), config.init.values, names, mistakes)
+        fixed = match(("fixed",), config.fixed, names, program, mistakes)
+        values = match(("init", "values"), config.init.values, names, program, mistakes)
         starts = constrained(("init", "values"), config.init.values, values, program, mistakes)
         valued = {name: pattern for name, pattern in fixed.items() if config.fixed[pattern] is not None}
         constrained(("fixed",), config.fixed, valued, program, mistakes)

@@ -146,7 +146,7 @@ def test_a_start_value_overrides_every_other_start(values: dict[str, Any], name:
     ("values", "key", "says"),
     [
         ({"sacle": 1.0}, "init.values.sacle", '"scale"'),
-        ({"y": 1.0}, "init.values.y", "no parameter"),
+        ({"y": 1.0}, "init.values.y", "'y' is observed"),
         ({"scale": -1.0}, "init.values.scale", "positive"),
         ({"scale": 0.0}, "init.values.scale", "positive"),
         ({"scale": float("nan")}, "init.values.scale", "nan"),

@@ -441,10 +441,24 @@ def test_a_step_to_where_there_is_no_mode_is_taken_back(optimizer: str) -> None:
 # what is refused --------------------------------------------------------------------------------------------------
 
 
+def with_others(y: Tensor, x: Tensor, group: Tensor) -> None:
+    gaussian(y, x, group)
+    pyro.factor("tilt", torch.zeros(()))
+    pyro.deterministic("ratio", y.mean())
+
+
 @pytest.mark.parametrize(
     ("integrate", "more", "says"),
     [
         ({"y": "laplace"}, {}, "objective.integrate.y: 'y' is observed"),
+        (
+            {"ratio": "laplace"},
+            {},
+            "objective.integrate.ratio: 'ratio' is a pyro.deterministic site, a function of others",
+        ),
+        ({"rows": "laplace"}, {}, "objective.integrate.rows: 'rows' is a plate"),
+        ({"tilt": "laplace"}, {}, "objective.integrate.tilt: 'tilt' is a pyro.factor, which has no value"),
+        ({"b": "laplace"}, {"fixed": {"ratio": 1.0}}, "fixed.ratio: 'ratio' is a pyro.deterministic site"),
         ({"mu": "laplace"}, {}, "objective.integrate.mu: 'mu' is a parameter: only latents"),
         ({"bb": "laplace"}, {}, "objective.integrate.bb: no latent matches 'bb'; did you mean \"b\"?"),
         ({"b": "laplace"}, {"fixed": {"b": 0.0}}, "objective.integrate.b: 'b' is both fixed and integrated"),
@@ -469,7 +483,7 @@ def test_a_step_to_where_there_is_no_mode_is_taken_back(optimizer: str) -> None:
 def test_what_cannot_be_integrated_is_refused_by_key(integrate: Any, more: Any, says: str) -> None:
     config = {"objective": {"type": "marginal", "integrate": integrate}, "optimizers": TRUST_REGION, **more}
     with pytest.raises(ConfigError) as caught:
-        hofit.fit(gaussian, config, data=DATA)
+        hofit.fit(with_others, config, data=DATA)
     assert len(caught.value.mistakes) == 1 and says in caught.value.mistakes[0]
 
 
