@@ -54,5 +54,6 @@ def _show(session: Session) -> None:
     start = traced_start(session)
     for name, found in structures(session, start):
         console.print(Text(f"{name}: {found}"))
-    unknowns = sum(value.numel() for value in session.start.values())
+    unread = session.program.unread
+    unknowns = sum(v.numel() - int(unread[n].sum() if n in unread else 0) for n, v in session.start.items())
     console.print(f"{unknowns} unknowns; loss {start.value:.10g} ({session.objective.type}) at the start")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..point import Params, Site
+from ..point import Params, Role, Site
 from ..record import Derived, Estimate
 from ..status import TERMINATED_EXIT_CODE, Status
 from ..uncertainty.errors import Uncertainty
@@ -25,8 +25,9 @@ class FitResult:
     ``params`` are unconstrained, ``values`` constrained; both hold every parameter and latent, fixed ones included.
     ``std_errors`` are on the constrained scale, ``lower`` and ``upper`` the ends of 95 % intervals, ``derived`` the
     values and errors of `pyro.deterministic` sites: by name, where the fit gives them, nan for an entry without one.
-    ``facts`` is what this kind of objective alone has to say. ``seconds`` runs from the model's first trace to the
-    verdict.
+    ``facts`` is what this kind of objective alone has to say. ``unread`` tells which unconstrained numbers of a site
+    its transform never reads, as above a triangle: they are no unknowns. ``seconds`` runs from the model's first trace
+    to the verdict.
     """
 
     ended: Status
@@ -43,6 +44,7 @@ class FitResult:
     facts: dict[str, float] = field(default_factory=dict)
     evaluations: dict[str, int] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
+    unread: Params = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     log_likelihood: float | None = None
     terminated: bool = False
@@ -141,9 +143,19 @@ class FitResult:
     @property
     def _optimised(self) -> int:
         """A direction along which the loss does not change is no parameter: a simplex of three numbers counts two."""
-        numbers = sum(site.shape.numel() for site in self.sites.values() if site.role in ("parameter", "latent"))
-        gaussian = self.uncertainty.gaussian
-        return numbers if gaussian is None else numbers - gaussian.flat.shape[1] - int(gaussian.unused.sum())
+        numbers, gaussian = self._numbers("parameter", "latent"), self.uncertainty.gaussian
+        if gaussian is None:
+            return numbers
+        unused = gaussian.outer.unflatten(gaussian.unused)
+        lost = sum(
+            int((mask & ~self.unread[n]).sum() if n in self.unread else mask.sum()) for n, mask in unused.items()
+        )
+        return numbers - gaussian.flat.shape[1] - lost
+
+    def _numbers(self, *roles: Role) -> int:
+        """Unconstrained numbers of the sites of some roles, but for those that are never read."""
+        sizes = {name: site.shape.numel() for name, site in self.sites.items() if site.role in roles}
+        return sum(size - int(self.unread[n].sum() if n in self.unread else 0) for n, size in sizes.items())
 
     def fit_json(self) -> dict[str, Any]:
         """What fit.json holds."""
@@ -158,7 +170,7 @@ class FitResult:
             "evaluations": self.evaluations,
             "seconds": self.seconds,
             "total_seconds": self.total_seconds,
-            "parameters": sum(site.shape.numel() for site in self.sites.values() if site.role != "fixed"),
+            "parameters": self._numbers("parameter", "latent", "integrated"),
             "log_likelihood": self.log_likelihood,
             **self.facts,
             "log_evidence": self.uncertainty.log_evidence,

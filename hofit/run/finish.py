@@ -81,6 +81,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         facts=objective.facts(end.verdict.loss),
         evaluations=asdict(objective.evaluations),
         sites=program.sites,
+        unread=program.unread,
         owners=session.owners,
         log_likelihood=-end.verdict.loss if objective.is_likelihood else None,
         terminated=interruption.received == signal.SIGTERM,

@@ -28,6 +28,19 @@ def test_check_shows_shape_constraint_plates_rows_and_optimizer_of_every_paramet
     assert "fixed" in row_of(outcome.out, "mean") and "adam" not in row_of(outcome.out, "mean")
 
 
+def test_check_counts_no_number_above_a_triangle(folder: Path, hofit: Hofit) -> None:
+    (folder / "root.py").write_text(
+        "import pyro, torch, pyro.distributions as dist\n"
+        "from torch.distributions import constraints\n"
+        "def model(y):\n"
+        "    root = pyro.param('root', torch.eye(3), constraint=constraints.lower_cholesky)\n"
+        "    pyro.sample('y', dist.MultivariateNormal(torch.zeros(3), scale_tril=root), obs=y)\n"
+    )
+    entry = "optimizers: [{params: '*', optimizer: trust_region}]\n"
+    (folder / "root.yaml").write_text("data: {arguments: {y: [1.0, 0.5, -0.3]}}\n" + entry)
+    assert "6 unknowns" in hofit("check", "root.py", "-c", "root.yaml").out
+
+
 def test_check_takes_no_step_and_writes_nothing(folder: Path, hofit: Hofit) -> None:
     before = sorted(path.name for path in folder.iterdir())
     hofit("check", "toy.py", "-c", "a.yaml")

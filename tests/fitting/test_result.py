@@ -44,6 +44,27 @@ def test_a_simplex_of_three_numbers_counts_as_two_parameters() -> None:
     assert found.bic == pytest.approx(2 * math.log(30) - 2 * log_likelihood)
 
 
+@pytest.mark.parametrize(
+    ("support", "unknowns"),
+    [(constraints.lower_cholesky, 6), (constraints.positive_definite, 6), (constraints.corr_cholesky, 3)],
+)
+def test_numbers_above_a_triangle_are_no_unknowns(support: constraints.Constraint, unknowns: int) -> None:
+    y = torch.randn(40, 3, generator=torch.Generator().manual_seed(2))
+
+    def model() -> None:
+        matrix = pyro.param("matrix", torch.eye(3), constraint=support)
+        name = "covariance_matrix" if support is constraints.positive_definite else "scale_tril"
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.MultivariateNormal(torch.zeros(3), **{name: matrix}), obs=y)
+
+    found = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "trust_region"}]})
+    assert found.converged and found.log_likelihood is not None and found.bic is not None
+    assert found.fit_json()["parameters"] == unknowns
+    assert found.aic == pytest.approx(2 * unknowns - 2 * found.log_likelihood)
+    assert found.bic == pytest.approx(unknowns * math.log(40) - 2 * found.log_likelihood)
+    assert len(found.estimates()) == 9
+
+
 def test_a_fit_that_has_not_converged_has_no_errors() -> None:
     result = hofit.fit(
         regression,
