@@ -12,6 +12,7 @@ from operator import attrgetter, methodcaller
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.optim import PyroOptim
 from pyro.optim.optim import _get_state_dict as optimizer_state  # a torch optimizer's state, its parameters left out
 from pyro.optim.optim import _load_state_dict as load_optimizer_state
@@ -47,6 +48,9 @@ version: Callable[[Tensor], int] = attrgetter("_version")
 
 packed_dims: Callable[[Tensor], str] = attrgetter("_pyro_dims")
 """The symbol of each dimension of a packed tensor, where Pyro's contraction over plates looks for it."""
+
+mask_of: Callable[[MaskedDistribution], Tensor | bool] = attrgetter("_mask")
+"""What a masked distribution counts; False where it counts nothing."""
 
 DETERMINISTIC = "_deterministic"
 """Key of a site's ``infer``: it is a `pyro.deterministic` one, not an observed Delta."""

@@ -37,6 +37,7 @@ class Plate:
 class Site:
     """A parameter or latent of the model, as its first trace shows it.
 
+    ``flat`` says of a latent that its prior is flat, on the constrained scale: it has none, to speak of.
     Shapes: ``shape`` is that of the unconstrained tensor, ``value_shape`` that of the constrained value.
     """
 
@@ -46,6 +47,7 @@ class Site:
     value_shape: torch.Size
     constraint: str
     plates: tuple[Plate, ...] = ()
+    flat: bool = False
 
     @property
     def rows(self) -> int:

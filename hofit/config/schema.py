@@ -89,8 +89,14 @@ class Data(_Strict):
     path: str | None = None
     columns: dict[str, Annotated[Column, BeforeValidator(_column_shorthand)]] = {}
     missing: Literal["error", "drop"] = "error"
+    observations: Count | None = None
+    """How many there are, where the entries of the observed sites do not tell."""
     arguments: dict[str, Any] = {}
     options: dict[str, Any] = {}
+
+    @model_serializer(mode="wrap")
+    def _what_was_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if key != "observations" or value is not None}
 
 
 class Objective(_Strict):

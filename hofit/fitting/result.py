@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..point import Params, Role, Site
+from ..point import Params, Site
 from ..record import Derived, Estimate
 from ..status import TERMINATED_EXIT_CODE, Status
 from ..uncertainty.errors import Uncertainty
@@ -47,6 +47,8 @@ class FitResult:
     unread: Params = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     log_likelihood: float | None = None
+    observations: int | None = None
+    restricted: list[str] = field(default_factory=list)
     terminated: bool = False
     run_dir: Path | None = None
     total_seconds: float = 0.0
@@ -134,16 +136,19 @@ class FitResult:
 
     @property
     def bic(self) -> float | None:
-        """k log n − 2 log L, n the entries of the observed sites' log densities; None where that is one."""
-        observations = self.uncertainty.observations
-        if self.log_likelihood is None or not self.converged or observations is None or observations < 2:
+        """k log n − 2 log L, n the ``observations``; None where there is but one."""
+        if self.log_likelihood is None or not self.converged or self.observations is None or self.observations < 2:
             return None
-        return self._optimised * math.log(observations) - 2.0 * self.log_likelihood
+        return self._optimised * math.log(self.observations) - 2.0 * self.log_likelihood
 
     @property
     def _optimised(self) -> int:
-        """A direction along which the loss does not change is no parameter: a simplex of three numbers counts two."""
-        numbers, gaussian = self._numbers("parameter", "latent"), self.uncertainty.gaussian
+        """k. A direction along which the loss does not change is no parameter: a simplex of three numbers counts two.
+
+        What is integrated out under a flat prior, ``restricted``, is one, as fixed effects by REML are to lme4.
+        """
+        free = [name for name, site in self.sites.items() if site.role in ("parameter", "latent")]
+        numbers, gaussian = self._numbers([*free, *self.restricted]), self.uncertainty.gaussian
         if gaussian is None:
             return numbers
         unused = gaussian.outer.unflatten(gaussian.unused)
@@ -152,9 +157,9 @@ class FitResult:
         )
         return numbers - gaussian.flat.shape[1] - lost
 
-    def _numbers(self, *roles: Role) -> int:
-        """Unconstrained numbers of the sites of some roles, but for those that are never read."""
-        sizes = {name: site.shape.numel() for name, site in self.sites.items() if site.role in roles}
+    def _numbers(self, names: Iterable[str]) -> int:
+        """Unconstrained numbers of some sites, but for those that are never read."""
+        sizes = {name: self.sites[name].shape.numel() for name in names}
         return sum(size - int(self.unread[n].sum() if n in self.unread else 0) for n, size in sizes.items())
 
     def fit_json(self) -> dict[str, Any]:
@@ -170,13 +175,13 @@ class FitResult:
             "evaluations": self.evaluations,
             "seconds": self.seconds,
             "total_seconds": self.total_seconds,
-            "parameters": self._numbers("parameter", "latent", "integrated"),
+            "parameters": self._numbers(n for n, site in self.sites.items() if site.role != "fixed"),
             "log_likelihood": self.log_likelihood,
             **self.facts,
             "log_evidence": self.uncertainty.log_evidence,
             "aic": self.aic,
             "bic": self.bic,
-            "observations": self.uncertainty.observations,
+            "observations": self.observations,
             "shrinkage": {name: factor.tolist() for name, factor in self.uncertainty.shrinkage.items()},
             "checks": [asdict(check) for check in self.checks],
             "remarks": self.remarks,

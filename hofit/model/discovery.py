@@ -24,7 +24,7 @@ from .evaluation import is_derived, is_deterministic, site_weight
 from .initial import initial_unconstrained
 from .plates import plates_of
 from .sites import Latent, Parameter, SiteMessenger, Sites
-from .supports import describe, latent_transform
+from .supports import describe, is_flat, latent_transform
 
 
 class Discovery(SiteMessenger):
@@ -49,7 +49,6 @@ class Discovery(SiteMessenger):
         self.parameters: dict[str, Parameter] = {}
         self.order: list[str] = []
         self.seen: set[str] = set()
-        self.has_factor = False
         self.samples: list[Any] = []
         self.discrete: dict[str, Discrete] = {}
         self.not_fitted: dict[str, str] = {}
@@ -66,7 +65,6 @@ class Discovery(SiteMessenger):
             order=list(dict.fromkeys(self.order)),
             enumeration=Enumeration(self.discrete, self.nesting, self.batch_shapes) if self.discrete else None,
             not_fitted=self.not_fitted,
-            has_factor=self.has_factor,
             derived={m["name"]: m["value"].shape for m in self.samples if is_derived(m)},
             weight=sum(count * scale for count, scale in weights) / entries if entries else None,
         )
@@ -85,7 +83,6 @@ class Discovery(SiteMessenger):
         if name in self.seen:
             raise ModelError(f"two sample sites are called {name!r}: every site needs a name of its own")
         self.seen.add(name)
-        self.has_factor |= isinstance(fn, Unit)
         if not isinstance(fn, Subsample):
             self.batch_shapes[name] = fn.batch_shape
             deepest = max((-frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized), default=0)
@@ -107,7 +104,8 @@ class Discovery(SiteMessenger):
         value = transform(start)
         event_dim = fn.event_dim + transform.domain.event_dim - transform.codomain.event_dim
         plates = plates_of(msg, start.shape, event_dim)
-        site = Site(name, "latent", start.shape, value.shape, describe(support), plates)
+        flat = msg["mask"] is False or is_flat(fn)
+        site = Site(name, "latent", start.shape, value.shape, describe(support), plates, flat)
         self.latents[name] = Latent(site, start.requires_grad_(True), support, transform, event_dim)
         self.order.append(name)
         msg["value"] = value.detach()

@@ -227,10 +227,15 @@ class Evaluation(SiteMessenger):
 
     def observations(self, message: Any) -> int:
         """Entries of an observed site's log density, those that are masked and values of discrete latents left out."""
-        fn, mask = message["fn"], message["mask"]
-        if not message["is_observed"] or isinstance(fn, (Unit, Delta)) or is_deterministic(message) or mask is False:
+        if not message["is_observed"] or isinstance(message["fn"], (Unit, Delta)) or is_deterministic(message):
             return 0
-        shape = fn.batch_shape
+        return self.entries_of(message)
+
+    def entries_of(self, message: Any) -> int:
+        """Entries of a site's log density, those that are masked and values of discrete latents left out."""
+        shape, mask = message["fn"].batch_shape, message["mask"]
+        if mask is False:
+            return 0
         if self.enumeration is not None:
             shape = shape[max(0, len(shape) - self.enumeration.nesting) :]
         if isinstance(mask, Tensor) and mask.dim() <= len(shape):
@@ -343,6 +348,16 @@ def site_weight(message: Any) -> tuple[int, float]:
     scale = message["scale"]
     mean = float(scale.double().mean()) if isinstance(scale, Tensor) else float(scale)
     return torch.Size(fn.batch_shape).numel(), mean
+
+
+def may_be_penalty(message: Any) -> bool:
+    """Whether a site is a factor, or a density of what is no data: one that depends on the leaves."""
+    fn = message["fn"]
+    if not message["is_observed"] or is_deterministic(message) or message["mask"] is False:
+        return False
+    if isinstance(fn, (Unit, Delta)):
+        return bool((fn.log_factor if isinstance(fn, Unit) else fn.log_density).requires_grad)
+    return isinstance(message["value"], Tensor) and message["value"].requires_grad
 
 
 def is_derived(message: Any) -> bool:

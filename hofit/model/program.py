@@ -23,7 +23,7 @@ from ..point import Params, Site
 from .derivatives import without_derivative
 from .discovery import Discovery, check_leaves
 from .enumeration import BROADCAST, MEMORY_LIMIT, Discrete, EnumerationError, MemoryGuard, TooLarge
-from .evaluation import Evaluation, Expected, Single, is_derived
+from .evaluation import Evaluation, Expected, Single, is_derived, may_be_penalty
 from .plates import PlateWatcher, full_plates
 from .randomness import random_state_kept
 from .sites import InfeasibleError, Latent, Parameter, Sites, TraceChanged, what_changed
@@ -40,7 +40,10 @@ class Reading:
     ``deterministic`` holds the values of `pyro.deterministic` sites, functions of the leaves; ``transforms`` that of
     every site that is not fixed, as the trace used it; ``moved`` names latents whose support is no longer that of the
     first trace: it moves with other sites; ``enumerated`` names deterministic sites that depend on discrete latents,
-    and have no one value. ``observations`` counts the entries of observed sites' log densities.
+    and have no one value. ``observations`` counts the entries of observed sites' log densities. ``factors`` does so for
+    each site that may be a likelihood or a penalty on parameters: a factor, or one whose observed value depends on the
+    leaves; ``penalties`` are those of them that do not depend on what is integrated out. ``unshaped`` are integrated
+    latents under a flat prior that no factor makes another one.
     """
 
     deterministic: Params
@@ -48,6 +51,9 @@ class Reading:
     transforms: dict[str, Transform]
     moved: list[str]
     observations: int
+    factors: dict[str, int]
+    penalties: list[str]
+    unshaped: list[str]
 
 
 class Program:
@@ -91,10 +97,6 @@ class Program:
     def not_fitted(self) -> Mapping[str, str]:
         """What every site is that is neither parameter nor latent, as words after its name."""
         return self._sites.not_fitted
-
-    @property
-    def has_factor(self) -> bool:
-        return self._sites.has_factor
 
     @property
     def subsampled(self) -> Mapping[str, tuple[int, int]]:
@@ -306,8 +308,36 @@ class Program:
                     transform(latent.leaf), latent.transform(latent.leaf)
                 ):
                     moved.append(name)
-        observations = sum(trace.observations(message) for message in trace.samples)
-        return Reading(deterministic, enumerated, transforms, moved, observations)
+        factors = {m["name"]: trace.entries_of(m) for m in trace.samples if may_be_penalty(m)}
+        observations = sum(trace.observations(m) for m in trace.samples if m["name"] not in factors)
+        inside, unshaped = self._of_integrated() if factors else ([], self._flat_and_integrated)
+        penalties = [name for name in factors if name not in inside]
+        return Reading(deterministic, enumerated, transforms, moved, observations, factors, penalties, unshaped)
+
+    @property
+    def _flat_and_integrated(self) -> list[str]:
+        return [n for n, latent in self.latents.items() if latent.site.role == "integrated" and latent.site.flat]
+
+    def _of_integrated(self) -> tuple[list[str], list[str]]:
+        """Factors that depend on what is integrated out, by a trace with all else constant; flat sites in none."""
+        entries, flat = {name: self._sites.entry(name) for name in self.leaves}, self._flat_and_integrated
+        others = [entry.leaf for entry in entries.values() if entry.site.role != "integrated"]
+        if len(others) == len(entries):
+            return [], flat
+        for leaf in others:
+            leaf.requires_grad_(False)
+        try:
+            with full_plates(), random_state_kept():
+                trace = self._evaluated()
+            inside = [m for m in trace.samples if may_be_penalty(m)]
+            if not inside or not flat:
+                return [m["name"] for m in inside], flat
+            total = torch.stack([trace.log_density_of(m).sum() for m in inside]).sum()
+            slopes = torch.autograd.grad(total, [entries[name].leaf for name in flat], allow_unused=True)
+            return [m["name"] for m in inside], [n for n, slope in zip(flat, slopes, strict=True) if slope is None]
+        finally:
+            for leaf in others:
+                leaf.requires_grad_(True)
 
     def values(self) -> Params:
         """The constrained value of every site at the leaves (a trace on the full plates).

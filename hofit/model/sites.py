@@ -75,7 +75,6 @@ class Sites:
     enumeration: Enumeration | None = None
     subsampled: dict[str, tuple[int, int]] = field(default_factory=dict)
     not_fitted: dict[str, str] = field(default_factory=dict)
-    has_factor: bool = False
     derived: dict[str, torch.Size] = field(default_factory=dict)
     weight: float | None = None
     """The mean scale of the entries of sites that are no factors, on full plates."""

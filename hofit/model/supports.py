@@ -6,11 +6,13 @@ import re
 from typing import Any
 
 import torch
+from pyro.distributions import ExpandedDistribution, ImproperUniform, MaskedDistribution
 from torch import Tensor
-from torch.distributions import biject_to, constraints, transform_to
+from torch.distributions import Independent, biject_to, constraints, transform_to
 from torch.distributions.transforms import IndependentTransform, Transform
 
 from ..errors import ModelError
+from ..internals import mask_of
 
 
 def describe(constraint: constraints.Constraint) -> str:
@@ -33,6 +35,15 @@ def _bound(bound: Any) -> str:
     if isinstance(bound, Tensor) and bound.numel() > 1:
         return "a tensor"
     return f"{float(bound.detach() if isinstance(bound, Tensor) else bound):g}"
+
+
+def is_flat(distribution: Any) -> bool:
+    """Whether a density is the same everywhere on its support, as an improper or a masked one is."""
+    if isinstance(distribution, MaskedDistribution) and mask_of(distribution) is False:
+        return True
+    if isinstance(distribution, (Independent, ExpandedDistribution, MaskedDistribution)):
+        return is_flat(distribution.base_dist)
+    return isinstance(distribution, ImproperUniform)
 
 
 def latent_transform(support: constraints.Constraint, name: str) -> Transform:

@@ -44,6 +44,8 @@ class Objective(Source, Protocol):
     type: str
     program: Program
     leaves: Leaves
+    jacobian: frozenset[str] = frozenset()
+    """Names of the latents whose transforms add their log|det|: their density is that of the unconstrained scale."""
     integrated: Sequence[str] = ()
     """Names of the latents that are integrated out by their Gaussian at every point."""
     without_mode: str = ""
@@ -66,8 +68,9 @@ class Objective(Source, Protocol):
 
     @property
     def is_likelihood(self) -> bool:
-        """Whether minus the loss is the log likelihood: nothing that is optimised has a prior."""
-        return not self.program.has_factor and all(site.role != "latent" for site in self.sites.values())
+        """Whether minus the loss is the log likelihood: no latent that is optimised has a prior."""
+        latents = [site for site in self.sites.values() if site.role == "latent"]
+        return all(site.flat and (site.constraint == "real" or site.name not in self.jacobian) for site in latents)
 
     def facts(self, loss: float) -> dict[str, float]:
         """What fit.json holds of this kind of objective alone, of the loss at the end."""

@@ -13,6 +13,7 @@ from ..fitting.result import FitResult
 from ..point import Params
 from ..record import DERIVED, DIAGNOSIS, ESTIMATES, FIT, Derived, Estimate, table
 from ..uncertainty.errors import find_uncertainty, gaussian_of
+from ..uncertainty.likelihood import likelihood_of
 from .directory import RunDirectory
 from .environment import versions
 from .recorder import RunRecorder
@@ -65,6 +66,7 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
         values = objective.values(end.params)
         uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict, full)
+    likelihood = likelihood_of(objective, uncertainty, end.verdict.loss, session.config.data.observations)
     params: Params = {name: program.unconstrained(name).detach().clone() for name in program.sites} | end.params
     return FitResult(
         ended=end.status,
@@ -76,14 +78,16 @@ def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitRe
         params=params,
         values=values,
         uncertainty=uncertainty,
-        remarks=[*session.warnings, *end.remarks, *uncertainty.remarks],
-        checks=end.verdict.checks,
+        remarks=[*session.warnings, *end.remarks, *uncertainty.remarks, *likelihood.remarks],
+        checks=[*end.verdict.checks, *likelihood.checks],
         facts=objective.facts(end.verdict.loss),
         evaluations=asdict(objective.evaluations),
         sites=program.sites,
         unread=program.unread,
         owners=session.owners,
-        log_likelihood=-end.verdict.loss if objective.is_likelihood else None,
+        log_likelihood=likelihood.value,
+        observations=likelihood.observations,
+        restricted=likelihood.restricted,
         terminated=interruption.received == signal.SIGTERM,
         versions=versions(),
         model_sha256=provenance.model_files,

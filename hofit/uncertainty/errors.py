@@ -55,7 +55,7 @@ class Uncertainty:
     derived: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     shrinkage: Params = field(default_factory=dict)
     log_evidence: float | None = None
-    observations: int | None = None
+    reading: Reading | None = None
     remarks: list[str] = field(default_factory=list)
     gaussian: Gaussian | None = None
     transforms: dict[str, Transform] = field(default_factory=dict)
@@ -130,7 +130,7 @@ def find_uncertainty(
         reading = objective.program.read()
     except (InfeasibleError, ModelError):
         return found
-    found.observations, found.transforms = reading.observations, reading.transforms
+    found.reading, found.transforms = reading, reading.transforms
     found.fixed = {name: values[name] for name, site in sites.items() if site.role == "fixed"}
     if gaussian is not None:
         _add_errors(found, gaussian if full else gaussian.conditional(), values, reading.moved)

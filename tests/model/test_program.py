@@ -70,15 +70,17 @@ def test_parameters_without_priors_leave_the_likelihood() -> None:
     assert result.log_likelihood == pytest.approx(expected, rel=EXACT)
 
 
-def test_there_is_no_log_likelihood_with_a_prior_or_a_factor() -> None:
+def test_there_is_no_log_likelihood_with_a_prior_or_a_penalty() -> None:
     def with_prior() -> None:
         pyro.sample("y", dist.Normal(pyro.sample("x", dist.Normal(0.0, 1.0)), 1.0), obs=torch.tensor(1.0))
 
-    def with_factor() -> None:
-        pyro.factor("f", -(pyro.param("x", torch.tensor(1.0)) ** 2))
+    def with_penalty() -> None:
+        x = pyro.param("x", torch.tensor(1.0))
+        pyro.factor("f", -(x**2))
+        pyro.sample("y", dist.Normal(x, 1.0), obs=torch.tensor(1.0))
 
     assert at_start(with_prior).log_likelihood is None
-    assert at_start(with_factor).log_likelihood is None
+    assert at_start(with_penalty).log_likelihood is None
 
 
 @pytest.mark.parametrize(
