@@ -29,6 +29,7 @@ from ..objective.entries import Entries, NotByRow, sums_by_row
 from ..objective.leaves import Leaves
 from ..objective.marginal import laplace
 from ..objective.mode import NoMode
+from ..objective.quadrature import WIDEST
 from ..point import Params
 from ..verdict.checks import StopRules, StopState
 from ..verdict.judge import judge
@@ -44,6 +45,9 @@ TEMPORARIES = 8
 
 NO_GAUSSIAN = "there is no Gaussian at the mode to look at"
 
+WORST = 10
+"""Rows with a k above 0.7 that are named at most."""
+
 EXACT = 1e-6
 """A correction below this is not shown."""
 
@@ -55,8 +59,8 @@ SMALL_CORRECTION = 1.0
 class GroupShape:
     """Pareto's k over the rows of some sites: the ``worst``, whose row is ``index`` of ``site``, and the median.
 
-    ``above`` is the share of rows with k > 0.7.
-
+    ``above`` is the share of rows with k > 0.7, and ``which`` the indices of the worst of them, WORST at most, from the
+    worst on; ``length`` counts the numbers of a row.
     −inf where the ratios are constant up to rounding (the density is Gaussian), inf where no tail fits.
     """
 
@@ -67,6 +71,12 @@ class GroupShape:
     index: str
     above: float
     median: float
+    which: tuple[str, ...] = ()
+    length: int = 1
+
+    @property
+    def count_above(self) -> int:
+        return round(self.above * self.rows)
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -76,6 +86,7 @@ class GroupShape:
             "worst_site": self.site,
             "worst_row": self.index,
             "share_above": self.above,
+            "rows_above": list(self.which),
             "median_k": self.median,
         }
 
@@ -85,8 +96,9 @@ class Diagnosis:
     """What the ratios say.
 
     ``laplace`` is the log of the integral over what is drawn by Laplace, ``corrected`` that plus ``correction``, whose
-    Monte Carlo standard error is ``error``; ``fitted`` what the fit's own method has for it, where that is another. It
-    is the log evidence unless parameters are drawn too, which then have a flat density on the unconstrained scale:
+    Monte Carlo standard error is ``error``; it holds only where ``is_trusted``: the spread of ratios with a k above 0.7
+    does not tell how far their mean is off. ``fitted`` is what the fit's own method has for it, where that is another.
+    It is the log evidence unless parameters are drawn too, which then have a flat density on the unconstrained scale:
     ``is_evidence`` tells. ``by_row`` says whether rows were taken apart, or all ``size`` numbers drawn jointly.
     """
 
@@ -108,6 +120,11 @@ class Diagnosis:
         return self.laplace + self.correction
 
     @property
+    def is_trusted(self) -> bool:
+        """Whether no k is above 0.7."""
+        return not any(group.above > 0 for group in self.groups)
+
+    @property
     def reading(self) -> str:
         """One line."""
         return f"{self._of_the_shape()}; {self._of_the_evidence()}"
@@ -125,7 +142,7 @@ class Diagnosis:
             "laplace": self.laplace,
             "corrected": self.corrected,
             "correction": self.correction,
-            "error": self.error,
+            "error": self.error if self.is_trusted else None,
             "fitted": self.fitted,
             "draws": self.draws,
             "seed": self.seed,
@@ -142,15 +159,18 @@ class Diagnosis:
                 return f"{self._good()} {found}"
             return (
                 f"Laplace's approximation cannot be shown to be good for {found}: with many numbers k is often above "
-                f"{TRUSTED}, and what the ratios say is then rough"
+                f"{TRUSTED}, and what the ratios say is then rough, with no error that would hold"
             )
         if bad:
             listed = " and ".join(
-                f"{round(group.above * group.rows)} of {group.rows} rows of {' and '.join(group.names)} "
-                f"(k above {TRUSTED}, {_worst(group)})"
+                f"{group.count_above} of {group.rows} rows of {' and '.join(group.names)} "
+                f"(k above {TRUSTED}, {_worst(group)}{_others(group)})"
                 for group in bad
             )
-            return f"Laplace's approximation is in doubt for {listed}, where what the ratios say is rough"
+            return (
+                f"Laplace's approximation is in doubt for {listed}, where what the ratios say is rough, with no error "
+                "that would hold"
+            )
         listed = " and ".join(
             f"all {group.rows} rows of {' and '.join(group.names)} ({_worst(group)})" for group in self.groups
         )
@@ -166,6 +186,9 @@ class Diagnosis:
         what = "the log evidence" if self.is_evidence else "the log integral (parameters flat, unconstrained)"
         if self.error < EXACT and abs(self.correction) < EXACT:
             return f"{what} is {self.laplace:.6f}, as Laplace has it"
+        if not self.is_trusted:
+            other = "" if self.fitted is None else f" and the fit's quadrature {self.fitted:.2f}"
+            return f"the ratios put {what} near {self.corrected:.2f} where Laplace has {self.laplace:.2f}{other}"
         places = min(max(1 - floor(log10(self.error)), 2), 6) if isfinite(self.error) else 2
         other = "" if self.fitted is None else f" and the fit's quadrature {self.fitted:.{places}f}"
         corrected = f"{self.corrected:.{places}f} ± {self.error:.{places}f}"
@@ -185,9 +208,10 @@ def diagnose_fit(objective: Objective, params: Params, stop: StopRules, draws: i
         target = _target(objective, params, stop)
         ratios, by_row, remarks = _log_ratios(target, draws, seed)
     found = smoothed(ratios)
+    groups = _groups(target, found.shape) if by_row else [_whole(target, found.shape)]
     return Diagnosis(
         objective.type,
-        _groups(target, found.shape) if by_row else [_whole(target, found.shape)],
+        groups,
         by_row,
         target.layout.size,
         target.laplace,
@@ -197,7 +221,7 @@ def diagnose_fit(objective: Objective, params: Params, stop: StopRules, draws: i
         target.is_evidence,
         draws,
         seed,
-        remarks,
+        remarks + _what_else(objective, target, groups, by_row),
     )
 
 
@@ -364,8 +388,13 @@ def _groups(target: _Target, shape: Tensor) -> list[GroupShape]:
     for group, part in zip(target.layout.rows, parts, strict=True):
         worst = int(part.argmax())
         site, index, _ = target.coordinates.row(int(group.index[worst, 0]), target.program.sites)
-        above = float((part > TRUSTED).double().mean())
-        found.append(GroupShape(group.names, len(part), float(part[worst]), site, index, above, float(part.median())))
+        bad = part > TRUSTED
+        order = part.argsort(descending=True)[: min(WORST, int(bad.sum()))].tolist()
+        which = [target.coordinates.row(int(group.index[row, 0]), target.program.sites)[1] for row in order]
+        above, median = float(bad.double().mean()), float(part.median())
+        length = group.index.shape[1]
+        worst_k = float(part[worst])
+        found.append(GroupShape(group.names, len(part), worst_k, site, index, above, median, tuple(which), length))
     return found
 
 
@@ -373,6 +402,31 @@ def _whole(target: _Target, shape: Tensor) -> GroupShape:
     k = float(shape)
     names = target.coordinates.names
     return GroupShape(names, 1, k, names[0], "", float(k > TRUSTED), k)
+
+
+def _what_else(objective: Objective, target: _Target, groups: list[GroupShape], by_row: bool) -> list[str]:
+    """What can be done where k is above 0.7."""
+    bad = [group for group in groups if group.above > 0]
+    if not bad:
+        return []
+    names = " and ".join(name for group in bad for name in group.names)
+    if target.fitted is not None:
+        return [f"the fit's own quadrature of {names} does not rest on these ratios: try it with more `nodes`"]
+    few = all(group.length <= WIDEST for group in bad) if by_row else target.layout.size <= WIDEST
+    if objective.integrated and few:
+        entries = ", ".join(f'"{name}": aghq' for group in bad for name in group.names)
+        return [f"a quadrature does not rest on these ratios: fit again with `integrate: {{{entries}}}`"]
+    why = f"takes independent rows of {WIDEST} numbers at most" if objective.integrated else "takes integrated latents"
+    return [f"a quadrature ({why}) cannot take the place of Laplace here: only a sampler tells, as Pyro's NUTS"]
+
+
+def _others(group: GroupShape) -> str:
+    """The rows above beside the worst."""
+    rest = [index for index in group.which[1:] if index]
+    if not rest:
+        return ""
+    more = group.count_above - 1 - len(rest)
+    return f", then {'; '.join(rest)}" + (f" and {more} more" if more > 0 else "")
 
 
 def _worst(group: GroupShape) -> str:

@@ -91,6 +91,8 @@ def test_theophylline_is_corrected_to_the_quadrature_s_evidence(example: Any) ->
     assert found.laplace == pytest.approx(-177.87020587, abs=1e-6)
     assert abs(found.corrected - -177.7399) < ERRORS * found.error
     assert found.error < 0.03
+    assert found.groups[0].which == ("8",) and not found.is_trusted
+    assert '`integrate: {"b": aghq}`' in " ".join(found.remarks)
 
 
 def test_after_a_quadrature_its_own_value_stands_beside(example: Any) -> None:
@@ -146,6 +148,20 @@ def test_where_laplace_is_bad_k_is_large_or_the_correction_is_the_quadrature_s(
     assert abs(found.laplace - exact) > 0.15
     assert abs(found.corrected - exact) < ERRORS * found.error
     assert (found.groups[0].above > 0) == (found.groups[0].worst > 0.7) == ("in doubt" in found.reading) == doubt
+    assert ("±" in found.reading) == found.is_trusted == (found.to_plain()["error"] is not None) == (not doubt)
+    assert any("try it with more `nodes`" in remark for remark in found.remarks) == doubt
+
+
+def test_where_k_is_large_the_worst_rows_are_named_and_a_quadrature_is_offered(diagnosed: Any) -> None:
+    found = diagnosed(bernoulli, integrate("b"), {"y": ONE_A_GROUP, "sd": 6.0}, draws=2000)
+    (group,) = found.groups
+    assert 1 < group.count_above == round(group.above * 20) and len(group.which) == min(
+        group.count_above, diagnosis.WORST
+    )
+    assert group.which[0] == group.index and set(group.which) <= {str(row) for row in range(20)}
+    assert f"at row {group.index}, then {group.which[1]}" in found.reading and "±" not in found.reading
+    assert any('fit again with `integrate: {"b": aghq}`' in remark for remark in found.remarks)
+    assert found.to_plain()["groups"][0]["rows_above"] == list(group.which)
 
 
 def test_a_large_correction_is_called_one_though_it_can_be_trusted(diagnosed: Any) -> None:
@@ -229,7 +245,8 @@ def test_joint_draws_in_many_numbers_are_said_to_be_rough_where_k_is_large(diagn
 
     found = diagnosed(model, {"type": "map_unconstrained"}, draws=500)
     assert not found.by_row and found.groups[0].worst > 0.7
-    assert "cannot be shown to be good" in found.reading
+    assert "cannot be shown to be good" in found.reading and "±" not in found.reading
+    assert any("only a sampler tells" in remark for remark in found.remarks)
 
 
 # rows -----------------------------------------------------------------------------------------------------------------
