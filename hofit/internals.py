@@ -49,6 +49,12 @@ version: Callable[[Tensor], int] = attrgetter("_version")
 packed_dims: Callable[[Tensor], str] = attrgetter("_pyro_dims")
 """The symbol of each dimension of a packed tensor, where Pyro's contraction over plates looks for it."""
 
+
+def result_dtypes(node: Any) -> list[torch.dtype]:
+    """The dtypes of what a node of the graph has computed; a leaf's own node has its own."""
+    return [one.dtype for one in attrgetter("_input_metadata")(node)]
+
+
 mask_of: Callable[[MaskedDistribution], Tensor | bool] = attrgetter("_mask")
 """What a masked distribution counts; False where it counts nothing."""
 

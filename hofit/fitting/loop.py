@@ -26,6 +26,7 @@ from ..verdict.checks import Check, StopRules, StopState, Verdict
 from ..verdict.edges import unbounded_parameters
 from ..verdict.judge import gradient_tolerance, judge
 from ..verdict.limits import falling_numbers
+from .slopes import Slopes
 from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
 
@@ -133,13 +134,17 @@ class Loop:
         self.state.unit = program.unit = weight if weight > 0 else 1.0
 
     def _begin_at(self, params: Params) -> LoopEnd | None:
+        slopes = Slopes(self.objective, params)
         known = self.objective.take_start_loss()
         validated = self.objective.at_full(params) if known is None else None
         point = self.objective.at(params)  # the last to write the leaves: its gradient needs no new trace
         end = None
         if known is None or not _same_loss(point, known):
             end = self._check_start(point, validated or self.objective.at_full(params))
-        return end or self._look(point)
+        end = end or self._look(point)
+        if end is None:
+            slopes.check(point)
+        return end
 
     def resume(self, params: Params) -> LoopEnd | None:
         """As ``begin``, from a checkpoint's point: that has been checked and shown already."""
@@ -244,6 +249,7 @@ class Loop:
             raise ModelError(
                 f"the loss is random: traced twice at one point it is {point.value!r} and {validated.value!r}. "
                 "A deterministic objective needs a model without draws of its own (dropout, torch.rand)"
+                f"{self._precision()}"
             )
         return None
 
@@ -281,9 +287,13 @@ class Loop:
         if not self.objective.stochastic and isfinite(again) and not _same_loss(point, again):
             raise ModelError(
                 f"the loss is random (stochastic): at the last point it was {point.value!r}, traced again it is "
-                f"{again!r}"
+                f"{again!r}{self._precision()}"
             )
         return verdict
+
+    def _precision(self) -> str:
+        found = self.objective.program.lower_precision()
+        return f"\n{found}" if found is not None else ""
 
     def _end_undecided(self, point: Point, status: Status, verdict: Verdict) -> LoopEnd:
         """No minimum was proved: say so, and whether it is because the loss has none."""
@@ -352,6 +362,9 @@ class Loop:
         everything = [*started, *remarks, *verdict.remarks, *self.optimizer.remarks()]
         if status is not Status.INTERRUPTED:  # whoever interrupts does not wait
             everything += self.objective.remarks(point.params)
+        rounded = status is not Status.CONVERGED or any(remark.startswith("precision") for remark in everything)
+        if rounded and status is not Status.INTERRUPTED:
+            everything += [found for found in [self.objective.program.lower_precision()] if found is not None]
         settled = verdict.point if verdict.point is not None and status.converged else point
         return LoopEnd(status, settled.params, verdict, everything, self._snapshot(point))
 

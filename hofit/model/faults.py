@@ -32,6 +32,16 @@ def user_fault(error: BaseException) -> str:
     return "\n".join(lines)
 
 
+def hint(error: BaseException) -> str:
+    """What to do about an error whose own text leads astray; empty where it does not."""
+    if isinstance(error, (RuntimeError, TypeError)) and "requires grad" in str(error) and "numpy" in str(error):
+        return (
+            "\n  A fit needs the gradient through this value, and a detached one has none: compute it by functions of "
+            "torch in the place of numpy's"
+        )
+    return ""
+
+
 def user_place(error: BaseException) -> str:
     """``file:line: source`` of the last frame that is the user's."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library_file(f.filename)]

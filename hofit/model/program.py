@@ -25,6 +25,7 @@ from .discovery import Discovery, check_leaves
 from .enumeration import BROADCAST, MEMORY_LIMIT, Discrete, EnumerationError, MemoryGuard, TooLarge
 from .evaluation import Evaluation, Expected, Single, is_derived, may_be_penalty
 from .plates import PlateWatcher, full_plates
+from .precision import lower_precision
 from .randomness import random_state_kept
 from .sites import InfeasibleError, Latent, Parameter, Sites, TraceChanged, what_changed
 from .supports import describe, is_elementwise, jacobian_of, unread, value_and_slope
@@ -283,6 +284,17 @@ class Program:
     def site_without_derivative(self, order: int) -> str | None:
         """The site whose log density torch cannot differentiate so often at the leaves, with the reason if known."""
         return without_derivative(self._evaluated().log_densities(), self.leaves, order)
+
+    def lower_precision(self) -> str | None:
+        """Of the first site that computes in fewer digits than the leaves have: which, where, and what to do."""
+
+        def log_densities() -> list[tuple[Any, Tensor]]:
+            with full_plates(), random_state_kept():
+                return self._evaluated().log_densities()
+
+        with suppress(InfeasibleError, ModelError):
+            return lower_precision(log_densities, torch.get_default_dtype())
+        return None
 
     def site_log_densities(self, full: bool = False) -> dict[str, float]:
         """The log density of each sample site at the leaves, for a diagnosis; with the best of enumerated values."""

@@ -17,7 +17,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from ..errors import ModelError, StartError
 from ..point import Params, Site
 from .enumeration import Discrete, Enumeration
-from .faults import raised_inside_distribution, user_fault, user_place
+from .faults import hint, raised_inside_distribution, user_fault, user_place
 
 
 class TraceChanged(ModelError):
@@ -162,7 +162,7 @@ class SiteMessenger(Messenger):
         if by_distribution or isinstance(error, LinAlgError):
             return InfeasibleError(refusal)
         where = f" (last site traced: {self.current!r})" if self.current else ""
-        return ModelError(f"the model raised{where}: {user_fault(error)}")
+        return ModelError(f"the model raised{where}: {user_fault(error)}{hint(error)}")
 
 
 def first_line(error: BaseException) -> str:

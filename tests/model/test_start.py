@@ -60,11 +60,12 @@ def test_uniform_draws_inside_two_units() -> None:
     assert len(drawn.unique()) == 10
 
 
-@pytest.mark.parametrize(("fixed", "expected"), [({}, 2), ({"tau": 2.0}, 3)])
+@pytest.mark.parametrize(("fixed", "expected"), [({}, 3), ({"tau": 2.0}, 4)])
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs", "trust_region"])
 def test_the_first_gradient_comes_from_the_last_of_few_traces(
     optimizer: str, fixed: dict[str, float], expected: int
 ) -> None:
+    """One finds the sites, one tells the slope beside the start, one is held against the first where it cannot tell."""
     calls: list[int] = []
 
     def counted() -> None:
