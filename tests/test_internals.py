@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.optim import Adam
@@ -68,6 +69,17 @@ def test_a_tensor_s_version_counts_what_was_written_in_place() -> None:
     before = internals.version(tensor)
     tensor.add_(1.0)
     assert internals.version(tensor) == before + 1
+
+
+def test_a_node_of_the_graph_tells_the_dtype_of_what_it_has_computed() -> None:
+    leaf = torch.zeros(2, requires_grad=True)
+    narrowed = leaf.to(torch.float32)
+    assert narrowed.grad_fn is not None and internals.result_dtypes(narrowed.grad_fn) == [torch.float32]
+    assert internals.result_dtypes(narrowed.grad_fn.next_functions[0][0]) == [torch.float64]
+
+
+def test_a_masked_distribution_tells_its_mask() -> None:
+    assert internals.mask_of(dist.Normal(0.0, 1.0).mask(False)) is False
 
 
 def test_the_light_paths_leave_it_alone() -> None:
