@@ -20,6 +20,7 @@ from ..linear.log_determinant import log_determinant
 from ..linear.operator import Operator
 from ..point import Params, TracedPoint, Watchable
 from .assembly import Interaction, assembled
+from .colouring import Colouring
 from .layout import Layout, structured
 from .lifting.maps import IndexCache, LiftFailed
 from .lifting.pieces import LiftedLoss
@@ -60,6 +61,10 @@ class LossGraph:
         found = torch.autograd.grad(slope, leaves, vector, create_graph=True, materialize_grads=True)
         return torch.cat([gradient.reshape(-1) for gradient in found])
 
+    def products(self, vectors: Tensor) -> Tensor:
+        """``product`` of several; (k, d) → (k, d)."""
+        return torch.stack([self.product(vector) for vector in vectors])
+
 
 @dataclass(eq=False)
 class Expansion(LossGraph):
@@ -96,11 +101,22 @@ class Expander:
         self._placement: Placement | None = None
         self._apart: Layout | None = None
         """The layout whose rows were seen to stay apart."""
+        self._held: Colouring | None = None
+        self._refuted: Colouring | None = None
+        """A colouring that was seen to have all that has a slope, and one that had not."""
 
-    def at(self, point: TracedPoint, coordinates: Coordinates, layout: Layout, lifts: bool) -> Expansion:
+    def at(
+        self,
+        point: TracedPoint,
+        coordinates: Coordinates,
+        layout: Layout,
+        lifts: bool,
+        colouring: Colouring | None = None,
+    ) -> Expansion:
         """The loss at ``point``, with its Hessian over ``coordinates`` in a layout that holds there.
 
-        ``lifts``: the model's linear maps can be lifted; else, or where that fails, products take their place.
+        ``lifts``: the model's linear maps can be lifted; else, or where that fails, products take their place, as few
+        as a ``colouring`` says.
         Raises: Interaction where rows are apart at this point only.
         """
         if lifts and self._lifts:
@@ -111,12 +127,15 @@ class Expander:
             except (LiftFailed, Interaction):
                 self._lifts = False
         graph = self._traced(point, coordinates)
-
-        def products(vectors: Tensor) -> Tensor:
-            return torch.stack([graph.product(vector) for vector in vectors])
-
-        parts = probed(layout, products, graph.loss.new_empty(0))
-        expansion = Expansion(coordinates, graph.loss, graph.slope, graph.tape, layout, *parts)
+        expansion = _probed(graph, layout, None if colouring is self._refuted else colouring)
+        if colouring is not None and colouring not in (self._refuted, self._held):
+            noise = probe(expansion.loss.new_empty(layout.size))
+            vector = noise[layout.border]
+            if _same_slope(expansion, vector @ expansion.corner @ vector, graph, noise):
+                self._held = colouring
+            else:  # an entry that vanishes at some points has a slope here
+                self._refuted = colouring
+                expansion = _probed(graph, layout, None)
         self._check_apart(expansion, point)
         return expansion
 
@@ -186,6 +205,11 @@ class Expander:
         vector[border] = noise[border]
         if not _same_slope(expansion, noise[border] @ expansion.corner @ noise[border], plain, vector):
             raise LiftFailed("what vanishes in the Hessian here has a slope")
+
+
+def _probed(graph: LossGraph, layout: Layout, colouring: Colouring | None) -> Expansion:
+    parts = probed(layout, graph.products, graph.loss.new_empty(0), colouring)
+    return Expansion(graph.coordinates, graph.loss, graph.slope, graph.tape, layout, *parts)
 
 
 def _in_own_dtype(loss: Tensor, point: TracedPoint) -> Tensor:

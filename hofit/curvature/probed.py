@@ -11,6 +11,7 @@ from ..coordinates import Coordinates
 from ..linear.coupling import DenseCoupling
 from ..linear.operator import Operator
 from ..point import Point
+from .colouring import Colouring
 from .layout import Layout, Parts
 from .proof import probe, refutes
 
@@ -20,11 +21,18 @@ def product(point: Point, coordinates: Coordinates, vectors: Tensor) -> Tensor:
     return coordinates.flatten(point.hvp(coordinates.unflatten(vectors)))
 
 
-def probed(layout: Layout, product: Callable[[Tensor], Tensor], like: Tensor) -> Parts:
+def probed(
+    layout: Layout, product: Callable[[Tensor], Tensor], like: Tensor, colouring: Colouring | None = None
+) -> Parts:
     """The parts of the Hessian, if it has this layout: only a further product can tell. ``product``: (k, d) → (k, d).
 
-    Cost: ``layout.products``.
+    Cost: ``layout.products``; or, of a layout without rows, those of a ``colouring`` of its border.
     """
+    if colouring is not None and not layout.rows:
+        unit = like.new_zeros(colouring.count, layout.size)
+        unit[:, layout.border] = colouring.probes(like)
+        corner = colouring.matrix(product(unit)[:, layout.border])
+        return [], [], (corner + corner.T) / 2
     m, longest = len(layout.border), max((one.length for one in layout.rows), default=0)
     columns = like.new_zeros(m, layout.size)
     if m:

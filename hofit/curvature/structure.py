@@ -16,15 +16,23 @@ from ..linear.operator import Operator
 from ..point import Point, TracedPoint, Watchable
 from .assembly import Interaction, assembled
 from .choice import LayoutChoice
+from .colouring import FEWEST, Colouring, coloured
 from .layout import Layout, candidates, structured
 from .lifting.maps import IndexCache, LiftFailed
 from .lifting.pieces import LiftedLoss
 from .placement import Placement
 from .probed import agrees, probed, product
-from .proof import is_off
+from .proof import is_off, probe
 
 FEW_UNKNOWNS, FEW_ENTRIES = 64, 20_000
 """Up to so many unknowns, and terms of the loss, products are taken and nothing is lifted."""
+
+
+MANY_SITES, FEW_NUMBERS = 32, 16
+"""More sites than this, of no more numbers each on average, have too many pairs of maps to be lifted."""
+
+BESIDE = 0.1
+"""Unconstrained units, about, that the place lies away at which it is looked for what is zero by chance."""
 
 
 class Method(Enum):
@@ -53,6 +61,9 @@ class Curvature:
         self.method = Method.MATRIX_FREE if structure == "matrix_free" else Method.LIFTED
         self.why_not_lifted = ""
         self.layout: Layout | None = None
+        self.colouring: Colouring | None = None
+        """Where products take the Hessian, and it is sparse."""
+        self._is_full = False
         self.products = 0
         """Hessian-vector products of the last Hessian."""
         self._names: list[str] = []
@@ -69,8 +80,13 @@ class Curvature:
 
     def choose_method(self, point: Point, names: Sequence[str]) -> None:
         """Settle what ``lifts`` says before a gradient is taken at ``point``: its graph may be wanted."""
-        if self.lifts and self.layout is None and _is_small(point, Coordinates.of(point.params, names)):
+        if not self.lifts or self.layout is not None:
+            return
+        coordinates = Coordinates.of(point.params, names)
+        if _is_small(point, coordinates):
             self.method, self.why_not_lifted = Method.PROBED, "the model is small"
+        elif len(names) > MANY_SITES and coordinates.size <= FEW_NUMBERS * len(names):
+            self.method, self.why_not_lifted = Method.PROBED, "many sites of few numbers"
 
     def at(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         """The Hessian over ``names``, flat in their order. Raises: StructureRefuted."""
@@ -104,6 +120,8 @@ class Curvature:
         how = Method.LIFTED.value if self.lifts else Method.PROBED.value
         if self.why_not_lifted and not self.lifts:
             how += f" ({self.why_not_lifted})"
+        if self.colouring is not None:
+            how += f", of {self.colouring.count} colours"
         what, products = Method.MATRIX_FREE.value, "Hessian-vector products as needed"
         if self.layout is not None:
             what, products = self.layout.describe(), f"{self.products} Hessian-vector products an iteration"
@@ -116,6 +134,8 @@ class Curvature:
             "names": list(self._names),
             "rows": None if self.layout is None else [list(one.names) for one in self.layout.rows],
             "coarsened": self._choice.coarsened(),
+            "full": self._is_full,
+            "pattern": None if self.colouring is None else self.colouring.pattern.nonzero(),
             "signature": self._signature,
             "events": [[list(nodes), dims] for nodes, dims in sorted(self._event_dims.items())],
         }
@@ -126,11 +146,19 @@ class Curvature:
         self.method = Method.MATRIX_FREE if state["free"] else Method.LIFTED if state["lifts"] else Method.PROBED
         self._names, self._signature = list(state["names"]), state["signature"]
         self._choice.go_on(state["coarsened"], state["rows"])
+        self._is_full = state["full"]
+        if state["pattern"] is not None:
+            places = state["pattern"]
+            m = int(places.max()) + 1
+            pattern = torch.zeros(m, m, dtype=torch.bool)
+            pattern[places[:, 0], places[:, 1]] = True
+            self.colouring = coloured(pattern)
         self._event_dims.update({tuple(nodes): dims for nodes, dims in state["events"]})
 
     def _forget(self) -> None:
         """What was found; the next Hessian begins anew."""
         self.layout, self._placement, self._signature, self._proved = None, None, None, False
+        self.colouring, self._is_full = None, False
         self._event_dims.clear()
 
     def _lifted(self, point: Point, coordinates: Coordinates) -> Operator | MatrixFree:
@@ -181,10 +209,8 @@ class Curvature:
             self.layout = self._choice.claimed(given)
         tried = [self.layout] if self.layout is not None else self._choice.hypotheses(given, coordinates)
         for layout in tried:
-            products = partial(product, point, coordinates)
-            operator = structured(layout, probed(layout, products, point.params[coordinates.names[0]]))
-            self.products = layout.products
-            if not layout.rows or agrees(operator, point, coordinates):
+            operator = self._by_products(layout, point, coordinates)
+            if operator is not None:
                 self.layout = layout
                 return operator
             self._choice.give_up(layout)
@@ -192,6 +218,40 @@ class Curvature:
             self.layout = None
             return self._probed(point, coordinates)
         return self._matrix_free(point, coordinates)
+
+    def _by_products(self, layout: Layout, point: Point, coordinates: Coordinates) -> Operator | None:
+        """The Hessian in a layout; None where that is refuted."""
+        products = partial(product, point, coordinates)
+        like = point.params[coordinates.names[0]]
+        if not layout.rows and len(coordinates.names) >= FEWEST:
+            if self.colouring is None and not self._is_full:
+                self._colour(layout, point, coordinates)
+            if self.colouring is not None:
+                operator = structured(layout, probed(layout, products, like, self.colouring))
+                self.products = self.colouring.count
+                if agrees(operator, point, coordinates):
+                    return operator
+        parts = probed(layout, products, like)
+        operator = structured(layout, parts)
+        self.products = layout.products
+        if self.colouring is not None:  # what was zero where it was looked for is not so here
+            self.colouring = coloured(self.colouring.pattern | (parts[-1] != 0))
+            self._is_full = self.colouring is None
+        return operator if not layout.rows or agrees(operator, point, coordinates) else None
+
+    def _colour(self, layout: Layout, point: Point, coordinates: Coordinates) -> None:
+        """Find which columns of a dense Hessian share a product: beside the point, where nothing is zero by chance."""
+        if not isinstance(point, TracedPoint) or point.source is None or point.random_state is not None:
+            return
+        self._is_full = True
+        with point.source.evaluations.uncounted():
+            place = coordinates.flatten(point.params)
+            moved = coordinates.unflatten(place + BESIDE * probe(place))
+            there = point.at({**point.params, **moved})
+            if there.failure is None and isfinite(there.value):
+                *_, corner = probed(layout, partial(product, there, coordinates), place)
+                self.colouring = coloured(corner != 0)
+                self._is_full = self.colouring is None
 
     def _matrix_free(self, point: Point, coordinates: Coordinates) -> MatrixFree:
         self.method, self.layout = Method.MATRIX_FREE, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from math import log, pi
 
 import torch
@@ -15,6 +16,7 @@ from ..model.randomness import capture_random_state, random_state_kept, restore_
 from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .base import Objective
+from .batched import Batched
 from .information import InformationObjective
 from .leaves import Leaves
 
@@ -35,10 +37,11 @@ class DensityObjective(Objective):
         names: Collection[str] | None = None,
         jacobian: Collection[str] | None = None,
         leaves: Leaves | None = None,
+        batched: Batched | None = None,
     ) -> None:
         """``names`` are the parameters, all that are free if None; ``jacobian`` the latents whose transforms count.
 
-        ``leaves`` are the program's, where it has another objective already.
+        ``leaves`` and ``batched`` are the program's, where it has another objective already.
         """
         self.program, self.type = program, type
         if jacobian is None:
@@ -50,6 +53,7 @@ class DensityObjective(Objective):
         self.without_second: str | None = None
         """The site of which torch has no second derivative, once one was asked for."""
         tensors = self.leaves.tensors
+        self.batched = batched or Batched(program, tensors)
         self._own = {name: leaf for name, leaf in tensors.items() if names is None or name in names}
 
     @property
@@ -103,6 +107,9 @@ class DensityObjective(Objective):
         self.evaluations.loss += 1
         self.leaves.write(point.params)
         self.leaves.make_current(point)
+        again = self.batched.again(self.jacobian)
+        if again is not None:
+            return again
         if point.random_state is None:
             return self._loss(full=point.full)
         with random_state_kept():
@@ -111,8 +118,12 @@ class DensityObjective(Objective):
 
     def evaluate(self, point: TracedPoint, names: Sequence[str], watching: AbstractContextManager[object]) -> Tensor:
         self.evaluations.loss += 1
-        with self.leaves.holding(point, names), watching:
-            return self._loss(full=point.full)
+        with self.leaves.holding(point, names):
+            if self.batched.again(self.jacobian) is not None:
+                self._differentiable(full=point.full)
+            with watching:
+                again = self.batched.again(self.jacobian)
+                return self._loss(full=point.full) if again is None else again
 
     def information(self, point: TracedPoint) -> TracedPoint:
         program, jacobian, evaluations = self.program, self.jacobian, self.evaluations
@@ -155,12 +166,16 @@ class DensityObjective(Objective):
         self.leaves.write(params)
         failure = None
         try:
-            loss = self._loss(full, validate)
+            loss = self._differentiable(full, validate)
         except InfeasibleError as error:
             loss, failure = torch.tensor(float("inf")), str(error)
         point = TracedPoint(params, loss, self._own, source=self, failure=failure, random_state=state, full=full)
         self.leaves.make_current(point)
         return point
+
+    def _differentiable(self, full: bool = False, validate: bool = False) -> Tensor:
+        """The loss at the leaves, by the model or by a program that has the same value."""
+        return self.batched.loss(self.jacobian, partial(self._loss, full, validate), partial(self._loss, full))
 
     def _loss(self, full: bool = False, validate: bool = False) -> Tensor:
         return -self.program.log_density(self.jacobian, full, validate)

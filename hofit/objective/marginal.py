@@ -106,19 +106,15 @@ class _AtMode:
 
     def second(self, vector: Params) -> tuple[float, Tensor]:
         """A length along a direction of θ in which f curves by one, and how û moves along it, shape (d,)."""
-        along = torch.stack([(self.expansion.slope[name] * v).sum() for name, v in vector.items()]).sum()
-        change = self.expansion.gradient(along)
+        change = self.expansion.gradient(_along(self.expansion.slope, vector))
         curvature = float(torch.stack([(change[name] * v).sum() for name, v in vector.items()]).sum().abs())
         return (curvature or 1.0) ** -0.5, -self.factor.solve(self.u.flatten(change)).detach()
 
     def product(self, vector: Params) -> tuple[Params, Tensor]:
         """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""
         expansion, factor = self.expansion, self.factor
-        along = torch.stack([(expansion.slope[name] * v).sum() for name, v in vector.items()]).sum()
-        move = -factor.solve(self.u.flatten(expansion.gradient(along)))
-        moved = self.u.unflatten(move)
-        parts = [(self.slopes[name] * v).sum() for name, v in (*vector.items(), *moved.items())]
-        second = expansion.gradient(torch.stack(parts).sum())
+        move = -factor.solve(self.u.flatten(expansion.gradient(_along(expansion.slope, vector))))
+        second = expansion.gradient(_along(self.slopes, {**vector, **self.u.unflatten(move)}))
         back = factor.solve(self.u.flatten(second))
         rest = expansion.gradient((self.slope * back).sum())
         return {name: (second[name] - rest[name]).detach() for name in vector}, move
@@ -166,7 +162,7 @@ class MarginalObjective(Objective):
         self._approximation = approximation
         self._inner = DensityObjective(program, "marginal", self.integrated, self.jacobian, self.leaves)
         self._inner.evaluations = self.evaluations
-        self._whole = DensityObjective(program, "marginal", None, self.jacobian, self.leaves)
+        self._whole = DensityObjective(program, "marginal", None, self.jacobian, self.leaves, self._inner.batched)
         self._finder = ModeFinder(self._inner, self.curvature)
         self._expander = Expander(self._whole)
         self._explored = False
@@ -297,7 +293,7 @@ class MarginalObjective(Objective):
         layout = self.curvature.layout
         assert layout is not None
         try:
-            expansion = self._expander.at(at, self._u, layout, self.curvature.lifts)
+            expansion = self._expander.at(at, self._u, layout, self.curvature.lifts, self.curvature.colouring)
         except Interaction as surprise:
             self.curvature.take_together(surprise.names)
             with self._outer_held(point.params):
@@ -412,6 +408,12 @@ class MarginalObjective(Objective):
 
 def _is_identity(matrix: Tensor) -> bool:
     return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix)).to(matrix))
+
+
+def _along(slopes: Params, vector: Params) -> Tensor:
+    """The slope along a direction over some of the parameters; shape ()."""
+    along = Coordinates.of(vector)
+    return (along.flatten(slopes) * along.flatten(vector)).sum()
 
 
 def _part(params: Params, names: Collection[str]) -> Params:

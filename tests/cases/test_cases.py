@@ -51,6 +51,14 @@ def test_converges_to_the_known_minimum(config: str, loss: float, within: float,
         assert bool(torch.isfinite(result.std_errors[name]).all())
 
 
+@pytest.mark.parametrize("config", ["loop", "loop_vector"])
+def test_a_loop_over_sites_is_fitted_as_the_same_density_of_one_vector(config: str) -> None:
+    result = fit(config, "data.options={days: 200}")
+    assert result.status == "converged" and result.loss == pytest.approx(236.4494853, abs=1e-6)
+    for name, value in {"mu": -0.5275626, "phi": 0.9309912, "sigma": 0.2465999}.items():
+        assert near(result.values[name], value, 1e-6)
+
+
 def test_transitions_that_are_impossible_have_no_slope() -> None:
     result = fit("enumerated_zero")
     assert result.status == "flat_direction" and result.loss == pytest.approx(10.817328715, abs=1e-8)
