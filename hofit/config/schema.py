@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PrivateAttr,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -102,6 +103,7 @@ class Data(_Strict):
 class Objective(_Strict):
     """What is minimised. ``integrate`` says by pattern how latents are integrated out; None stands for the default.
 
+    A method may be given with the structure of the inner problem's Hessian, ``{method: laplace, structure: dense}``.
     One model for all types: of a union, pydantic would not say in one sentence which keys belong to another type.
     """
 
@@ -115,6 +117,38 @@ class Objective(_Strict):
     particles: Count | None = None
     """None: 1."""
     fixed_draws: bool | None = None
+    _structures: dict[str, str] = PrivateAttr(default_factory=dict)
+    """By pattern, as given."""
+
+    @property
+    def structure(self) -> str:
+        """Of the Hessian of what is integrated."""
+        return next(iter(self._structures.values()), "auto")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _structures_apart(cls, data: Any, handler: ModelWrapValidatorHandler[Objective]) -> Objective:
+        structures: dict[str, str] = {}
+        given = data.get("integrate") if isinstance(data, dict) else None
+        if isinstance(given, dict):
+            words = dict(given)
+            for pattern, value in given.items():
+                if isinstance(value, dict) and "method" in value and set(value) <= {"method", "structure"}:
+                    words[pattern] = value["method"]
+                    if value.get("structure") is not None:
+                        structures[pattern] = value["structure"]
+            data = {**data, "integrate": words}
+        found = handler(data)
+        listed = ", ".join(INNER_STRUCTURES)
+        for pattern, structure in structures.items():
+            if structure not in INNER_STRUCTURES:
+                raise ValueError(f"integrate: {pattern}: structure must be one of {listed}, not {structure!r}")
+            if found.integrate[pattern] == "enumerate":
+                raise ValueError(f"integrate: {pattern}: what is enumerated has no structure")
+        if len(set(structures.values())) > 1:
+            raise ValueError("integrate: one structure for all that is integrated, for their Hessian is one")
+        found._structures = structures
+        return found
 
     @model_validator(mode="after")
     def _keys_of_the_type(self) -> Objective:
@@ -133,8 +167,15 @@ class Objective(_Strict):
 
     @model_serializer(mode="wrap")
     def _what_was_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in whole(self).items() if value not in (None, {})}
+        found = {key: value for key, value in whole(self).items() if value not in (None, {})}
+        for pattern, structure in self._structures.items():
+            method = found["integrate"][pattern]
+            found["integrate"] = {**found["integrate"], pattern: {"method": method, "structure": structure}}
+        return found
 
+
+INNER_STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense")
+"""What may be claimed of the Hessian of what is integrated: its determinant is wanted."""
 
 _KEYS_OF = {
     "map": ("integrate",),

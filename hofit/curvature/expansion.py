@@ -29,6 +29,9 @@ from .placement import Placement
 from .probed import probed
 from .proof import differ, is_off, probe
 
+TOGETHER = 4
+"""Products up to which each has a graph of its own: to batch them costs as much as a few."""
+
 
 @dataclass(eq=False)
 class LossGraph:
@@ -63,6 +66,15 @@ class LossGraph:
 
     def products(self, vectors: Tensor) -> Tensor:
         """``product`` of several; (k, d) → (k, d)."""
+        slope = self.coordinates.flatten(self.slope)
+        if len(vectors) > TOGETHER and slope.requires_grad:
+            with suppress(RuntimeError):  # an operation in the model that cannot be batched over probes
+                leaves = list(self.params.values())
+                found = torch.autograd.grad(
+                    slope, leaves, vectors, create_graph=True, materialize_grads=True, is_grads_batched=True
+                )
+                if all(one.dim() == leaf.dim() + 1 for one, leaf in zip(found, leaves, strict=True)):
+                    return torch.cat([gradient.reshape(len(vectors), -1) for gradient in found], 1)
         return torch.stack([self.product(vector) for vector in vectors])
 
 

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 
 from ..coordinates import Coordinates
+from ..linear.dense import Dense
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import Point, TracedPoint, Watchable
 from .assembly import Interaction, assembled
 from .choice import LayoutChoice
 from .colouring import FEWEST, Colouring, coloured
+from .cost import products_cost_less
 from .layout import Layout, candidates, structured
 from .lifting.maps import IndexCache, LiftFailed
-from .lifting.pieces import LiftedLoss
+from .lifting.pieces import LiftedLoss, Piece
 from .placement import Placement
 from .probed import agrees, probed, product
 from .proof import is_off, probe
@@ -169,7 +171,7 @@ class Curvature:
         pieces = lifted.take_apart(prove=not self._proved)
         if not self._proved:
             _check_gradient(lifted, point)
-        operator = None
+        operator, asks = None, self._placement is None
         while operator is None:
             if self._placement is None:
                 layout = self._choice.found(lifted, pieces, coordinates, point.sites)
@@ -189,7 +191,18 @@ class Curvature:
             if not agrees(operator, point, coordinates):
                 raise LiftFailed("a random Hessian-vector product refutes what was lifted")
             self._proved = finite
+        if asks and self._costs_less_by_products(lifted, pieces, point, operator):
+            self.method, self.why_not_lifted, self._placement = Method.PROBED, "they cost less", None
+            return self._probed(point, coordinates)
         return operator
+
+    def _costs_less_by_products(
+        self, lifted: LiftedLoss, pieces: Sequence[Piece], point: Point, operator: Operator
+    ) -> bool:
+        assert self.layout is not None and self._placement is not None and isinstance(point.source, Watchable)
+        colouring = coloured(operator.matrix != 0) if isinstance(operator, Dense) else None
+        products = self.layout.products if colouring is None else colouring.count
+        return products_cost_less(lifted, pieces, self._placement, products, point.source.entries)
 
     def _watched(self, point: Point, coordinates: Coordinates) -> LiftedLoss:
         source = point.source
@@ -223,7 +236,7 @@ class Curvature:
         """The Hessian in a layout; None where that is refuted."""
         products = partial(product, point, coordinates)
         like = point.params[coordinates.names[0]]
-        if not layout.rows and len(coordinates.names) >= FEWEST:
+        if not layout.rows and (len(coordinates.names) >= FEWEST or layout.size > FEW_UNKNOWNS):
             if self.colouring is None and not self._is_full:
                 self._colour(layout, point, coordinates)
             if self.colouring is not None:

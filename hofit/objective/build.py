@@ -64,9 +64,10 @@ def _marginal(section: Section, program: Program, integrated: Mapping[str, str])
     leaves = Leaves(program.leaves)
     approximation: Approximation = laplace
     if "aghq" in integrated.values():
-        nodes, names = section.nodes or DEFAULT_NODES, unconstrained or integrated
-        approximation = Quadrature(program, leaves, integrated, nodes, names)
-    return MarginalObjective(program, list(integrated), bool(section.jacobian), approximation, leaves)
+        nodes, counted = section.nodes or DEFAULT_NODES, unconstrained or integrated
+        approximation = Quadrature(program, leaves, integrated, nodes, counted)
+    names, jacobian = list(integrated), bool(section.jacobian)
+    return MarginalObjective(program, names, jacobian, approximation, leaves, section.structure)
 
 
 def _elbo(section: Section, program: Program, integrated: Mapping[str, str]) -> Objective:

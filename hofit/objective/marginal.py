@@ -137,6 +137,7 @@ class MarginalObjective(Objective):
         integrated: names of the latents that are integrated, each on its unconstrained scale, with the Jacobian.
         jacobian: whether the latents that are not integrated are taken as densities of the unconstrained scale.
         approximation: Φ, Laplace's or another.
+        structure: ``auto``, or what is claimed of the Hessian of what is integrated.
     """
 
     type: str = "marginal"
@@ -149,6 +150,7 @@ class MarginalObjective(Objective):
         jacobian: bool = False,
         approximation: Approximation = laplace,
         leaves: Leaves | None = None,
+        structure: str = "auto",
     ) -> None:
         self.program = program
         self.leaves = leaves or Leaves(program.leaves)
@@ -158,7 +160,7 @@ class MarginalObjective(Objective):
         self.jacobian = frozenset(program.latents if jacobian else self.integrated)
         self.sites: Mapping[str, Site] = program.sites
         self._theta, self._u = (Coordinates.of(self.leaves.tensors, names) for names in (self.outer, self.integrated))
-        self.curvature = Curvature()
+        self.curvature = Curvature(structure)
         self._approximation = approximation
         self._inner = DensityObjective(program, "marginal", self.integrated, self.jacobian, self.leaves)
         self._inner.evaluations = self.evaluations

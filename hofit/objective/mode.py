@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..coordinates import Coordinates
 from ..curvature.structure import Curvature
-from ..errors import ModelError
+from ..errors import ModelError, StepImpossible
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..optim.trust_region import TrustRegion
@@ -38,7 +38,7 @@ class ModeFinder:
         """The mode, from ``start``: within about eps of it where the last steps converge quadratically.
 
         A start that is within √eps of the mode, in units of the curvature, comes back as it is.
-        Raises: NoMode; ModelError where no structure makes the determinant affordable.
+        Raises: NoMode; ModelError where no structure makes the determinant affordable, or the claimed one is refuted.
         """
         names = list(start)
         part = TrustRegion()
@@ -50,7 +50,10 @@ class ModeFinder:
         eps = torch.finfo(point.loss.dtype).eps
         for iteration in range(MAX_ITERATIONS):
             self.objective.evaluations.inner += 1
-            proposal = part.propose(point)
+            try:
+                proposal = part.propose(point)
+            except StepImpossible as refused:
+                raise ModelError(f"of what is integrated: {refused}") from refused
             operator = part.operator
             if isinstance(operator, MatrixFree):
                 raise ModelError(

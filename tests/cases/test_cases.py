@@ -59,6 +59,22 @@ def test_a_loop_over_sites_is_fitted_as_the_same_density_of_one_vector(config: s
         assert near(result.values[name], value, 1e-6)
 
 
+def test_a_padded_matrix_takes_products_where_they_cost_less() -> None:
+    result = fit("padded")
+    assert result.status == "converged" and result.loss == pytest.approx(375.0018281, abs=1e-6)
+
+
+@pytest.mark.parametrize("structure", ["rows", "dense"])
+def test_the_structure_of_what_is_integrated_can_be_claimed(structure: str) -> None:
+    result = fit("padded", f"objective.integrate.b={{method: laplace, structure: {structure}}}")
+    assert result.status == "converged" and result.loss == pytest.approx(375.0018281, abs=1e-6)
+
+
+def test_a_structure_of_what_is_integrated_that_does_not_hold_is_refused() -> None:
+    with pytest.raises(HofitError, match=r"rows of b interact: the Hessian is not `structure: diagonal`"):
+        fit("padded", "objective.integrate.b={method: laplace, structure: diagonal}")
+
+
 def test_transitions_that_are_impossible_have_no_slope() -> None:
     result = fit("enumerated_zero")
     assert result.status == "flat_direction" and result.loss == pytest.approx(10.817328715, abs=1e-8)

@@ -43,6 +43,14 @@ def checked(section: str) -> tuple[dict[str, object], list[str]]:
             "objective.integrate.b: must be one of 'laplace', 'aghq' or 'enumerate', not 'laplce'",
         ),
         (
+            "{type: marginal, integrate: {b: {method: laplace, structure: dens}}}",
+            "objective: integrate: b: structure must be one of auto, diagonal, rows, arrowhead, dense, not 'dens'",
+        ),
+        (
+            "{type: marginal, integrate: {b: {method: laplace, structure: dense}, c: {method: aghq, structure: rows}}}",
+            "objective: integrate: one structure for all that is integrated, for their Hessian is one",
+        ),
+        (
             "{type: marginal, integrate: {b: laplace}, nodes: 5}",
             "objective: nodes: nothing is integrated by aghq",
         ),
@@ -58,6 +66,13 @@ def test_what_an_objective_does_not_take_is_said_in_one_sentence(section: str, t
         ("{}", {"type": "map"}),
         ("{type: map, jacobian: null, nodes: null, integrate: {}}", {"type": "map"}),
         ("{integrate: {z: enumerate}}", {"type": "map", "integrate": {"z": "enumerate"}}),
+        (
+            "{type: marginal, integrate: {b: {method: laplace, structure: dense}, c: laplace, d: {method: laplace}}}",
+            {
+                "type": "marginal",
+                "integrate": {"b": {"method": "laplace", "structure": "dense"}, "c": "laplace", "d": "laplace"},
+            },
+        ),
         (
             "{type: marginal, integrate: {b: aghq}, nodes: 5.0, uncertainty: full}",
             {"type": "marginal", "integrate": {"b": "aghq"}, "nodes": 5, "uncertainty": "full"},

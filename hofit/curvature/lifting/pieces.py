@@ -69,6 +69,8 @@ class LiftedLoss:
         if not self.total.requires_grad:
             raise LiftFailed("the loss does not depend on any parameter")
         self.loss = float(self.total.detach())
+        self.operations = len(watch.calls)
+        """How many of torch's functions were called."""
         self.nodes = watch.nodes
         self.separable = watch.separable
         self.names = {k: node.name for k, node in enumerate(self.nodes) if node.name is not None}
