@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..curvature.batching.program import BatchedLoss
+from ..curvature.batching.program import Batch
 from ..curvature.batching.recording import Recording, RecordingFailed
 from ..curvature.batching.schedule import scheduled
 from ..curvature.proof import is_off, probe
@@ -31,12 +31,39 @@ AGREEMENT = 1e6
 """How many roundings two evaluations, or two derivatives, may be apart."""
 
 
+def loops(program: Program) -> bool:
+    """Whether a model may loop over its sites: whether it is worth to look."""
+    many = len(program.latents) + len(program.observed) + len(program.parameters) >= MANY_SITES
+    return many and not program.subsampled
+
+
+def recorded(leaves: Params, compute: Callable[[], Tensor]) -> tuple[Batch, Tensor] | None:
+    """What is computed of the leaves as a program, and what came of it; None where that would gain nothing."""
+    recording = Recording(leaves)
+    try:
+        with recording:
+            computed = compute()
+        results = recording.finish(computed)
+    except RecordingFailed:
+        return None
+    calls = recording.calls
+    if sum(call.size for call in calls) > LARGE * len(calls):
+        return None
+    try:
+        found = scheduled(
+            recording, results, computed.dtype, list(leaves), sum(leaf.numel() for leaf in leaves.values())
+        )
+    except (ValueError, KeyError):
+        return None
+    return None if len(found.steps) * FEWER > found.calls else (found, computed)
+
+
 class Batched:
     """What one program's loss is computed by; those who share leaves share it. Use inside ``program.scope()``."""
 
     def __init__(self, program: Program, leaves: Params) -> None:
         self._program, self._leaves = program, leaves
-        self._found: dict[frozenset[str], BatchedLoss | None] = {}
+        self._found: dict[frozenset[str], Batch | None] = {}
         """For the latents whose transforms count; None where the model's own graph is taken."""
 
     def loss(self, jacobian: frozenset[str], trace: Callable[[], Tensor], plain: Callable[[], Tensor]) -> Tensor:
@@ -46,24 +73,24 @@ class Batched:
         """
         if jacobian not in self._found:
             self._found[jacobian] = None
-            if self._loops():
+            if loops(self._program):
                 self._found[jacobian] = self._recorded(plain)
         program = self._found[jacobian]
         if program is None:
             return trace()
         with torch.no_grad():
             value = trace()
-        found = self._run(program, value)
-        if found is None:
+        found = self._run(program)
+        if found is not None and not self._is(found, value):
+            found = None
             if bool(torch.isfinite(value)):
-                self._found[jacobian] = None
-            return trace()
-        return found
+                self.give_up(jacobian)
+        return trace() if found is None else found
 
     def again(self, jacobian: frozenset[str]) -> Tensor | None:
         """The loss at leaves where ``loss`` was asked before; None where only the model can tell."""
         program = self._found.get(jacobian)
-        return None if program is None else program(self._leaves)
+        return None if program is None else self._run(program)
 
     def operations(self, jacobian: frozenset[str]) -> int:
         """Operations of the program, or 0 where the model is taken."""
@@ -74,37 +101,26 @@ class Batched:
         """Take the model's own graph from now on."""
         self._found[jacobian] = None
 
-    def _loops(self) -> bool:
-        program = self._program
-        many = len(program.latents) + len(program.observed) + len(program.parameters) >= MANY_SITES
-        return many and not program.subsampled
-
-    def _run(self, program: BatchedLoss, value: Tensor) -> Tensor | None:
-        """The program's loss, if it is ``value``."""
+    def _run(self, program: Batch) -> Tensor | None:
+        """The program's loss, where it decides as the model did when it was recorded."""
         try:
-            found = program(self._leaves)
+            found, holds = program(self._leaves)
         except (RuntimeError, IndexError, ValueError):
             return None
-        tolerance = AGREEMENT * torch.finfo(value.dtype).eps
-        return None if is_off(found.detach().reshape(1), value.reshape(1), tolerance) else found
+        return found[0] if bool(holds) else None
 
-    def _recorded(self, trace: Callable[[], Tensor]) -> BatchedLoss | None:
-        leaves = self._leaves
-        recording = Recording(leaves)
-        try:
-            with recording:
-                loss = trace()
-            number = recording.finish(loss)
-        except RecordingFailed:
+    def _is(self, found: Tensor, value: Tensor) -> bool:
+        tolerance = AGREEMENT * torch.finfo(value.dtype).eps
+        return not is_off(found.detach().reshape(1), value.reshape(1), tolerance)
+
+    def _recorded(self, trace: Callable[[], Tensor]) -> Batch | None:
+        made = recorded(self._leaves, trace)
+        if made is None:
             return None
-        calls = recording.calls
-        if sum(call.size for call in calls) > LARGE * len(calls):
-            return None
-        found = scheduled(recording, number, list(leaves), sum(leaf.numel() for leaf in leaves.values()))
-        if len(found.steps) * FEWER > found.calls:
-            return None
-        own = self._run(found, loss.detach())
-        return found if own is not None and self._derivatives_agree(own, loss) else None
+        found, loss = made
+        own = self._run(found)
+        agrees = own is not None and self._is(own, loss.detach()) and self._derivatives_agree(own, loss)
+        return found if agrees else None
 
     def _derivatives_agree(self, own: Tensor, loss: Tensor) -> bool:
         """Whether gradient and a product with a probe are those of the model's own graph."""

@@ -52,7 +52,7 @@ class Quadrature:
     def __call__(self, expansion: Expansion) -> Tensor:
         total = expansion.loss + 0.5 * expansion.log_determinant()
         here = expansion.params
-        base = self._entries.at(here)
+        base = self._entries.again(here)
         if len(base) != self._terms:
             self._rows, self._terms = {}, len(base)
         laplace = expansion.layout.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,8 +12,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+import hofit
+from hofit.coordinates import Coordinates
 from hofit.model.program import Program
 from hofit.objective.density import DensityObjective
+from hofit.objective.entries import Entries
+from hofit.objective.leaves import Leaves
 from tests.tolerances import ROUNDING
 
 N = 30
@@ -168,3 +173,48 @@ def test_a_model_that_changes_is_left_to_itself() -> None:
         far.append(True)
         after = one.at({name: value + 0.5 for name, value in one.start().items()})
         assert after.value != before and not one.batched.operations(one.jacobian)
+
+
+DAYS, SUBJECTS = 24, 3
+STAY, MEANS, TAU = (0.8, 0.7), (-0.8, 1.2), 0.6
+OBSERVED = 1.5 * torch.sin(torch.arange(DAYS * SUBJECTS, dtype=torch.float64)).view(DAYS, SUBJECTS)
+
+
+def hidden_states() -> None:
+    stay = pyro.param("stay", torch.tensor(STAY), constraint=constraints.unit_interval)
+    move = torch.stack([torch.stack([stay[0], 1 - stay[0]]), torch.stack([1 - stay[1], stay[1]])])
+    tau = pyro.param("tau", torch.tensor(TAU), constraint=constraints.positive)
+    with pyro.plate("subjects", SUBJECTS):
+        level = pyro.sample("level", dist.Normal(0.0, tau))
+        z = None
+        for t in pyro.markov(range(DAYS)):
+            z = pyro.sample(f"z_{t}", dist.Categorical(torch.tensor([0.5, 0.5]) if z is None else move[z]))
+            pyro.sample(f"y_{t}", dist.Normal(torch.tensor(MEANS)[z] + level, 1.0), obs=OBSERVED[t])
+
+
+def test_a_loop_over_hidden_states_is_integrated_by_few_operations() -> None:
+    """Held against the forward algorithm on a grid, by numpy."""
+    section = {"type": "marginal", "integrate": {"level": "aghq", "z_*": "enumerate"}, "nodes": 25}
+    optimizers = [{"params": "*", "optimizer": "trust_region"}]
+    config = {"objective": section, "optimizers": optimizers, "stop": {"max_iterations": 0}}
+    grid = np.linspace(-8 * TAU, 8 * TAU, 2001)
+    move, total = np.array([[STAY[0], 1 - STAY[0]], [1 - STAY[1], STAY[1]]]), 0.0
+    for subject in OBSERVED.T.numpy():
+        forward = np.full((len(grid), 2), 0.5)
+        for t, y in enumerate(subject):
+            means = np.array(MEANS) + grid[:, None]
+            forward = (forward @ move if t else forward) * np.exp(-((y - means) ** 2) / 2) / np.sqrt(2 * np.pi)
+        density = np.exp(-((grid / TAU) ** 2) / 2) / (TAU * np.sqrt(2 * np.pi))
+        total -= np.log((forward.sum(1) * density).sum() * (grid[1] - grid[0]))
+    assert hofit.fit(hidden_states, config).loss == pytest.approx(total, abs=1e-7)
+    with Program(hidden_states, {}, ["z_*"]).scope():
+        program = Program(hidden_states, {}, ["z_*"])
+        program.discover()
+        entries = Entries(program, Leaves(program.leaves), ["level"])
+        level = {"level": program.leaves["level"]}
+        found = entries.again(level)
+        assert 0 < entries.operations <= 15 * DAYS and torch.allclose(found, entries.at(level), rtol=1e-12)
+        coordinates = Coordinates.of(level)
+        places = torch.linspace(-1.0, 1.0, 3)[:, None].expand(-1, SUBJECTS)
+        each = torch.stack([entries.at(coordinates.unflatten(place)) for place in places])
+        assert torch.allclose(entries.at_places(places, coordinates, len(found)), each, rtol=1e-12)

@@ -50,7 +50,7 @@ class Operand:
             found = torch.cat([part.read(buffers) for part in self.parts])
         if self.order is not None:
             found = found.index_select(0, self.order)
-        return found if self.shape is None else found.view(self.shape)
+        return found if self.shape is None else found.reshape(self.shape)
 
 
 @dataclass(eq=False)
@@ -81,7 +81,7 @@ class Step:
         if self.segments is not None:
             buffers.append(read[0].new_zeros(self.sums).index_add(0, self.segments, read[0]))
         elif self.terms:
-            buffers.append(read[0].view(self.terms, -1).sum(0))
+            buffers.append(read[0].reshape(self.terms, -1).sum(0))
         elif not self.count:
             buffers.append(self._called(read).reshape(-1))
         else:
@@ -120,21 +120,26 @@ def _filled(template: Any, read: Sequence[Tensor]) -> Any:
 
 
 @dataclass(eq=False)
-class BatchedLoss:
-    """The loss as a function of leaves, by ``steps``; ``calls`` is how many operations there were.
+class Batch:
+    """What was recorded as a function of leaves, by ``steps``; ``calls`` is how many operations there were.
 
-    Buffer 0 are all leaves, flat, in the order of ``names``; the loss is entry ``place`` of buffer ``buffer``.
+    Buffer 0 are all leaves, flat, in the order of ``names``. ``results`` are read at the end, and ``decisions``, which
+    were ``expected`` when it was recorded.
     """
 
     names: list[str]
     steps: list[Step]
-    buffer: int
-    place: int
+    results: Operand
+    decisions: Operand | None
+    expected: Tensor
     calls: int
 
-    def __call__(self, leaves: Params) -> Tensor:
-        """Shape ()."""
+    def __call__(self, leaves: Params) -> tuple[Tensor, Tensor]:
+        """The results (n,), and whether the numbers decide as they did (); else the results are something else's."""
         buffers = [torch.cat([leaves[name].reshape(-1) for name in self.names])]
         for step in self.steps:
             step.run(buffers)
-        return buffers[self.buffer][self.place]
+        results = self.results.read(buffers)
+        if self.decisions is None:
+            return results, torch.ones((), dtype=torch.bool)
+        return results, (self.decisions.read(buffers).bool() == self.expected).all()

@@ -50,11 +50,14 @@ ASKS = {
 """Ask what does not depend on the numbers."""
 
 ESCAPES = {
-    *("item", "tolist", "numpy", "__array__", "__bool__", "__float__", "__int__", "__index__", "__complex__"),
-    *("__format__", "__repr__", "__str__", "__contains__", "equal", "allclose", "is_nonzero", "nonzero", "argwhere"),
+    *("item", "tolist", "numpy", "__array__", "__float__", "__int__", "__index__", "__complex__"),
+    *("__format__", "__repr__", "__str__", "__contains__", "equal", "allclose", "nonzero", "argwhere"),
     *("unique", "unique_consecutive", "masked_select", "bincount", "histc", "backward", "register_hook"),
 }
 """Let the numbers decide what is computed next, or what shape it has."""
+
+DECIDES = {"__bool__", "is_nonzero"}
+"""Let one number decide what is computed next: what was recorded holds where it decides the same."""
 
 RANDOM = {
     *("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "dropout", "rand_like"),
@@ -110,7 +113,8 @@ class Call:
 class Recording(TorchFunctionMode):
     """Use as a context around one evaluation of the loss; then ``calls`` hold it.
 
-    Entries are numbered: those of the leaves first, in order. ``constants`` are (first number, values).
+    Entries are numbered: those of the leaves first, in order. ``constants`` are (first number, values), ``decisions``
+    (number, what it was taken for).
     Raises: RecordingFailed, out of the model.
     """
 
@@ -118,6 +122,7 @@ class Recording(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
         self.constants: list[tuple[int, Tensor]] = []
+        self.decisions: list[tuple[int, bool]] = []
         self.size = 0
         """Entries so far."""
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
@@ -128,18 +133,18 @@ class Recording(TorchFunctionMode):
         for leaf in leaves.values():
             self._known[id(leaf)] = (leaf, self._new(leaf.shape))
 
-    def finish(self, loss: Tensor) -> int:
-        """The number of the loss. Raises: RecordingFailed."""
+    def finish(self, result: Tensor) -> Tensor:
+        """The numbers of the entries of what was computed, flat. Raises: RecordingFailed."""
         if self._failure is not None:
             raise self._failure
         changed = [kept for kept, before, _ in self._kept.values() if version(kept) != before]
         if any(kept.numel() > LARGEST_COPIED for kept in changed):
             raise RecordingFailed("a constant was written while it was read")
-        if id(loss) not in self._known:
-            raise RecordingFailed("the loss does not depend on any parameter")
-        number = int(self._known[id(loss)][1].reshape(()))
+        if id(result) not in self._known:
+            raise RecordingFailed("the result does not depend on any parameter")
+        numbers = self._known[id(result)][1].reshape(-1)
         self._known, self._kept = {}, {}
-        return number
+        return numbers
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -164,6 +169,10 @@ class Recording(TorchFunctionMode):
             return func(*args, **kwargs)
         if name in ASKS or (name == "type" and len(args) == 1):
             return func(*args, **kwargs)
+        if name in DECIDES and id(args[0]) in self._known:
+            decision = bool(func(*args, **kwargs))
+            self.decisions.append((int(self._known[id(args[0])][1].reshape(())), decision))
+            return decision
         if name in ESCAPES:
             raise RecordingFailed(f"{name} reads what depends on parameters")
         if "out" in kwargs:

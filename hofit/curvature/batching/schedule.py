@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .program import BatchedLoss, Operand, Part, Step
+from .program import Batch, Operand, Part, Step
 from .recording import Call, Recording, Slot
 
 Numbers = npt.NDArray[np.int64]
@@ -36,27 +36,33 @@ class _Task:
     depth: int = 0
 
 
-def scheduled(recording: Recording, loss: int, names: Sequence[str], leaves: int) -> BatchedLoss:
-    """The loss with this number as a program. ``leaves``: the entries of all leaves, in the order of ``names``."""
-    calls = _sums_joined(recording, loss)
+def scheduled(recording: Recording, results: Tensor, dtype: torch.dtype, names: Sequence[str], leaves: int) -> Batch:
+    """The entries with these numbers, of a type, as a program.
+
+    ``leaves``: the entries of all leaves, in the order of ``names``.
+    """
+    wanted = results.numpy()
+    decided = np.array([number for number, _ in recording.decisions], dtype=np.int64)
+    roots = np.concatenate([wanted, decided])
+    calls = _sums_joined(recording, roots)
     owner = np.full(recording.size, -1, dtype=np.int64)
     for k, call in enumerate(calls):
         owner[call.start : call.start + call.size] = k
-    tasks = _needed(calls, owner, loss)
+    tasks = _needed(calls, owner, roots)
     schedule = _Schedule(recording, leaves)
     for batch in _batches(tasks):
         schedule.add([tasks[k] for k in batch])
-    buffer, place = int(schedule.buffer[loss]), int(schedule.place[loss])
-    if buffer == CONSTANT:
-        raise ValueError("the loss is a constant")
-    return BatchedLoss(list(names), schedule.steps, buffer, place, len(recording.calls))
+    expected = torch.tensor([taken for _, taken in recording.decisions], dtype=torch.bool)
+    read = schedule.operand(wanted, dtype, whole=True)
+    decisions = schedule.operand(decided, torch.bool, whole=True) if len(decided) else None
+    return Batch(list(names), schedule.steps, read, decisions, expected, len(recording.calls))
 
 
-def _sums_joined(recording: Recording, loss: int) -> list[Call]:
+def _sums_joined(recording: Recording, roots: Numbers) -> list[Call]:
     """The calls, where a sum of sums that is read nowhere else is one sum."""
     calls = recording.calls
     used = np.zeros(recording.size, dtype=np.int64)
-    used[loss] = 1
+    np.add.at(used, roots, 1)
     for call in calls:
         for operand in call.operands:
             np.add.at(used, operand.reshape(-1).numpy(), 1)
@@ -114,9 +120,9 @@ def _adds(call: Call) -> bool:
     )
 
 
-def _needed(calls: list[Call], owner: Numbers, loss: int) -> dict[int, _Task]:
+def _needed(calls: list[Call], owner: Numbers, roots: Numbers) -> dict[int, _Task]:
     tasks: dict[int, _Task] = {}
-    stack = [int(owner[loss])]
+    stack: list[int] = np.unique(owner[roots]).tolist()
     while stack:
         k = stack.pop()
         if k < 0 or k in tasks:
@@ -227,7 +233,7 @@ class _Schedule:
             rows, places = rows[:, index[order]], rank[inverse]
         else:
             places = np.zeros(rows.shape[1], dtype=np.int64)
-        operands = [self._operand(row, dtype) for row, dtype in zip(rows, call.dtypes, strict=True)]
+        operands = [self.operand(row, dtype) for row, dtype in zip(rows, call.dtypes, strict=True)]
         self.steps.append(Step(call.func, call.args, call.kwargs, operands, call.constant))
         self._made(made, places)
 
@@ -239,7 +245,7 @@ class _Schedule:
         if len(terms) == 1:
             rows = np.concatenate([task.operands[0] for task in batch], 1)
             step.terms = terms.pop()
-            step.operands = [self._operand(rows.reshape(-1), call.dtypes[0], whole=True)]
+            step.operands = [self.operand(rows.reshape(-1), call.dtypes[0], whole=True)]
         else:
             starts = np.cumsum([0, *counts])
             segments = [
@@ -248,7 +254,7 @@ class _Schedule:
             ]
             step.segments = torch.from_numpy(np.concatenate(segments))
             flat = np.concatenate([task.operands[0].reshape(-1) for task in batch])
-            step.operands = [self._operand(flat, call.dtypes[0], whole=True)]
+            step.operands = [self.operand(flat, call.dtypes[0], whole=True)]
         self.steps.append(step)
         self._made(made, np.arange(len(made)))
 
@@ -270,7 +276,7 @@ class _Schedule:
             same = all(np.array_equal(members[0], other) for other in members)
             shape = members[0].shape if same else (count, *members[0].shape)
             flat = np.concatenate([one.reshape(-1) for one in (members[:1] if same else members)])
-            operand = self._operand(flat, dtype, whole=True)
+            operand = self.operand(flat, dtype, whole=True)
             operands.append(Operand(operand.parts, operand.constant, operand.order, tuple(shape)))
             shared.append(same)
         if all(shared):
@@ -290,7 +296,7 @@ class _Schedule:
         self.buffer[numbers], self.place[numbers] = self._buffers, places
         self._buffers += 1
 
-    def _operand(self, numbers: Numbers, dtype: torch.dtype, whole: bool = False) -> Operand:
+    def operand(self, numbers: Numbers, dtype: torch.dtype, whole: bool = False) -> Operand:
         """How entries are read; one that all are is read once, where it may be broadcast (not ``whole``)."""
         if not len(numbers):
             return Operand((), torch.empty(0, dtype=dtype))
