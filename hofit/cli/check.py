@@ -34,7 +34,7 @@ def _show(session: Session) -> None:
     from rich.text import Text
 
     from ..report.console import FitConsole
-    from ..run.check import structures, traced_start
+    from ..run.check import inner, measured, structures, traced_start
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "role", "shape", "constraint", "plates", "rows", "optimizer"):
@@ -52,6 +52,15 @@ def _show(session: Session) -> None:
     for warning in session.warnings:
         console.print(Text(warning))
     start = traced_start(session)
+    integrated = inner(session, start)
+    if integrated is not None:
+        console.print(Text(f"integrated: {integrated}"))
+    cost = measured(session, start)
+    if cost is not None:
+        console.print(Text(f"evidence: {cost.describe()}"))
+        too_long = cost.warning()
+        if too_long is not None:
+            console.print(Text(f"warning: {too_long}"))
     for name, found in structures(session, start):
         console.print(Text(f"{name}: {found}"))
     unread = session.program.unread

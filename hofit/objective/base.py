@@ -83,6 +83,10 @@ class Objective(Source, Protocol):
         """
         return None
 
+    def describe_inner(self, point: Point) -> str | None:
+        """The structure of the Hessian of what is integrated, at a point of this objective; None where nothing is."""
+        return None
+
     def log_evidence(self, loss: float, factor: Factor, size: int) -> float | None:
         """log p(data), by Laplace's method, where the loss is over all that is unknown and all of it is latent.
 

@@ -356,6 +356,10 @@ class MarginalObjective(Objective):
         self._known = None
         return found, move
 
+    def describe_inner(self, point: Point) -> str:
+        assert isinstance(point, MarginalPoint)
+        return self.curvature.describe(self._expanded(point).expansion.operator())
+
     def remarks(self, params: Params) -> list[str]:
         if self.without_third is None:
             return []

@@ -14,7 +14,7 @@ from pyro.distributions import constraints
 
 from hofit.config.source import from_mapping
 from hofit.errors import ModelError, StartError
-from hofit.run.check import structures, traced_start
+from hofit.run.check import Cost, inner, measured, structures, traced_start
 from hofit.run.session import Request, Session, parse, prepared
 
 Y = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
@@ -46,6 +46,26 @@ def test_the_verdict_s_structure_is_found_last() -> None:
     with checked(model) as session:
         names = [name for name, _ in structures(session, traced_start(session))]
     assert names[-1] == "verdict"
+
+
+def test_the_structure_of_what_is_integrated_is_told_with_what_derivatives_take() -> None:
+    mix = [{"params": "*", "optimizer": "trust_region"}]
+    with checked(model, optimizers=mix, objective={"type": "marginal", "integrate": {"mean": "laplace"}}) as session:
+        start = traced_start(session)
+        found, cost = inner(session, start), measured(session, start)
+    assert found is not None and found.startswith("diagonal: 3 rows of 1 (mean)")
+    assert cost is not None and cost.gradient > 0 and cost.hessian > 0 and cost.warning() is None
+
+
+def test_where_nothing_is_integrated_nothing_is_told_of_it() -> None:
+    with checked(model) as session:
+        start = traced_start(session)
+        assert inner(session, start) is None and measured(session, start) is None
+
+
+def test_a_fit_that_would_take_minutes_is_warned_of() -> None:
+    warning = Cost(gradient=3.0, hessian=27.0, peak=0).warning()
+    assert warning is not None and "10 minutes" in warning
 
 
 def test_a_start_without_a_finite_loss_is_refused() -> None:
