@@ -220,7 +220,7 @@ class Loop:
         rounding = state.rounded >= stop.patience or exhausted
         due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
         if self.objective.settles and (stalled or (norm <= gradient_tolerance(self.objective, stop) and due)):
-            verdict = self._judge(point, StopState(stalled, rounding))
+            verdict = self._judge(point, StopState(stalled, rounding, judged=self.optimizer.judges))
             gone = verdict.status in (None, Status.NON_FINITE)
             if gone and verdict.lower is not None and state.escapes < ESCAPES:
                 self._lower = verdict.lower

@@ -33,7 +33,7 @@ AGREEMENT = 1e6
 
 def loops(program: Program) -> bool:
     """Whether a model may loop over its sites: whether it is worth to look."""
-    many = len(program.latents) + len(program.observed) + len(program.parameters) >= MANY_SITES
+    many = len(program.latents) + len(program.not_fitted) + len(program.parameters) >= MANY_SITES
     return many and not program.subsampled
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..coordinates import Coordinates
 from ..errors import OptionError
 from ..point import Params, Point, max_norm
 from ..record import PartReport
@@ -34,6 +35,9 @@ FALL, RISE = 0.9, 0.5
 
 LEAP = 4.0
 """What a radius is multiplied by where its step is too short to be judged."""
+
+EDGEWARD = 5.0
+"""Unconstrained units that a number with a bounded support goes at once: e⁻⁵ of its distance to the edge is left."""
 
 PATIENCE = 4
 """Refusals in a row within rounding after which no better step is to be had."""
@@ -113,6 +117,23 @@ class TrustRadius:
             self.value = CUT * step.length
         elif ratio > GOOD and step.on_boundary and self.value is not None:
             self.value *= GROWTH
+
+
+def without_leap(own: Coordinates, point: Point, step: Tensor) -> Tensor | None:
+    """A step (d,), with numbers that have an edge going EDGEWARD at most, or half as far as they are; None if all do.
+
+    Near an edge a quadratic model is none for long.
+    """
+    short = None
+    for name in own.names:
+        site = point.sites.get(name)
+        if site is not None and not site.constraint.startswith("real"):
+            part = step[own.slices[name]]
+            most = torch.clamp(0.5 * point.params[name].reshape(-1).abs(), min=EDGEWARD)
+            if bool((part.abs() > most).any()):
+                short = step.clone() if short is None else short
+                short[own.slices[name]] = torch.minimum(torch.maximum(part, -most), most)
+    return short
 
 
 class InsideRadius(Optimizer):

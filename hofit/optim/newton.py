@@ -45,6 +45,9 @@ OPTIMIZER = OptimizerSpec.own(
     lambda options: Newton(options.trust_radius, options.adaptive),
 )
 
+RESTING = 1e-6
+"""Of the longest row's step: a row of a shorter one is where it belongs."""
+
 DENSE_LIMIT = 1000
 """Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""
 
@@ -132,12 +135,13 @@ class Newton(Optimizer):
             return False  # every row has refused its step and cut its radius already
         if self.acceptance.ratio(point, candidate, proposal, others) > ACCEPT:
             return True
-        for key, length in self._lengths.items():
-            self._radii[key] = torch.where(length > 0, CUT * length, self._radii[key])
+        longest = max((float(length.max()) for length in self._lengths.values() if length.numel()), default=0.0)
+        for key, length in self._lengths.items():  # a row at rest is none that went too far
+            self._radii[key] = torch.where(length > RESTING * longest, CUT * length, self._radii[key])
         return False
 
     def restart(self) -> None:
-        self.acceptance = Acceptance()
+        self.acceptance, self._radii = Acceptance(), {}
 
     def exhausted(self) -> bool:
         return self.adaptive and self.acceptance.exhausted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -16,10 +16,11 @@ from ..errors import OptionError
 from ..linear.block_diagonal import BlockDiagonal, Blocks
 from ..linear.operator import Factor
 from ..point import Point
-from .acceptance import InsideRadius, forcing
+from .acceptance import InsideRadius, forcing, without_leap
 from .base import Proposal, State
 from .options import option
 from .spec import OptimizerSpec
+from .subproblem.step import Step
 from .subproblem.truncated import PRODUCTS, truncated_step
 
 PRECONDITIONERS = ("auto", "none", "rows")
@@ -105,7 +106,19 @@ class NewtonCG(InsideRadius):
         )
         if self.radius.value is None and solution.length > 0:
             self.radius.value = solution.length
+        solution = self._without_leap(point, gradient, solution)
         return Proposal(self.moved(point, solution.step), solution.predicted, step=solution)
+
+    def _without_leap(self, point: Point, gradient: Tensor, solution: Step) -> Step:
+        """So much of the step that no number with an edge leaps."""
+        short = without_leap(self.own(point), point, solution.step)
+        if short is None:
+            return solution
+        part = float((short / solution.step)[solution.step != 0].min())
+        slope = float(gradient @ solution.step)
+        curvature = -2.0 * (solution.predicted + slope)
+        fall = -part * slope - 0.5 * part * part * curvature
+        return replace(solution, step=part * solution.step, predicted=fall, length=part * solution.length)
 
     def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         accepted = super().accept(point, proposal, candidate, others)
@@ -113,6 +126,10 @@ class NewtonCG(InsideRadius):
             self._steps += 1
             self._due = self._steps % REFRESH == 0
         return accepted
+
+    def restart(self) -> None:
+        super().restart()
+        self._blocks, self._factor, self._due = None, None, True
 
     def describe(self, point: Point) -> str | None:
         return f"Hessian-vector products alone, at most {PRODUCTS} an iteration"

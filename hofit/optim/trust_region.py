@@ -16,7 +16,7 @@ from ..linear.diagonal import Diagonal
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import ROUNDING, Operator, above_rounding
 from ..point import Point
-from .acceptance import POOR, InsideRadius, forcing, rounding
+from .acceptance import POOR, InsideRadius, forcing, rounding, without_leap
 from .base import Proposal, State
 from .options import option
 from .spec import OptimizerSpec
@@ -36,9 +36,6 @@ OPTIMIZER = OptimizerSpec.own(
     Options,
     lambda options: TrustRegion(options.structure, options.initial_radius),
 )
-
-LEAP = 5.0
-"""Unconstrained units that a number with a bounded support goes at most: e⁻⁵ of its distance to the edge is left."""
 
 CORRECTION = 0.05
 """Length of a correction relative to its step: short, so that it goes back to the floor of the valley, not along it."""
@@ -115,7 +112,7 @@ class TrustRegion(InsideRadius):
         self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
         step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
-        short = self._without_leap(point, step / root)
+        short = without_leap(self.own(point), point, step / root)
         if short is not None:
             step, solution = _shortened(step, short * root, scaled, gradient / root, solution)
         proposal = Proposal(self.moved(point, step / root), solution.predicted, step=solution)
@@ -124,21 +121,6 @@ class TrustRegion(InsideRadius):
             proposal.point = point.at({**point.params, **proposal.params})
             self._correct(point, proposal, scaled, root)
         return proposal
-
-    def _without_leap(self, point: Point, step: Tensor) -> Tensor | None:
-        """The step, with numbers that have an edge going LEAP at most; None where none goes further.
-
-        Near an edge a quadratic model is none for long.
-        """
-        own, short = self.own(point), None
-        for name in own.names:
-            site = point.sites.get(name)
-            if site is not None and not site.constraint.startswith("real"):
-                part = step[own.slices[name]]
-                if bool((part.abs() > LEAP).any()):
-                    short = step.clone() if short is None else short
-                    short[own.slices[name]] = part.clamp(-LEAP, LEAP)
-        return short
 
     def _hold_what_is_rounding(self, gradient: Tensor) -> None:
         """Where slope and curvature are both rounding of the largest there were, no step is taken on their strength."""

@@ -30,12 +30,13 @@ class StopState:
 
     ``stalled`` says that the optimizer lowers the loss no further to speak of: only then does a boundary decide, and,
     where it is ``rounding`` that holds it up, the decrement; before, the fit can still go on. ``final`` says that the
-    fit ends here whatever is found.
+    fit ends here whatever is found, ``judged`` that its optimizer refuses steps by the loss.
     """
 
     stalled: bool = False
     rounding: bool = False
     final: bool = False
+    judged: bool = False
 
     @property
     def ends(self) -> bool:

@@ -119,6 +119,9 @@ def where_to(objective: Objective, before: Params, after: Params, numbers: Tenso
         words, values = [], torch.zeros_like(going)
         for index in going.reshape(-1).nonzero()[:, 0].tolist():
             limit = _limit(float(inner.reshape(-1)[index]), float(outer.reshape(-1)[index]), objective.sites[name])
+            if index and objective.sites[name].constraint.startswith("ordered"):
+                gaps = [float(v.reshape(-1)[index] - v.reshape(-1)[index - 1]) for v in (inner, outer)]
+                limit = f"{name}[{index - 1}]" if gaps[1] < gaps[0] else limit
             if limit is not None:
                 values.view(-1)[index] = True
                 place = torch.unravel_index(torch.tensor(index), outer.shape) if outer.dim() else ()
@@ -131,6 +134,8 @@ def where_to(objective: Objective, before: Params, after: Params, numbers: Tenso
 def _limit(inner: float, outer: float, site: Site) -> str | None:
     """The number that a value is going to; None where it is none in particular."""
     constraint = site.constraint
+    if outer < inner and constraint == "positive":
+        return "0"
     if not constraint.startswith("real"):
         bounds = (0.0, 1.0, -1.0, *map(float, re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", constraint)))
         for bound in bounds:

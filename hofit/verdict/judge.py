@@ -24,7 +24,7 @@ from ..point import Params, Point, max_norm
 from ..status import Status
 from .checks import Check, Finding, StopRules, StopState, Verdict
 from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, where_to
-from .limits import EDGES, find_limit, lower_along, settled_on_edges
+from .limits import EDGES, find_limit, lower_along, rises_outwards, settled_on_edges
 from .place import LOSS_ROUNDING, Confirmation, Place, confirmation
 from .refute import PROBES, matters, refuted_by_probes, refuted_by_walks
 from .signs import DENSE_LIMIT
@@ -44,6 +44,9 @@ DECREMENT = 1e-12
 POLISHED = 1e-13
 """A decrement of more than this part of the loss's unit is lowered by more Newton steps: twice it is the square of the
 distance to the minimum, in standard errors."""
+
+LEFT = 1e-3
+"""A decrement of more than this part of one observation's weight is no end of a way to infinity."""
 
 SADDLE_WALKS = (0.01, 0.1, 1.0, 10.0)
 """How far walks go from a saddle along its directions of negative curvature, whose largest entry is one."""
@@ -176,12 +179,21 @@ class _Questions:
         if regular and not self.small and not self.state.rounding:
             yield Finding(nearly=True)
             return
+        there = found.there
+        stuck = found.check.ok and not settles and self.state.judged  # short of what a Newton step reaches
+        if stuck and there is not None and there.point.value < place.point.value:
+            yield Finding(lower=there.point.params)
+            return
         best = _better(place, found) if regular else place
         if regular and not best.signs.negative.shape[1]:
+            edge = edge_numbers(self.objective, self.point.params) & ~place.held
             if not best.signs.zero.shape[1]:
-                yield from self._of_minimum(best, decrement)
+                # What lies on an edge may look like a minimum by rounding; further out the loss would rise.
+                on_edge = bool((edge & ~rises_outwards(best, edge)).any())
+                yield from (list(self._of_limits(place, settles)) if on_edge else []) or self._of_minimum(
+                    best, decrement
+                )
                 return
-            edge = edge_numbers(self.objective, self.point.params)
             heavy = (best.signs.zero.abs() / best.signs.zero.norm(dim=0)).amax(1) > HEAVY
             if not bool((heavy & edge).any()):
                 yield from self._of_flat(best, decrement)
@@ -231,6 +243,8 @@ class _Questions:
         edge = edge_numbers(self.objective, self.point.params)
         if not settles and not self.state.ends and not bool(edge.any()):
             return
+        if not bool(edge.any()) and not self.state.ends and place.decrement > LEFT * self.objective.unit:
+            return  # in whatever unit the gradient is small: there is a way to go
         limit = find_limit(place, edge & ~place.held, self.unit)
         if limit is None:
             return

@@ -97,7 +97,7 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
 
     ``edge`` (d,) are numbers whose values are near the edge of their support; ``unit`` is the loss's.
     """
-    edge = edge & ~_rises_outwards(start, edge)
+    edge = edge & ~rises_outwards(start, edge)
     outward = torch.where(edge, start.here.sign(), torch.zeros_like(start.here))
     place = _on_edges(start.holding(edge), edge, unit) if bool(edge.any()) else start
     for _ in range(ROUNDS):
@@ -156,7 +156,7 @@ def _drawn_in(place: Place) -> Place | None:
     return None
 
 
-def _rises_outwards(place: Place, edge: Tensor) -> Tensor:
+def rises_outwards(place: Place, edge: Tensor) -> Tensor:
     """Which numbers only look as if they were on an edge, in whatever unit: further out the loss is higher. (d,)"""
     rises = torch.zeros_like(edge)
     for number in edge.nonzero()[:, 0].tolist():
@@ -315,7 +315,7 @@ def lower_along(place: Place, directions: Tensor, distances: tuple[float, ...]) 
     """The lowest place on walks both ways along directions (d, k), where that is lower beyond rounding."""
     best, found = place.point.value - 2.0 * place.noise, None
     for direction in directions.unbind(1):
-        along = direction / direction.abs().max() if bool(direction.any()) else direction
+        along = direction / max(1.0, float(direction.abs().max()))
         for distance in distances:
             for sign in (1.0, -1.0):
                 where = place.here + sign * distance * along

@@ -68,7 +68,7 @@ def refuted_by_walks(objective: Objective, point: Point, directions: Tensor, sta
         finite = there.failure is None and isfinite(there.value)
         return there.value - point.value if finite else float("inf")
 
-    for direction in (walked / walked.abs().amax(dim=0)).unbind(1):
+    for direction in (walked / walked.abs().amax(dim=0).clamp_min(1.0)).unbind(1):
         to_origin = float((here @ direction).abs() / direction.square().sum())
         for distance in (*WALKS, to_origin, 2 * to_origin):
             changes = [change(sign * distance * direction) for sign in (1.0, -1.0)]
