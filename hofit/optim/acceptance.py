@@ -30,6 +30,9 @@ ROUNDING = 64.0
 CANCELLED = 16.0
 """By how much more a loss may be rounded than its size says: its terms are larger than their sum."""
 
+WINDFALL, SMALL = 100.0, 1e-6
+"""A fall of WINDFALL times what was promised, of less than SMALL times the loss's size, is held against the slopes."""
+
 FALL, RISE = 0.9, 0.5
 """What part of the gradient must be left where the loss falls, or rises, within rounding: so no fit goes in circles."""
 
@@ -78,6 +81,9 @@ class Acceptance:
         ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -1.0)
         if ratio > ACCEPT and not isfinite(max_norm(candidate.gradient(point.has_graph))):
             return -inf  # nothing could go on from there
+        if ratio > WINDFALL and own <= SMALL * point.size and actual > WINDFALL * abs(_by_slopes(point, candidate)):
+            self._refusals += 1
+            return 0.0  # the loss is rounded that much: no slope on the way bears it out
         if ratio > ACCEPT:
             self._refusals = 0
         elif own <= noise:  # the loss is rounder still than its size says
@@ -94,6 +100,13 @@ class Acceptance:
 def _flattens(point: Point, candidate: Point, names: list[str], part: float) -> bool:
     before, after = point.gradient(), candidate.gradient()
     return max_norm({n: after[n] for n in names}) <= part * max_norm({n: before[n] for n in names})
+
+
+def _by_slopes(point: Point, candidate: Point) -> float:
+    """The fall between two points by the mean of the slopes at both."""
+    before, after = point.gradient(), candidate.gradient()
+    moves = ((name, candidate.params[name] - value) for name, value in point.params.items())
+    return -0.5 * sum(float(((before[name] + after[name]) * move).sum()) for name, move in moves)
 
 
 def rounding(point: Point) -> float:

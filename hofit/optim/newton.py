@@ -46,7 +46,7 @@ OPTIMIZER = OptimizerSpec.own(
 )
 
 RESTING = 1e-6
-"""Of the longest row's step: a row of a shorter one is where it belongs."""
+"""Of its radius: a row of a shorter step is where it belongs."""
 
 DENSE_LIMIT = 1000
 """Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""
@@ -137,7 +137,9 @@ class Newton(Optimizer):
             return True
         longest = max((float(length.max()) for length in self._lengths.values() if length.numel()), default=0.0)
         for key, length in self._lengths.items():  # a row at rest is none that went too far
-            self._radii[key] = torch.where(length > RESTING * longest, CUT * length, self._radii[key])
+            radius = self._radii[key]
+            reach = torch.where(torch.isfinite(radius), radius, longest)
+            self._radii[key] = torch.where(length > RESTING * reach, CUT * length, radius)
         return False
 
     def restart(self) -> None:

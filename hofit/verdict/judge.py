@@ -25,7 +25,7 @@ from ..status import Status
 from .checks import Check, Finding, StopRules, StopState, Verdict
 from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, where_to
 from .limits import EDGES, find_limit, lower_along, rises_outwards, settled_on_edges
-from .place import LOSS_ROUNDING, Confirmation, Place, confirmation
+from .place import LOSS_ROUNDING, POLISHED, Confirmation, Place, confirmation
 from .refute import PROBES, matters, refuted_by_probes, refuted_by_walks
 from .signs import DENSE_LIMIT
 
@@ -40,10 +40,6 @@ FAR = 1e-6
 
 DECREMENT = 1e-12
 """The decrement's tolerance where the config gives none, relative to max(1, |loss|)."""
-
-POLISHED = 1e-13
-"""A decrement of more than this part of the loss's unit is lowered by more Newton steps: twice it is the square of the
-distance to the minimum, in standard errors."""
 
 LEFT = 1e-3
 """A decrement of more than this part of one observation's weight is no end of a way to infinity."""

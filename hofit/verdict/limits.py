@@ -23,7 +23,7 @@ from ..objective.base import Objective
 from ..point import Params, Point
 from ..status import Status
 from .checks import Finding
-from .place import Place, confirmation, running_away
+from .place import POLISHED, Place, confirmation, running_away
 
 EDGES = (20.0, 30.0, 40.0)
 """Unconstrained sizes at which an edge may be stood on: e⁻²⁰ is nearer than any data tell, and e⁻⁴⁰ rounds to it."""
@@ -31,7 +31,7 @@ EDGES = (20.0, 30.0, 40.0)
 OUT, OUTWARD = 4.0, 5
 """How far, and how often, one goes nearer to an edge while the loss shows it."""
 
-DROWNED = 1e-2
+DROWNED = 1e-3
 """A Newton step of this part of max(1, |u|), on what is rounding: the number has gone too far out to be judged."""
 
 SHOWS = 100.0
@@ -114,7 +114,7 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
                 return None
             place = drawn
             continue
-        outward = torch.where(running, place.step / place.step[running].abs().max(), outward)
+        outward = torch.where(running, place.step, outward)
         place = place.holding(running)
     else:
         return None
@@ -136,7 +136,7 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
         lower = _lower_inside(place, number)
         if lower is not None:
             return Limit(place, outward, lower=lower)
-    return Limit(place, outward)
+    return Limit(place.polished() if place.decrement > POLISHED * place.objective.unit else place, outward)
 
 
 def _drawn_in(place: Place) -> Place | None:
@@ -147,7 +147,7 @@ def _drawn_in(place: Place) -> Place | None:
     far = place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)
     if place.decrement > place.noise or not bool(far.any()):
         return None
-    step = torch.where(far, place.step.abs(), 0.0)
+    step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)
     for times in (1.0, 2.0, 4.0, 8.0, 16.0):
         back = torch.minimum(times * step, (1.0 - 0.5**times) * place.here.abs()) * place.here.sign()
         if place.loss_at(place.here - back) - place.point.value > SHOWS * place.noise:

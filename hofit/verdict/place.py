@@ -62,6 +62,10 @@ NUDGES = (1.0, 7.0, 40.0)
 FLOOR_STEPS = 4
 """Newton steps at most from a place beside a valley down to its floor."""
 
+POLISHED = 1e-13
+"""A decrement of more than this part of the loss's unit is lowered by more Newton steps: twice it is the square of the
+distance to the minimum, in standard errors."""
+
 POLISHES = 3
 """Newton steps at most that take the others along where some are held elsewhere."""
 
@@ -267,4 +271,6 @@ def running_away(place: Place, there: Place | None) -> Tensor:
     part = (place.gradient * first).abs()
     same = (second.abs() >= SAME_STEP * first.abs()) & (first * second > 0)
     running: Tensor = same & (part >= COUNTS * part.max()) & (part > 0)
-    return running
+    foremost = int(torch.where(running, part, -1.0).argmax())
+    outwards = bool(running.any()) and bool(first[foremost] * place.here[foremost] > 0)
+    return running if outwards else torch.zeros_like(running)
