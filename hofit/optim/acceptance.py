@@ -30,8 +30,8 @@ ROUNDING = 64.0
 CANCELLED = 16.0
 """By how much more a loss may be rounded than its size says: its terms are larger than their sum."""
 
-WINDFALL, SMALL = 100.0, 1e-6
-"""A fall of WINDFALL times what was promised, of less than SMALL times the loss's size, is held against the slopes."""
+WINDFALL = 100.0
+"""A fall of so many times what was promised is held against the slopes at both ends."""
 
 FALL, RISE = 0.9, 0.5
 """What part of the gradient must be left where the loss falls, or rises, within rounding: so no fit goes in circles."""
@@ -81,8 +81,8 @@ class Acceptance:
         ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -1.0)
         if ratio > ACCEPT and not isfinite(max_norm(candidate.gradient(point.has_graph))):
             return -inf  # nothing could go on from there
-        if ratio > WINDFALL and own <= SMALL * point.size and actual > WINDFALL * abs(_by_slopes(point, candidate)):
-            self._refusals += 1
+        if ratio > WINDFALL and actual > WINDFALL * abs(_by_slopes(point, candidate)):
+            self._refusals += own <= noise
             return 0.0  # the loss is rounded that much: no slope on the way bears it out
         if ratio > ACCEPT:
             self._refusals = 0

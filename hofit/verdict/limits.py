@@ -34,8 +34,11 @@ OUT, OUTWARD = 4.0, 5
 DROWNED = 1e-3
 """A Newton step of this part of max(1, |u|), on what is rounding: the number has gone too far out to be judged."""
 
-SHOWS = 100.0
+SHOWS = 4.0
 """Times the rounding by which the loss must rise on the way back."""
+
+BACKWARDS = 6
+"""Steps back from where the loss shows no more, at most."""
 
 NEAR_NOISE = 1e-2
 """A fall of less than this part of the loss's size is held against the rounding measured there."""
@@ -197,7 +200,7 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         loss = place.loss_at(where)
         fall = before - loss
         if isfinite(loss) and abs(fall) < NEAR_NOISE * place.point.size:
-            level = max(level, place.noise_at(where, loss))
+            level = max(level, place.noise_at(where))
         if fall < -level:
             end = "rises" if isfinite(loss) else "open"
             break
@@ -211,14 +214,35 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         distance *= 0.5  # between the last place and the one where the loss no longer showed a fall
         where = reached + 0.5 * distance * outward
         loss = place.loss_at(where)
-        if before - loss > max(place.noise_at(where, loss), LEVEL * unit) and isfinite(loss):
+        if before - loss > max(place.noise_at(where), LEVEL * unit) and isfinite(loss):
             reached, before = where, loss
+    if end == "level":
+        reached = _where_it_is_known_best(place, reached, outward, unit)
     late = falls[-4:]
     if end == "open" and len(falls) >= 5 and all(after >= LOSING * fall for fall, after in pairwise(late)):
         end = "falls"
     if end == "rises" and not place.point.value - before > level:
         end = "open"
     return place.at(reached) or place, end
+
+
+def _where_it_is_known_best(place: Place, reached: Tensor, outward: Tensor, unit: float) -> Tensor:
+    """Back from where the loss has levelled off, to where what is left to fall and its rounding are least together."""
+
+    def doubt(where: Tensor) -> float:
+        point = place.objective.at_full(place.coordinates.unflatten(where))
+        if point.failure is not None or not isfinite(point.value):
+            return inf
+        return abs(float(place.coordinates.flatten(point.gradient()) @ outward)) + place.noise_at(where)
+
+    best, least = reached, doubt(reached)
+    for steps in range(1, BACKWARDS + 1):
+        if least <= LEVEL * unit:
+            break
+        where = reached - steps * outward
+        found = doubt(where)
+        best, least = (where, found) if found < least else (best, least)
+    return best
 
 
 def falling_numbers(objective: Objective, point: Point, tolerance: float, far: float) -> list[str]:

@@ -56,8 +56,8 @@ DOUBTFUL = 1e4
 STEADY = 0.1
 """How much of itself a curvature may change a hair's breadth away."""
 
-NUDGES = (1.0, 7.0, 40.0)
-"""How many times NUDGE the loss is traced at, on both sides, to measure its rounding."""
+NUDGES = ((1.0, True), (10.0, True), (100.0, False))
+"""How many times NUDGE the loss is traced at to measure its rounding, and whether so short a way cannot bend it."""
 
 FLOOR_STEPS = 4
 """Newton steps at most from a place beside a valley down to its floor."""
@@ -135,19 +135,28 @@ class Place:
     @cached_property
     def noise(self) -> float:
         """The rounding of the loss here."""
-        return self.noise_at(self.here, self.point.value)
+        return self._rounding(self.point)
 
-    def noise_at(self, where: Tensor, value: float) -> float:
-        """The rounding of a loss, measured: how much it changes where its parameters change by next to nothing."""
+    def noise_at(self, where: Tensor) -> float:
+        """The rounding of the loss elsewhere; inf where it has no gradient."""
+        return self._rounding(self.objective.at_full(self.coordinates.unflatten(where)))
+
+    def _rounding(self, point: Point) -> float:
+        """Measured: by how much a loss changes, on the smallest ways to both sides, that its slope does not explain."""
+        if point.failure is not None or not isfinite(point.value):
+            return inf
+        where, slope = (self.coordinates.flatten(one) for one in (point.params, point.gradient()))
         generator = torch.Generator().manual_seed(31)
         size = torch.clamp(where.abs(), min=NUDGE**0.5) * NUDGE
         spread = 0.0
-        for times in NUDGES:
+        for times, bends in NUDGES:
             signs = (2.0 * torch.randint(0, 2, where.shape, generator=generator) - 1).to(size)
-            sides = [self.loss_at(where + sign * times * size * signs) for sign in (1.0, -1.0)]
-            bend = abs(sum(sides) - 2.0 * value)  # the slope cancels
-            spread = max(spread, bend if isfinite(bend) else 0.0)
-        return max(LOSS_ROUNDING * torch.finfo(where.dtype).eps * abs(value), 4.0 * spread)
+            move = times * size * signs
+            there, back = (self.loss_at(where + sign * move) for sign in (1.0, -1.0))
+            odd = 0.5 * abs(there - back - 2.0 * float(slope @ move))
+            even = 0.5 * abs(there + back - 2.0 * point.value) if bends else 0.0
+            spread = max([spread, *(one for one in (odd, even) if isfinite(one))])
+        return max(LOSS_ROUNDING * torch.finfo(where.dtype).eps * abs(point.value), 4.0 * spread)
 
     def loss_at(self, where: Tensor) -> float:
         """The loss elsewhere; inf where there is none."""
