@@ -45,8 +45,8 @@ OPTIMIZER = OptimizerSpec.own(
     lambda options: Newton(options.trust_radius, options.adaptive),
 )
 
-RESTING = 1e-6
-"""Of its radius: a row of a shorter step is where it belongs."""
+RESTING = 1e-12
+"""Of a row's size: a shorter step is none."""
 
 DENSE_LIMIT = 1000
 """Rows that interact are taken as one row up to this many numbers: 8 MB of Hessian, a second of eigenvectors."""
@@ -135,11 +135,8 @@ class Newton(Optimizer):
             return False  # every row has refused its step and cut its radius already
         if self.acceptance.ratio(point, candidate, proposal, others) > ACCEPT:
             return True
-        longest = max((float(length.max()) for length in self._lengths.values() if length.numel()), default=0.0)
-        for key, length in self._lengths.items():  # a row at rest is none that went too far
-            radius = self._radii[key]
-            reach = torch.where(torch.isfinite(radius), radius, longest)
-            self._radii[key] = torch.where(length > RESTING * reach, CUT * length, radius)
+        for key, length in self._lengths.items():
+            self._radii[key] = torch.where(length > 0, CUT * length, self._radii[key])
         return False
 
     def restart(self) -> None:
@@ -246,7 +243,9 @@ class Newton(Optimizer):
         length = solution.step.norm(dim=-1)
         radius = self._radius_of_rows(group, length)
         grown = torch.where((ratio > GOOD) & (length >= 0.99 * radius), 2 * radius, radius)
-        self._radii[_key(group)] = torch.where(ratio < POOR, CUT * length, grown)
+        at = group.to_rows({name: point.params[name] for name in group.names}).norm(dim=-1)
+        length = torch.where(length > RESTING * at, length, 0.0)  # a row at rest is none that went too far
+        self._radii[_key(group)] = torch.where((ratio < POOR) & (length > 0), CUT * length, grown)
         kept = ratio > ACCEPT
         if bool(kept.all()):
             return updated, length, float(predicted.sum()), trial

@@ -34,6 +34,9 @@ OUT, OUTWARD = 4.0, 5
 DROWNED = 1e-3
 """A Newton step of this part of max(1, |u|), on what is rounding: the number has gone too far out to be judged."""
 
+BELIEVED = 10.0
+"""Times the rounding beyond which a decrement may be believed where a number has gone far out."""
+
 SHOWS = 4.0
 """Times the rounding by which the loss must rise on the way back."""
 
@@ -148,7 +151,7 @@ def _drawn_in(place: Place) -> Place | None:
     A number may have gone so far out that what is left of the loss's fall is less than its rounding there.
     """
     far = place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)
-    if place.decrement > place.noise or not bool(far.any()):
+    if place.decrement > BELIEVED * place.noise or not bool(far.any()):
         return None
     step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)
     for times in (1.0, 2.0, 4.0, 8.0, 16.0):
