@@ -266,9 +266,13 @@ class Evaluation(SiteMessenger):
                 return self._inside_support(message)
             raise self.told_apart(error, f"at site {self.current!r}: {first_line(error)}") from error
 
+    def note_what_is_outside(self) -> None:
+        """Remember the observed sites whose value is impossible at some values of the discrete latents."""
+        self.sites.outside.update(message["name"] for message in self.samples if self._is_outside(message))
+
     def _is_outside(self, message: Any) -> bool:
         """Whether an observed value lies outside the support at some values of the discrete latents, and not at all."""
-        if self.enumeration is None or not message["is_observed"]:
+        if self.enumeration is None or not message["is_observed"] or isinstance(message["fn"], (Unit, Delta)):
             return False
         with torch.no_grad():
             inside = message["fn"].support.check(message["value"])

@@ -156,8 +156,9 @@ class Program:
         trace = Evaluation(self._sites)
         try:
             with torch.no_grad(), suppress(InfeasibleError):
-                with random_state_kept(), MemoryGuard(MEMORY_LIMIT), pyro.validation_enabled(True):
+                with random_state_kept(), MemoryGuard(MEMORY_LIMIT):
                     trace.run(self.model, self.arguments)
+                    trace.note_what_is_outside()
                     trace.log_density()
                 for seed in range(CONFIGURATIONS):
                     with random_state_kept():

@@ -34,7 +34,10 @@ AGREEMENT = 1e6
 def loops(program: Program) -> bool:
     """Whether a model may loop over its sites: whether it is worth to look."""
     many = len(program.latents) + len(program.not_fitted) + len(program.parameters) >= MANY_SITES
-    return many and not program.subsampled
+    # What is summed out makes the loop, and few numbers are left: their few products gain nothing.
+    few = bool(program.discrete) and len(program.latents) + len(program.parameters) < MANY_SITES
+    integral = any(site.role == "integrated" for site in program.sites.values())
+    return many and (integral or not few) and not program.subsampled
 
 
 def recorded(leaves: Params, compute: Callable[[], Tensor]) -> tuple[Batch, Tensor] | None:
@@ -71,6 +74,8 @@ class Batched:
 
         Shape ().
         """
+        if not torch.is_grad_enabled():
+            return trace()
         if jacobian not in self._found:
             self._found[jacobian] = None
             if loops(self._program):

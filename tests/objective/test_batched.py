@@ -210,6 +210,7 @@ def test_a_loop_over_hidden_states_is_integrated_by_few_operations() -> None:
     with Program(hidden_states, {}, ["z_*"]).scope():
         program = Program(hidden_states, {}, ["z_*"])
         program.discover()
+        program.integrate(["level"])
         entries = Entries(program, Leaves(program.leaves), ["level"])
         level = {"level": program.leaves["level"]}
         found = entries.again(level)
