@@ -150,7 +150,7 @@ def _drawn_in(place: Place) -> Place | None:
 
     A number may have gone so far out that what is left of the loss's fall is less than its rounding there.
     """
-    far = place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)
+    far = (place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)) | place.unseen
     if place.decrement > BELIEVED * place.noise or not bool(far.any()):
         return None
     step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)

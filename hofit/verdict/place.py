@@ -158,6 +158,16 @@ class Place:
             spread = max([spread, *(one for one in (odd, even) if isfinite(one))])
         return max(LOSS_ROUNDING * torch.finfo(where.dtype).eps * abs(point.value), 4.0 * spread)
 
+    @cached_property
+    def unseen(self) -> Tensor:
+        """Numbers of bounded supports whose curvature does not show in the loss over a unit of theirs; (d,)."""
+        bounded = {
+            name: torch.full_like(value, not self.objective.sites[name].constraint.startswith("real"), dtype=torch.bool)
+            for name, value in self.point.params.items()
+        }
+        small = 0.5 * self.free_hessian.diagonal().abs() <= self.noise
+        return self.coordinates.flatten(bounded) & small & ~self.held
+
     def loss_at(self, where: Tensor) -> float:
         """The loss elsewhere; inf where there is none."""
         point = self.objective.at_full(self.coordinates.unflatten(where))
@@ -268,6 +278,7 @@ def confirmation(place: Place) -> Confirmation:
     if ratio < CONFIRM_FACTOR and decrement <= min(UNSEEN * place.point.size, place.noise):
         within = relative <= eps**0.5  # nothing runs away by such steps, but a rounding may come twice
         rounding = within or (relative <= ROUNDING_STEP and not bool(running_away(place, there).any()))
+        rounding &= not bool(place.unseen.any())
         return answer(rounding, f"{message}, and what is left is rounding" if rounding else message, there)
     return answer(ratio >= CONFIRM_FACTOR, message, there)
 
