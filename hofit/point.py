@@ -50,6 +50,11 @@ class Site:
     flat: bool = False
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether its support has an edge, or a form, so that a transform stands between it and the real numbers."""
+        return not self.constraint.startswith("real")
+
+    @property
     def rows(self) -> int:
         """How many rows there are: what is left when the plates' dimensions are taken away is one row."""
         count = 1

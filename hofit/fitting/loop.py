@@ -39,7 +39,7 @@ NEARLY_THERE = 10
 """Iterations, at least, that a fit goes on for where only the gradient is still too large."""
 
 ROUNDING = 16.0
-"""Units of eps · max(1, |loss|) within which a change of the loss is rounding."""
+"""Units of eps · the loss's size within which a change of the loss is rounding."""
 
 STUCK_AT, GONE = 100.0, 1e6
 """Unconstrained size beyond which it is asked whether the loss falls for ever: of a fit that is stuck, or another."""
@@ -48,7 +48,7 @@ ESCAPES = 20
 """Times that a fit is taken to a lower place off its way, at most."""
 
 SAME = 1e3
-"""Units of eps · max(1, |loss|) within which two traces at one point are the same."""
+"""Units of eps · the loss's size within which two traces at one point are the same."""
 
 
 class Observer(Protocol):

@@ -79,5 +79,4 @@ def _candidates(objective: Objective, params: Params, given: Collection[str]) ->
 
 
 def _is_extreme(objective: Objective, name: str, value: torch.Tensor) -> bool:
-    bounded = not objective.sites[name].constraint.startswith("real")
-    return bounded and bool((value.abs() > EXTREME).any())
+    return objective.sites[name].is_bounded and bool((value.abs() > EXTREME).any())

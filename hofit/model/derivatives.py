@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..point import Params
+from .precision import nodes
 
 RARE = {
     "Logcumsumexp",
     "EuclideanDist",
-    "CdistForward",
-    "PdistForward",
+    "Cdist",
+    "Pdist",
     "Cumprod",
     "Prod",
     "Cummax",
@@ -32,7 +33,7 @@ def without_derivative(log_densities: Iterable[tuple[Any, Tensor]], leaves: Para
         except (RuntimeError, NotImplementedError) as error:
             return f"{message['name']!r} ({str(error).strip().splitlines()[0]})"
         if not bool(torch.isfinite(found)):
-            rare = sorted(RARE.intersection(_functions(log_prob)))
+            rare = sorted(RARE.intersection(function_name(node) for node in nodes(log_prob, set())))
             return f"{message['name']!r}" + (f" ({', '.join(rare).lower()})" if rare else "")
     return None
 
@@ -47,12 +48,6 @@ def _derivative(output: Tensor, leaves: list[Tensor], order: int) -> Tensor:
     return output.detach()
 
 
-def _functions(output: Tensor) -> Iterator[str]:
-    """Names of the functions that a tensor was computed by."""
-    seen, waiting = set(), [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield type(node).__name__.partition("Backward")[0]
-            waiting.extend(parent for parent, _ in node.next_functions)
+def function_name(node: Any) -> str:
+    """What autograd calls the function whose derivative a node is."""
+    return type(node).__name__.partition("Backward")[0]

@@ -34,7 +34,7 @@ def _first(log_densities: Iterable[tuple[Any, Tensor]], dtype: torch.dtype) -> t
     """Site, node and dtype where what was in ``dtype`` becomes coarser."""
     seen: set[Any] = set()
     for message, log_prob in log_densities:
-        for node in _nodes(log_prob, seen):
+        for node in nodes(log_prob, seen):
             own = _coarser(node, dtype)
             if own is not None and all(_coarser(parent, dtype) is None for parent in _parents(node)):
                 return message["name"], node, own
@@ -59,7 +59,7 @@ def _coarser(node: Any, dtype: torch.dtype) -> torch.dtype | None:
     return None
 
 
-def _nodes(output: Tensor, seen: set[Any]) -> Iterator[Any]:
+def nodes(output: Tensor, seen: set[Any]) -> Iterator[Any]:
     """All that a tensor was computed by and that was not seen before."""
     waiting = [output.grad_fn]
     while waiting:

@@ -140,7 +140,7 @@ def without_leap(own: Coordinates, point: Point, step: Tensor) -> Tensor | None:
     short = None
     for name in own.names:
         site = point.sites.get(name)
-        if site is not None and not site.constraint.startswith("real"):
+        if site is not None and site.is_bounded:
             part = step[own.slices[name]]
             most = torch.clamp(0.5 * point.params[name].reshape(-1).abs(), min=EDGEWARD)
             if bool((part.abs() > most).any()):

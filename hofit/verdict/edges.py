@@ -70,7 +70,7 @@ def _sensitivities(objective: Objective, params: Params) -> Params:
     """
     result: Params = {}
     for name, site in objective.sites.items():
-        if name not in params or site.constraint.startswith("real") or not params[name].numel():
+        if name not in params or not site.is_bounded or not params[name].numel():
             continue
         value, slope = objective.program.value_and_slope(name, params[name])
         if slope is None and max(value.numel(), params[name].numel()) <= JACOBIAN_LIMIT:
@@ -136,7 +136,7 @@ def _limit(inner: float, outer: float, site: Site) -> str | None:
     constraint = site.constraint
     if outer < inner and constraint == "positive":
         return "0"
-    if not constraint.startswith("real"):
+    if site.is_bounded:
         bounds = (0.0, 1.0, -1.0, *map(float, re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", constraint)))
         for bound in bounds:
             if abs(outer - bound) <= MOVED * max(1.0, abs(bound)):

@@ -1,7 +1,7 @@
 """What may be said of a point: is it a minimum? Every claim rests on derivatives computed anew at the point itself.
 
 Where the structure makes the Hessian affordable, `converged` also needs positive curvature and a confirming step: a
-full Newton step divides the decrement by at least 100, or is itself ≤ 1e-8 · max(1, |u|) in every coordinate. A plateau
+full Newton step divides the decrement by at least 100, or is itself no more than 1e-8 standard errors. A plateau
 or an escape to infinity has a small gradient and fails it. Where only products with the Hessian can be had, a few of
 them look for a way down: they can refute a minimum, not prove one.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 
 import torch
@@ -36,16 +37,17 @@ HOPELESS = 1e4
 """Beyond this factor of the gradient's tolerance no curvature is computed: it could not make a minimum of the point."""
 
 FAR = 1e-6
-"""A minimum is not further below than this part of max(1, |loss|), by the quadratic model."""
+"""A minimum is not further below than this part of the loss's size, by the quadratic model."""
 
 DECREMENT = 1e-12
-"""The decrement's tolerance where the config gives none, relative to max(1, |loss|)."""
+"""The decrement's tolerance where the config gives none, relative to the loss's size."""
 
 LEFT = 1e-3
 """A decrement of more than this part of one observation's weight is no end of a way to infinity."""
 
 SADDLE_WALKS = (0.01, 0.1, 1.0, 10.0)
-"""How far walks go from a saddle along its directions of negative curvature, whose largest entry is one."""
+"""How far walks go from a saddle along its directions of negative curvature, whose largest entry is one
+at most."""
 
 FLAT_WALKS = (0.01, 0.1, 1.0, 10.0, 100.0)
 """As SADDLE_WALKS, along directions of no curvature."""
@@ -149,6 +151,11 @@ class _Questions:
     def gradient_tolerance(self) -> float:
         return gradient_tolerance(self.objective, self.stop)
 
+    @cached_property
+    def edge(self) -> Tensor:
+        """Which numbers of the judged point stand near an edge of their support, (d,)."""
+        return edge_numbers(self.objective, self.point.params)
+
     @property
     def unit(self) -> float:
         return self.point.size
@@ -182,13 +189,12 @@ class _Questions:
             return
         best = _better(place, found) if regular else place
         if regular and not best.signs.negative.shape[1]:
-            edge = edge_numbers(self.objective, self.point.params) & ~place.held
+            edge = self.edge & ~place.held
             if not best.signs.zero.shape[1]:
                 # What lies on an edge may look like a minimum by rounding; further out the loss would rise.
                 on_edge = bool((edge & ~rises_outwards(best, edge)).any())
-                yield from (list(self._of_limits(place, settles)) if on_edge else []) or self._of_minimum(
-                    best, decrement
-                )
+                limits = list(self._of_limits(place, settles)) if on_edge else []
+                yield from limits or self._of_minimum(best, decrement)
                 return
             heavy = (best.signs.zero.abs() / best.signs.zero.norm(dim=0)).amax(1) > HEAVY
             if not bool((heavy & edge).any()):
@@ -236,7 +242,7 @@ class _Questions:
 
     def _of_limits(self, place: Place, settles: bool) -> Iterator[Finding]:
         """Of a point that is no minimum: does something run to an edge, or away, while all else settles?"""
-        edge = edge_numbers(self.objective, self.point.params)
+        edge = self.edge
         if not settles and not self.state.ends and not bool(edge.any()):
             return
         if not bool(edge.any()) and not self.state.ends and place.decrement > LEFT * self.objective.unit:
@@ -260,7 +266,7 @@ class _Questions:
         if left > self.gradient_tolerance and not 0 <= there.decrement <= max(self.tolerance, there.noise):
             return
         names = [site.name for site in going]
-        at_edge = all(not self.objective.sites[name].constraint.startswith("real") for name in names)
+        at_edge = all(self.objective.sites[name].is_bounded for name in names)
         what = "to the edge of the support" if at_edge else "away while the loss levels off"
         self.settled, self.limiting = there, {site.name: site.values for site in going}
         remark = (

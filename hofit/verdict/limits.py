@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, isfinite, isnan
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ..objective.base import Objective
 from ..point import Params, Point
 from ..status import Status
 from .checks import Finding
-from .place import POLISHED, Place, confirmation, running_away
+from .place import POLISHED, Place, confirmation, loss_at, running_away
 
 EDGES = (20.0, 30.0, 40.0)
 """Unconstrained sizes at which an edge may be stood on: e⁻²⁰ is nearer than any data tell, and e⁻⁴⁰ rounds to it."""
@@ -65,7 +65,7 @@ LINEAR_FALL = 0.3
 """A linear fall loses half as much on an eighth of the way as on the quarter before; an exponential one, a tenth."""
 
 LEAST_FALL = 1e-6
-"""A fall of less than this part of max(1, |loss|) on the quarter of the way before is taken for levelling off."""
+"""A fall of less than this part of the loss's size on the quarter of the way before is taken for levelling off."""
 
 BEFORE_CLAMPS = 30.0
 """Unconstrained distance before which no distribution clamps its arguments: eps of double precision is at 36."""
@@ -259,19 +259,18 @@ def falling_numbers(objective: Objective, point: Point, tolerance: float, far: f
     outwards = (slope * here.sign() < -tolerance) & (here.abs() > far)
     chosen = (outwards.nonzero()[:, 0])[slope[outwards].abs().argsort(descending=True)][:TRIED]
 
-    def loss_at(number: int, part: float) -> float:
+    def loss_of(number: int, part: float) -> float:
         where = here.clone()
         where[number] *= part
-        there = objective.at_full(coordinates.unflatten(where))
-        return there.value if there.failure is None and not isnan(there.value) else inf
+        return loss_at(objective, coordinates.unflatten(where))
 
     found = []
     for number in chosen.tolist():
-        losses = [loss_at(number, part) for part in (0.5, 1.0, 2.0, 4.0, 8.0)]
+        losses = [loss_of(number, part) for part in (0.5, 1.0, 2.0, 4.0, 8.0)]
         falls = [before - after for before, after in pairwise(losses)]
         endless = min(falls) > 0 and all(after >= LOSING * fall for fall, after in pairwise(falls))
         if not isfinite(losses[2]):
-            inner = [loss_at(number, part) for part in (*PARTS, 1.0)]
+            inner = [loss_of(number, part) for part in (*PARTS, 1.0)]
             steps = [before - after for before, after in pairwise(inner)]
             endless = abs(steps[1] - 0.5 * steps[0]) < STRAIGHT * steps[0] > 0.0
             endless &= abs(steps[2] - steps[1]) < STRAIGHT * steps[1]
@@ -285,8 +284,7 @@ def settled_on_edges(objective: Objective, point: Point, names: list[str]) -> Fi
     losses = []
     for part in PARTS:
         moved = {name: part * point.params[name].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS) for name in names}
-        there = objective.at_full({**point.params, **moved})
-        losses.append(there.value if there.failure is None else inf)
+        losses.append(loss_at(objective, {**point.params, **moved}))
     listed, one = ", ".join(names), len(names) == 1
     if _is_linear(losses, point.size):
         remark = f"the loss falls without end as {listed} {'nears' if one else 'near'} the edge of the support"

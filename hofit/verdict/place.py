@@ -14,7 +14,7 @@ from ..curvature.structure import Curvature
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..objective.base import Objective
-from ..point import Point
+from ..point import Params, Point
 from .checks import Check
 from .signs import Signs
 
@@ -42,7 +42,7 @@ ROUNDING_STEP = 1e-3
 """A Newton step of more than this part of max(1, |u|) is no rounding."""
 
 UNSEEN = 1e-12
-"""A decrement of less than this part of max(1, |loss|) that is rounding: no step can divide it."""
+"""A decrement of less than this part of the loss's size that is rounding: no step can divide it."""
 
 LOSS_ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
@@ -68,6 +68,12 @@ distance to the minimum, in standard errors."""
 
 POLISHES = 3
 """Newton steps at most that take the others along where some are held elsewhere."""
+
+
+def loss_at(objective: Objective, params: Params) -> float:
+    """The loss on the full plates; inf where there is none."""
+    point = objective.at_full(params)
+    return point.value if point.failure is None and isfinite(point.value) else inf
 
 
 @dataclass(eq=False)
@@ -162,7 +168,7 @@ class Place:
     def unseen(self) -> Tensor:
         """Numbers of bounded supports whose curvature does not show in the loss over a unit of theirs; (d,)."""
         bounded = {
-            name: torch.full_like(value, not self.objective.sites[name].constraint.startswith("real"), dtype=torch.bool)
+            name: torch.full_like(value, self.objective.sites[name].is_bounded, dtype=torch.bool)
             for name, value in self.point.params.items()
         }
         small = 0.5 * self.free_hessian.diagonal().abs() <= self.noise
@@ -170,8 +176,7 @@ class Place:
 
     def loss_at(self, where: Tensor) -> float:
         """The loss elsewhere; inf where there is none."""
-        point = self.objective.at_full(self.coordinates.unflatten(where))
-        return point.value if point.failure is None and isfinite(point.value) else inf
+        return loss_at(self.objective, self.coordinates.unflatten(where))
 
     def at(self, where: Tensor) -> Place | None:
         """The same elsewhere; None where loss, gradient or Hessian cannot be had."""

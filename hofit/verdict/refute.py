@@ -14,7 +14,7 @@ from ..objective.base import Objective
 from ..point import Point
 from ..status import Status
 from .checks import Check, Finding, StopState
-from .place import CONFIRM_FACTOR, CONFIRM_STEP
+from .place import CONFIRM_FACTOR, CONFIRM_STEP, loss_at
 
 WALK_NOISE = 1e-13
 """A change of the loss along a walk, relative to max(1, |loss|), that is rounding."""
@@ -39,10 +39,9 @@ def matters(objective: Objective, point: Point, name: str) -> bool:
     for base in (point.params, others):
         values = []
         for value in (base[name], base[name] + 0.5, 0.1 + torch.zeros_like(base[name])):
-            there = objective.at_full({**base, name: value})
-            if there.failure is not None or not isfinite(there.value):
+            values.append(loss_at(objective, {**base, name: value}))
+            if not isfinite(values[-1]):
                 return True
-            values.append(there.value)
         if len(set(values)) > 1:
             return True
     return False
@@ -64,9 +63,7 @@ def refuted_by_walks(objective: Objective, point: Point, directions: Tensor, sta
         walked = torch.cat([walked, directions @ signs.to(directions)], dim=1)
 
     def change(move: Tensor) -> float:
-        there = objective.at_full(coordinates.unflatten(here + move))
-        finite = there.failure is None and isfinite(there.value)
-        return there.value - point.value if finite else float("inf")
+        return loss_at(objective, coordinates.unflatten(here + move)) - point.value
 
     for direction in (walked / walked.abs().amax(dim=0).clamp_min(1.0)).unbind(1):
         to_origin = float((here @ direction).abs() / direction.square().sum())
