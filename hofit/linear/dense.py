@@ -89,3 +89,16 @@ def held_matrices(matrices: Tensor, places: Tensor) -> Tensor:
     free = torch.where(places[..., :, None] | places[..., None, :], 0.0, matrices)
     free.diagonal(dim1=-2, dim2=-1).add_(places.to(matrices))
     return free
+
+
+def congruent(inverse: Tensor, middle: Tensor) -> Tensor:
+    """K M K for a symmetric K. A parameter of few effects moves few places of the curvature, or its diagonal alone."""
+    touched = (middle != 0).any(1) | (middle != 0).any(0)
+    if int(touched.sum()) <= len(middle) // 2:
+        place = touched.nonzero()[:, 0]
+        columns = inverse.index_select(1, place)
+        return columns @ middle[place][:, place] @ columns.T
+    diagonal = middle.diagonal()
+    if bool((middle == diagonal.diag()).all()):
+        return (inverse * diagonal) @ inverse
+    return inverse @ middle @ inverse

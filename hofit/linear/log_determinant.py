@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .block_cholesky import BlockCholesky
 from .coupling import Coupling
+from .dense import congruent
 
 
 def log_determinant(matrices: Sequence[Tensor], couplings: Sequence[Coupling], corner: Tensor) -> Tensor:
@@ -60,17 +61,4 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors
-        return -_congruent(inverse, adjoint), None
-
-
-def _congruent(inverse: Tensor, middle: Tensor) -> Tensor:
-    """K M K for a symmetric K. A parameter of few effects moves few places of the curvature, or its diagonal alone."""
-    touched = (middle != 0).any(1) | (middle != 0).any(0)
-    if int(touched.sum()) <= len(middle) // 2:
-        place = touched.nonzero()[:, 0]
-        columns = inverse.index_select(1, place)
-        return columns @ middle[place][:, place] @ columns.T
-    diagonal = middle.diagonal()
-    if bool((middle == diagonal.diag()).all()):
-        return (inverse * diagonal) @ inverse
-    return inverse @ middle @ inverse
+        return -congruent(inverse, adjoint), None

@@ -22,7 +22,10 @@ from hofit.linear.coupling import DenseCoupling, Pattern, SparseCoupling
 from hofit.linear.dense import Dense
 from hofit.linear.diagonal import Diagonal
 from hofit.linear.operator import Operator
+from hofit.linear.sparse import Sparse
+from hofit.linear.sparsity import Sparsity
 from hofit.linear.spectrum import inertia
+from tests.linear.graphs import GRAPHS
 from tests.tolerances import CONDITIONED, SINGLE
 
 Array = NDArray[np.float64]
@@ -79,6 +82,12 @@ def as_dense(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.in
     return Dense(torch.tensor(matrix, dtype=dtype))
 
 
+def as_sparse(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype) -> Operator:
+    row, column = (torch.tensor(place) for place in np.nonzero(matrix))
+    sparsity = Sparsity.of(len(matrix), row, column)
+    return Sparse(sparsity, torch.tensor(matrix, dtype=dtype)[sparsity.rows, sparsity.columns])
+
+
 MANY = ((5, 1), (4, 2), (6, 3), (3, 7))
 LAYOUTS = {
     "diagonal": Layout(((12, 1),), 0, as_diagonal),
@@ -95,6 +104,10 @@ LAYOUTS = {
     "dense of one": Layout(None, 1, as_dense),
     "dense of 300": Layout(None, 300, as_dense),
     "arrowhead of 400": Layout(((120, 3),), 40, as_arrowhead),
+    "sparse, rows": Layout(MANY, 0, as_sparse),
+    "sparse, arrowhead": Layout(MANY, 4, as_sparse),
+    "sparse, arrowhead of 400": Layout(((120, 3),), 40, as_sparse),
+    **{f"sparse, {name}": Layout(None, 0, as_sparse) for name in GRAPHS},
 }
 KINDS = ("positive definite", "indefinite in a row", "indefinite in the Schur complement", "semidefinite")
 
@@ -114,9 +127,26 @@ def with_lowest(matrix: Array, values: tuple[float, ...]) -> Array:
     return found
 
 
+def on_graph(size: int, edges: NDArray[np.int64], kind: str) -> Array:
+    """Diagonally dominant; else one number of the diagonal is lowered until the lowest eigenvalue is −2 or 0."""
+    rng = np.random.default_rng(4)
+    matrix: Array = np.zeros((size, size))
+    matrix[edges[:, 0], edges[:, 1]] = rng.normal(size=len(edges))
+    matrix += matrix.T.copy()
+    matrix += np.diag(np.abs(matrix).sum(1) + rng.uniform(0.5, 5.0, size))
+    if kind != "positive definite":
+        place = rng.integers(size)
+        lowest = 0.0 if kind == "semidefinite" else -2.0
+        matrix[place, place] -= 1.0 / np.linalg.inv(matrix - lowest * np.eye(size))[place, place]
+    return matrix
+
+
 def make(name: str, kind: str, dtype: torch.dtype = torch.float64) -> tuple[Operator, Array]:
     """An operator, and the same matrix from numpy, its places shuffled."""
     layout = LAYOUTS[name]
+    if name.removeprefix("sparse, ") in GRAPHS:
+        matrix = on_graph(*GRAPHS[name.removeprefix("sparse, ")], kind)
+        return layout.build(matrix, [], np.empty(0, np.int64), dtype), matrix
     rng = np.random.default_rng(3)
     sizes = layout.groups or ()
     size = sum(rows * length for rows, length in sizes) + layout.border

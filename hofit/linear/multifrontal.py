@@ -1,0 +1,220 @@
+"""The numeric side of a sparse factorisation: sweeps over the groups of fronts, from leaves to roots or back.
+
+H = L Lᵀ. Of a front, the pivots' block is D = L₁₁ L₁₁ᵀ once all below it have been subtracted, and the rows become
+L₂₁ = R L₁₁⁻ᵀ. A panel is the numbers of all fronts; the factor takes the place of the matrix in it.
+
+Source: Duff & Reid (1983); Takahashi, Fagan & Chin (1973), "Formation of a sparse bus impedance matrix and its
+application to short circuit study"; Erisman & Tinney (1975), "On computing certain elements of the inverse of a sparse
+matrix", CACM 18.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .dense import congruent
+from .elimination import Elimination
+
+SPARSE_MIDDLE = 256
+"""Pivots of a root from which it pays to look how few of them a change touches."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first pivot that is not positive: its group, its front in the group, its number among the front's pivots."""
+
+    group: int
+    front: int
+    pivot: int
+
+
+def assembled(elimination: Elimination, values: Tensor) -> Tensor:
+    """A panel that holds a matrix. Shapes: values (S,) → (length,)."""
+    panel = values.new_zeros(elimination.length)
+    panel[elimination.padding] = 1.0
+    return panel.index_add_(0, elimination.address, values)
+
+
+def factorise(elimination: Elimination, panel: Tensor, stop: int | None = None) -> Failure | None:
+    """The groups up to ``stop``, in place; where a pivot is not positive it ends there."""
+    for number, group in enumerate(elimination.groups[:stop]):
+        blocks, below = group.blocks(panel), group.below(panel)
+        failure = _factorised(number, blocks)
+        if failure is not None:
+            return failure
+        if group.updates is not None:
+            if group.pivots == 1:
+                below.div_(blocks)
+            else:
+                torch.linalg.solve_triangular(blocks.mT, below, upper=True, left=False, out=below)
+            group.updates.subtract(panel, below, below)
+    return None
+
+
+def _factorised(number: int, blocks: Tensor) -> Failure | None:
+    """Cholesky's factors of a group's blocks, in place; the first of those that have none."""
+    if blocks.shape[-1] == 1:
+        pivots = blocks.view(-1)
+        if float(pivots.min()) > 0:  # false where one is nan
+            pivots.sqrt_()
+            return None
+        front = int((~(pivots > 0)).nonzero()[0])
+        return Failure(number, front, 0)
+    failed = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
+    torch.linalg.cholesky_ex(blocks, out=(blocks, failed))
+    if not bool(failed.any()):
+        return None
+    front = int(failed.nonzero()[0])
+    return Failure(number, front, int(failed[front]) - 1)
+
+
+def pivots(elimination: Elimination, panel: Tensor) -> Tensor:
+    """The diagonal of a factor, padding included; shape (places − 1,)."""
+    return torch.cat([group.blocks(panel).diagonal(dim1=1, dim2=2).reshape(-1) for group in elimination.groups])
+
+
+def forward(elimination: Elimination, panel: Tensor, vectors: Tensor) -> None:
+    """L⁻¹ v, in place. Shape: (places, k)."""
+    for group in elimination.groups:
+        own = group.vectors(vectors)
+        own.copy_(_solved(group.blocks(panel), own, upper=False))
+        if group.updates is not None:
+            group.updates.spread(vectors, group.below(panel), own)
+
+
+def backward(elimination: Elimination, panel: Tensor, vectors: Tensor, start: int | None = None) -> None:
+    """L⁻ᵀ v, in place, from the group before ``start`` down. Shape: (places, k)."""
+    for group in reversed(elimination.groups[:start]):
+        own = group.vectors(vectors)
+        if group.updates is not None:
+            own -= group.below(panel).mT @ group.updates.taken(vectors)
+        own.copy_(_solved(group.blocks(panel).mT, own, upper=True))
+
+
+def refused_direction(elimination: Elimination, values: Tensor, failure: Failure) -> Tensor:
+    """Along which the curvature is the pivot that failed. Shapes: values (S,) → (places,).
+
+    With A the front's leading block and a the column of the pivot in it, that is (−A⁻¹ a, 1) in the front, whose
+    curvature the pivot is, and what follows from it below the front. The block is formed anew: LAPACK leaves nothing
+    of it that is sure.
+    """
+    panel = assembled(elimination, values)
+    factorise(elimination, panel, failure.group)
+    group = elimination.groups[failure.group]
+    block, pivot = group.blocks(panel)[failure.front], failure.pivot
+    vectors = panel.new_zeros(elimination.places, 1)
+    own = group.vectors(vectors)[failure.front]
+    own[pivot] = 1.0
+    if pivot:
+        lower = torch.linalg.cholesky_ex(block[:pivot, :pivot])[0]
+        own[:pivot] = -torch.cholesky_solve(block[pivot, :pivot, None], lower)
+    backward(elimination, panel, vectors, failure.group)
+    return vectors[:, 0]
+
+
+def selected_inverse(elimination: Elimination, panel: Tensor) -> Tensor:
+    """H⁻¹ on the pattern of L, as a panel: Z₂₁ = −Z₂₂ Y and Z₁₁ = L₁₁⁻ᵀ L₁₁⁻¹ − Yᵀ Z₂₁ with Y = L₂₁ L₁₁⁻¹."""
+    inverse = torch.empty_like(panel)
+    inverse[0] = 0.0
+    for group in reversed(elimination.groups):
+        lower, own = group.blocks(panel), group.blocks(inverse)
+        if group.updates is None:
+            own.copy_(_inverse_of(lower))
+            continue
+        root = _inverse_root(lower)
+        reduced = group.below(panel) @ root
+        across = group.updates.product(inverse, reduced).neg_()
+        group.below(inverse).copy_(across)
+        torch.bmm(root.mT, root, out=own)
+        own.baddbmm_(reduced.mT, across, alpha=-1)
+    return inverse
+
+
+def selected_derivative(elimination: Elimination, panel: Tensor, inverse: Tensor, values: Tensor) -> Tensor:
+    """−H⁻¹ V H⁻¹ on the pattern of L, as a panel: how the selected inverse changes along V. Shape: values (S,).
+
+    Both sweeps are differentiated: the factor's change from the leaves up, dL₁₁ = L₁₁ Φ(L₁₁⁻¹ dD L₁₁⁻ᵀ) with Φ the
+    lower triangle and half the diagonal, and the inverse's from the roots down. A root has its own formula.
+    """
+    change = _factor_derivative(elimination, panel, values)
+    result = torch.empty_like(panel)
+    result[0] = 0.0
+    for group in reversed(elimination.groups):
+        own = group.blocks(result)
+        if group.updates is None:
+            own.copy_(_congruent(group.blocks(inverse), group.blocks(change)).neg_())
+            continue
+        root = _inverse_root(group.blocks(panel))
+        root_change = -root @ group.blocks(change) @ root
+        below, below_change = group.below(panel), group.below(change)
+        reduced = below @ root
+        reduced_change = below_change @ root + below @ root_change
+        # Z₂₂ Y is known; of dZ₁₁ = d(L₁₁⁻ᵀ L₁₁⁻¹) + d(Yᵀ Z₂₂ Y) half is written, then its mirror image added.
+        inner = -group.below(inverse)
+        outer = group.updates.product(result, reduced)
+        half = root.mT @ root_change + reduced_change.mT @ inner
+        own.copy_(half + half.mT + reduced.mT @ outer)
+        group.below(result).copy_(outer.add_(group.updates.product(inverse, reduced_change)).neg_())
+    return result
+
+
+def _factor_derivative(elimination: Elimination, panel: Tensor, values: Tensor) -> Tensor:
+    """dL as a panel; at a root the change of the block that was factorised there, the lower triangle."""
+    change = values.new_zeros(elimination.length).index_add_(0, elimination.address, values)
+    for group in elimination.groups:
+        if group.updates is None:
+            continue
+        lower, below = group.blocks(panel), group.below(panel)
+        own, own_below = group.blocks(change), group.below(change)
+        middle = _right(_right(_symmetric(own), lower).mT, lower).tril()
+        middle.diagonal(dim1=1, dim2=2).mul_(0.5)
+        torch.bmm(lower, middle, out=own)
+        own_below.copy_(_right(own_below - below @ own.mT, lower))
+        group.updates.subtract(change, 2.0 * own_below, below)
+    return change
+
+
+def _symmetric(lower: Tensor) -> Tensor:
+    return lower.tril() + lower.tril(-1).mT
+
+
+def _congruent(inverse: Tensor, middle: Tensor) -> Tensor:
+    """Z M Z, of M the lower triangle. A large M that is zero but for a few places or the diagonal is taken as such."""
+    whole = _symmetric(middle)
+    if len(middle) == 1 and middle.shape[-1] >= SPARSE_MIDDLE:
+        return congruent(inverse[0], whole[0])[None]
+    return inverse @ whole @ inverse
+
+
+def _right(vectors: Tensor, lower: Tensor) -> Tensor:
+    """X L⁻ᵀ. Shapes: (B, u, p), (B, p, p)."""
+    if lower.shape[-1] == 1:
+        return vectors / lower
+    solved: Tensor = torch.linalg.solve_triangular(lower.mT, vectors, upper=True, left=False)
+    return solved
+
+
+def _solved(triangle: Tensor, vectors: Tensor, upper: bool) -> Tensor:
+    """Shapes: (B, p, p), (B, p, k) → (B, p, k)."""
+    if triangle.shape[-1] == 1:
+        return vectors / triangle
+    solved: Tensor = torch.linalg.solve_triangular(triangle, vectors, upper=upper)
+    return solved
+
+
+def _inverse_root(lower: Tensor) -> Tensor:
+    """L⁻¹. Shape (B, p, p)."""
+    if lower.shape[-1] == 1:
+        return 1.0 / lower
+    unit = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    return _solved(lower, unit.expand_as(lower), upper=False)
+
+
+def _inverse_of(lower: Tensor) -> Tensor:
+    """(L Lᵀ)⁻¹. Shape (B, p, p)."""
+    if lower.shape[-1] == 1:
+        return lower.square().reciprocal_()
+    return torch.cholesky_inverse(lower)

@@ -1,0 +1,168 @@
+"""Where the rows below a batch of fronts lead: what eliminating the pivots changes, and what is read back from there.
+
+The numbers of all fronts stand in one flat panel. A front's update L₂₁ L₂₁ᵀ goes straight to the blocks of the
+ancestors that own its columns, so no update is kept between levels; the same addresses, read instead of written, give
+the part of the inverse that a front needs (Erisman & Tinney 1975).
+
+Three ways there: addresses that are kept, addresses in one root that are computed when they are needed, and all of a
+root. Shapes: B fronts, p pivots, u rows, k vectors.
+
+Source: Duff & Reid (1983); Liu (1992), "The multifrontal method for sparse matrix solution", SIAM Review 34.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK = 2**18
+"""Numbers of updates at a time: what one product writes is still in the cache when it is added to the panel."""
+
+
+class Updates(ABC):
+    """The rows of one batch."""
+
+    @abstractmethod
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
+        """panel −= (left rightᵀ + right leftᵀ) / 2 where the rows meet, the lower triangle. Shapes: (B, u, p)."""
+
+    @abstractmethod
+    def product(self, panel: Tensor, right: Tensor) -> Tensor:
+        """What the panel holds where the rows meet, symmetric, times ``right``. Shapes: (B, u, p) → (B, u, p)."""
+
+    @abstractmethod
+    def taken(self, vectors: Tensor) -> Tensor:
+        """Vectors where the rows are. Shapes: (places, k) → (B, u, k), or (u, k) where the rows of all are the same."""
+
+    @abstractmethod
+    def spread(self, vectors: Tensor, left: Tensor, right: Tensor) -> None:
+        """vectors −= left right where the rows are. Shapes: (places, k), (B, u, p), (B, p, k)."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A front without rows: where its block stands in the panel, and its pivots among the places."""
+
+    start: int
+    first: int
+    pivots: int
+
+    def block(self, panel: Tensor) -> Tensor:
+        """Column by column. Shape (m · m,)."""
+        return panel[self.start : self.start + self.pivots**2]
+
+    def vectors(self, vectors: Tensor) -> Tensor:
+        """Shapes: (places, k) → (m, k)."""
+        return vectors[self.first : self.first + self.pivots]
+
+
+@dataclass(frozen=True)
+class Scattered(Updates):
+    """Anywhere in the ancestors.
+
+    Shapes: addresses (B, u, u), symmetric, of the lower triangle; places (B, u). What is padding has the address 0 and
+    the last place, whose numbers mean nothing.
+    """
+
+    addresses: Tensor
+    places: Tensor
+
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
+        for part in _chunks(self.addresses.shape):
+            update = torch.bmm(left[part], right[part].mT)
+            # Both of (i, j) and (j, i) add to the one number there is, the diagonal only once.
+            update.diagonal(dim1=1, dim2=2).mul_(2.0)
+            panel.index_add_(0, self.addresses[part].view(-1), update.view(-1), alpha=-0.5)
+
+    def product(self, panel: Tensor, right: Tensor) -> Tensor:
+        result = torch.empty_like(right)
+        for part in _chunks(self.addresses.shape):
+            addresses = self.addresses[part]
+            meeting = panel.index_select(0, addresses.view(-1)).view(addresses.shape)
+            torch.bmm(meeting, right[part], out=result[part])
+        return result
+
+    def taken(self, vectors: Tensor) -> Tensor:
+        return vectors[self.places]
+
+    def spread(self, vectors: Tensor, left: Tensor, right: Tensor) -> None:
+        vectors.index_add_(0, self.places.view(-1), (left @ right).flatten(0, 1), alpha=-1)
+
+
+@dataclass(frozen=True)
+class InRoot(Updates):
+    """In one root. Shape: pivots (B, u), which of the root's they are; padding may be any."""
+
+    root: Root
+    pivots: Tensor
+
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
+        block = self.root.block(panel)
+        for part, addresses in self._addresses():
+            update = torch.bmm(left[part], right[part].mT)
+            if left is not right:
+                update = (update + update.mT) / 2
+            block.index_add_(0, addresses.view(-1), update.view(-1), alpha=-1)  # both triangles have room
+
+    def product(self, panel: Tensor, right: Tensor) -> Tensor:
+        result = torch.empty_like(right)
+        block = self.root.block(panel)
+        for part, addresses in self._addresses():
+            meeting = block.index_select(0, addresses.view(-1)).view(addresses.shape)
+            torch.bmm(meeting, right[part], out=result[part])
+        return result
+
+    def taken(self, vectors: Tensor) -> Tensor:
+        return self.root.vectors(vectors)[self.pivots]
+
+    def spread(self, vectors: Tensor, left: Tensor, right: Tensor) -> None:
+        own = self.root.vectors(vectors)
+        own.index_add_(0, self.pivots.view(-1), (left @ right).flatten(0, 1), alpha=-1)
+
+    def _addresses(self) -> Iterator[tuple[slice, Tensor]]:
+        count, rows = self.pivots.shape
+        for part in _chunks((count, rows, rows)):
+            pivots = self.pivots[part]
+            yield part, pivots[:, :, None] * self.root.pivots + pivots[:, None, :]
+
+
+@dataclass(frozen=True)
+class WholeRoot(Updates):
+    """All pivots of one root, in their order."""
+
+    root: Root
+
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
+        pivots = self.root.pivots
+        block = self.root.block(panel).view(pivots, pivots)
+        if left is right:
+            block.addmm_(_wide(left), _wide(left).T, alpha=-1)
+        else:
+            block.addmm_(_wide(left), _wide(right).T, alpha=-0.5)
+            block.addmm_(_wide(right), _wide(left).T, alpha=-0.5)
+
+    def product(self, panel: Tensor, right: Tensor) -> Tensor:
+        count, rows, pivots = right.shape
+        block = self.root.block(panel).view(rows, rows)  # symmetric
+        return (right.mT.reshape(count * pivots, rows) @ block).view(count, pivots, rows).mT
+
+    def taken(self, vectors: Tensor) -> Tensor:
+        return self.root.vectors(vectors)
+
+    def spread(self, vectors: Tensor, left: Tensor, right: Tensor) -> None:
+        self.root.vectors(vectors).addmm_(_wide(left), right.flatten(0, 1), alpha=-1)
+
+
+def _chunks(shape: tuple[int, ...]) -> Iterator[slice]:
+    count, rows, _ = shape
+    each = max(1, CHUNK // rows**2)
+    return (slice(start, min(start + each, count)) for start in range(0, count, each))
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """The columns of all fronts beside one another. Shapes: (B, m, p) → (m, B p)."""
+    return rows.transpose(0, 1).flatten(1)

@@ -1,0 +1,258 @@
+"""Sparse factorisation beyond what every operator must do, against numpy's dense inverse and finite differences."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hofit.linear import elimination as elimination_module
+from hofit.linear import supernodes as supernodes_module
+from hofit.linear import updates as updates_module
+from hofit.linear.multifrontal import SPARSE_MIDDLE
+from hofit.linear.sparse import Sparse
+from hofit.linear.sparse_log_determinant import sparse_log_determinant
+from hofit.linear.sparsity import Sparsity
+from hofit.linear.updates import InRoot, Scattered, WholeRoot
+from tests.linear.graphs import GRAPHS, Graph, band, chain, crossed, grid, groups, nested, random
+from tests.tolerances import CONDITIONED, ROUNDING, close
+
+Array = NDArray[np.float64]
+SMALL: dict[str, Graph] = {
+    "chain": chain(23),
+    "band": band(17, 3),
+    "grid": grid(5),
+    "groups": groups(6, 2, 2),
+    "nested groups": nested(4, 3, 2),
+    "crossed": crossed(12, 5, 25),
+    "random": random(20, 24),
+    "one number": GRAPHS["one number"],
+}
+
+
+def sparsity_of(graph: Graph) -> Sparsity:
+    size, edges = graph
+    rows, columns = torch.tensor(edges).reshape(-1, 2).unbind(1)
+    return Sparsity.of(size, rows, columns)
+
+
+def definite(graph: Graph) -> Sparse:
+    """Diagonally dominant by a half."""
+    sparsity = sparsity_of(graph)
+    values = torch.randn(len(sparsity.rows), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    values[sparsity.diagonal] = 0.0
+    values[sparsity.diagonal] = Sparse(sparsity, values.abs()).matvec(torch.ones(sparsity.size)) + 0.5
+    return Sparse(sparsity, values)
+
+
+def dense(operator: Sparse) -> Tensor:
+    return operator.matvec(torch.eye(operator.size))
+
+
+@pytest.fixture
+def many_fronts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small matrices are one front: unless a batch costs nothing."""
+    monkeypatch.setattr(elimination_module, "GROUP_SECONDS", 0.0)
+    monkeypatch.setattr(supernodes_module, "GROUP_SECONDS", 0.0)
+
+
+# --- The pattern ------------------------------------------------------------------------------------
+
+
+def test_places_of_both_triangles_and_twice_are_one_pattern() -> None:
+    sparsity = Sparsity.of(4, torch.tensor([0, 2, 3, 3, 1]), torch.tensor([2, 0, 1, 3, 3]))
+    places = list(zip(sparsity.rows.tolist(), sparsity.columns.tolist(), strict=True))
+    assert places == [(0, 0), (1, 1), (2, 0), (2, 2), (3, 1), (3, 3)]
+
+
+def test_slots_are_found_in_either_triangle_and_any_order() -> None:
+    sparsity = Sparsity(3, torch.tensor([2, 0, 2, 1]), torch.tensor([2, 0, 0, 1]))
+    found = sparsity.slots(torch.tensor([[0, 2], [1, 2]]), torch.tensor([[2, 0], [1, 2]]))
+    assert found.tolist() == [[2, 2], [3, 0]]
+    assert sparsity.diagonal.tolist() == [1, 3, 0]
+
+
+def test_a_place_that_is_not_part_of_the_pattern_has_no_slot() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 1\) is not part of the pattern of 4 places"):
+        Sparsity(3, torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 0, 2])).slots(torch.tensor([2]), torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [([0, 1, 0], [0, 1, 1], "lower"), ([0, 1], [0, 0], "diagonal"), ([0, 1, 1, 1], [0, 1, 0, 0], "once")],
+    ids=["upper triangle", "no diagonal", "twice"],
+)
+def test_a_pattern_is_a_lower_triangle_with_its_diagonal(rows: list[int], columns: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sparsity(2, torch.tensor(rows), torch.tensor(columns))
+
+
+def test_what_a_factorisation_takes_is_said_in_words() -> None:
+    sparsity = sparsity_of(chain(20_000))
+    assert sparsity.describe().startswith("sparse: 20000 numbers, 39999 entries, fill ")
+    assert sparsity.fill < 8 * 20_000 and sparsity.flops < 100 * 20_000 and sparsity.memory < 400 * 20_000
+
+
+def test_four_times_the_grid_is_little_more_than_four_times_the_fill() -> None:
+    """n log n by nested dissection (George 1973), where a natural order has eight times: n^1.5."""
+    small, large = (sparsity_of(grid(side)).fill for side in (40, 80))
+    assert large < 6.0 * small
+
+
+def test_the_same_pattern_is_analysed_alike() -> None:
+    one, other = (sparsity_of(random(700, 900)).elimination for _ in range(2))
+    assert torch.equal(one.place, other.place) and torch.equal(one.address, other.address)
+
+
+def test_importing_hofit_imports_no_scipy() -> None:
+    code = "import sys, hofit.linear.sparse_log_determinant; assert 'scipy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- The factor -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_inverse_on_the_pattern_is_that_of_numpy(name: str) -> None:
+    operator = definite(GRAPHS[name])
+    expected = torch.tensor(np.linalg.inv(dense(operator).numpy()))
+    sparsity = operator.sparsity
+    assert close(operator.factor().inverse(), expected[sparsity.rows, sparsity.columns], ROUNDING)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("many_fronts")
+def test_every_way_through_small_fronts(name: str) -> None:
+    operator = definite(SMALL[name])
+    factor = operator.factor(0.2)
+    matrix = dense(operator) + 0.2 * torch.eye(operator.size)
+    vectors = torch.randn(2, 3, operator.size)
+    inverse = torch.tensor(np.linalg.inv(matrix.numpy()))
+    assert close(factor.solve(vectors), vectors @ inverse, ROUNDING)
+    assert close(factor.inverse(), inverse[operator.sparsity.rows, operator.sparsity.columns], ROUNDING)
+    assert close(factor.log_determinant(), torch.tensor(np.linalg.slogdet(matrix.numpy())[1]), ROUNDING)
+    root = factor.draw(torch.eye(operator.size))
+    assert close(root.T @ root, inverse, ROUNDING)
+    assert close(factor.half_solve(vectors), vectors @ root.T, ROUNDING)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("many_fronts")
+def test_any_one_pivot_that_fails_gives_a_direction(name: str) -> None:
+    operator = definite(SMALL[name])
+    for place in range(operator.size):
+        values = operator.values.clone()
+        values[operator.sparsity.diagonal[place]] *= -1
+        refused = Sparse(operator.sparsity, values)
+        factor = refused.factor()
+        assert not factor.positive and factor.direction is not None
+        assert abs(float(factor.direction.norm()) - 1) < ROUNDING
+        assert float(factor.direction @ refused.matvec(factor.direction)) <= 0
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.usefixtures("many_fronts")
+def test_no_entry_may_be_other_than_finite(bad: float) -> None:
+    operator = definite(SMALL["grid"])
+    for place in range(len(operator.values)):
+        values = operator.values.clone()
+        values[place] = bad
+        factor = Sparse(operator.sparsity, values).factor()
+        assert not factor.positive and factor.direction is None
+
+
+CROSSED = crossed(300, 60, 1500)
+MEETING_ALL = groups(300, 3, 12)
+
+
+@pytest.mark.parametrize("graph", [CROSSED, MEETING_ALL, grid(30)], ids=["crossed", "groups", "grid"])
+def test_addresses_that_are_computed_in_chunks_change_no_number(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for many, chunk in ((10**9, 2**18), (0, 2**18), (10**9, 64), (0, 64)):
+        monkeypatch.setattr(supernodes_module, "MANY_UPDATES", many)
+        monkeypatch.setattr(updates_module, "CHUNK", chunk)
+        monkeypatch.setattr(elimination_module, "ADDRESSES", chunk)
+        operator = definite(graph)
+        factor = operator.factor()
+        solved = factor.solve(torch.ones(operator.size))
+        kinds = {type(group.updates) for group in operator.sparsity.elimination.groups}
+        assert kinds & ({Scattered, WholeRoot} if many else {InRoot, WholeRoot})
+        found.append(torch.cat([factor.inverse(), solved, second(operator)]))
+    assert all(close(one, found[0], ROUNDING) for one in found[1:])
+
+
+def second(operator: Sparse) -> Tensor:
+    """A product with the second derivative of the log determinant, along no direction in particular."""
+    values = operator.values.clone().requires_grad_()
+    along = torch.linspace(-1, 2, len(values))
+    (slope,) = torch.autograd.grad(sparse_log_determinant(operator.sparsity, values), values, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, values, along)
+    return curvature
+
+
+# --- The log determinant ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("fronts", ["one front", "many fronts"])
+def test_the_log_determinant_has_two_derivatives(name: str, fronts: str, request: pytest.FixtureRequest) -> None:
+    if fronts == "many fronts":
+        request.getfixturevalue("many_fronts")
+    operator = definite(SMALL[name])
+    values = operator.values.clone().requires_grad_()
+
+    def of(values: Tensor) -> Tensor:
+        return sparse_log_determinant(operator.sparsity, values)
+
+    assert torch.autograd.gradcheck(of, values)
+    assert torch.autograd.gradgradcheck(of, values)
+
+
+@pytest.mark.parametrize("touched", ["all", "few", "diagonal"])
+def test_the_second_derivative_at_a_large_root(touched: str) -> None:
+    operator = definite(crossed(500, 300, 9000))
+    sparsity = operator.sparsity
+    assert sparsity.elimination.groups[-1].pivots >= SPARSE_MIDDLE
+    along = torch.randn(len(operator.values))
+    if touched == "few":
+        along[10:] = 0.0
+    if touched == "diagonal":
+        along[sparsity.rows != sparsity.columns] = 0.0
+    values = operator.values.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(sparse_log_determinant(sparsity, values), values, create_graph=True)
+    (found,) = torch.autograd.grad(slope, values, along)
+    inverse = torch.linalg.inv(dense(operator))
+    middle = dense(Sparse(sparsity, along))
+    expected = -(inverse @ middle @ inverse)[sparsity.rows, sparsity.columns]
+    assert close(found, torch.where(sparsity.rows == sparsity.columns, expected, 2 * expected), ROUNDING)
+
+
+def test_a_factor_that_is_there_is_used_again() -> None:
+    operator = definite(grid(6))
+    factor = operator.factor()
+    values = operator.values.clone().requires_grad_()
+    found = sparse_log_determinant(operator.sparsity, values, factor=factor)
+    (slope,) = torch.autograd.grad(found, values)
+    assert torch.equal(found, factor.log_determinant())
+    off = operator.sparsity.rows != operator.sparsity.columns
+    assert torch.equal(slope, torch.where(off, 2.0, 1.0) * factor.inverse())
+
+
+def test_what_is_not_positive_definite_has_no_log_determinant() -> None:
+    operator = definite(chain(9))
+    values = (-operator.values).requires_grad_()
+    found = sparse_log_determinant(operator.sparsity, values)
+    assert torch.isnan(found) and torch.isnan(torch.autograd.grad(found, values)[0]).all()
+
+
+@pytest.mark.parametrize("name", ["grid", "crossed"])
+def test_single_precision_is_kept(name: str) -> None:
+    operator = definite(GRAPHS[name])
+    single = Sparse(operator.sparsity, operator.values.float()).factor()
+    assert single.inverse().dtype == torch.float32
+    assert close(single.inverse().double(), operator.factor().inverse(), 1e4 * CONDITIONED)
