@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check hooks coverage bench bench-second-order bench-marginal coverage-study invariance certify clean
+.PHONY: demo test check hooks coverage bench bench-second-order bench-factorisation bench-marginal coverage-study invariance certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -40,6 +40,9 @@ bench: .venv/installed
 bench-second-order: .venv/installed
 	$(BIN)/python tests/benchmarks/hessian_ratio.py --threads 1
 	$(BIN)/python tests/benchmarks/second_order.py --threads 1
+
+bench-factorisation: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/factorisation.py
 
 bench-marginal: .venv/installed
 	$(BIN)/python tests/benchmarks/marginal.py --threads 2

@@ -262,7 +262,9 @@ class _Structure:
             local, place = self._table(batch, in_parent, -1), self._table(batch, self.place, layout.places - 1)
             if root is not None:
                 below[batch] = local
-                found[batch] = InRoot(root, torch.from_numpy(np.maximum(local, 0)).to(device))
+                entries = np.argsort(local.ravel(), kind="stable")[np.count_nonzero(local < 0) :]
+                pivots = np.maximum(local, 0)
+                found[batch] = InRoot(root, *(torch.from_numpy(one).to(device) for one in (pivots, entries)))
                 continue
             addresses: Array = np.empty((len(plan.members), plan.rows, plan.rows), kind)
             each = max(1, ADDRESSES // plan.rows**2)

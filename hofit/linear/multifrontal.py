@@ -126,10 +126,12 @@ def selected_inverse(elimination: Elimination, panel: Tensor) -> Tensor:
             continue
         root = _inverse_root(lower)
         reduced = group.below(panel) @ root
-        across = group.updates.product(inverse, reduced).neg_()
-        group.below(inverse).copy_(across)
-        torch.bmm(root.mT, root, out=own)
-        own.baddbmm_(reduced.mT, across, alpha=-1)
+        across = group.below(inverse)
+        group.updates.product(inverse, reduced, out=across)
+        across.neg_()
+        # The result is symmetric: it may be written to memory in rows, which products do faster.
+        torch.bmm(root.mT, root, out=own.mT)
+        own.mT.baddbmm_(reduced.mT, across, alpha=-1)
     return inverse
 
 
@@ -152,12 +154,14 @@ def selected_derivative(elimination: Elimination, panel: Tensor, inverse: Tensor
         below, below_change = group.below(panel), group.below(change)
         reduced = below @ root
         reduced_change = below_change @ root + below @ root_change
-        # Z₂₂ Y is known; of dZ₁₁ = d(L₁₁⁻ᵀ L₁₁⁻¹) + d(Yᵀ Z₂₂ Y) half is written, then its mirror image added.
-        inner = -group.below(inverse)
-        outer = group.updates.product(result, reduced)
-        half = root.mT @ root_change + reduced_change.mT @ inner
-        own.copy_(half + half.mT + reduced.mT @ outer)
-        group.below(result).copy_(outer.add_(group.updates.product(inverse, reduced_change)).neg_())
+        # Z₂₂ Y = −Z₂₁ is there. Of dZ₁₁ = d(L₁₁⁻ᵀ L₁₁⁻¹ + Yᵀ Z₂₂ Y) all but Yᵀ dZ₂₂ Y is a matrix and its transpose.
+        half = root.mT @ root_change - reduced_change.mT @ group.below(inverse)
+        across, further = torch.empty_like(reduced), group.below(result)
+        group.updates.product(result, reduced, out=across)
+        torch.add(half, half.mT, out=own.mT)
+        own.mT.baddbmm_(reduced.mT, across)
+        group.updates.product(inverse, reduced_change, out=further)
+        further.add_(across).neg_()
     return result
 
 
@@ -171,7 +175,7 @@ def _factor_derivative(elimination: Elimination, panel: Tensor, values: Tensor) 
         own, own_below = group.blocks(change), group.below(change)
         middle = _right(_right(_symmetric(own), lower).mT, lower).tril()
         middle.diagonal(dim1=1, dim2=2).mul_(0.5)
-        torch.bmm(lower, middle, out=own)
+        torch.bmm(middle.mT, lower.mT, out=own.mT)
         own_below.copy_(_right(own_below - below @ own.mT, lower))
         group.updates.subtract(change, 2.0 * own_below, below)
     return change

@@ -27,23 +27,26 @@ Sizes = TypeVar("Sizes", float, NDArray[np.float64])
 GROUP_SECONDS = 6e-5
 """What a batch costs whatever stands in it: some fifteen calls of torch."""
 
-FRONT_SECONDS = 3e-7
+FRONT_SECONDS = 6e-7
 """What a front of a batch costs: three calls of LAPACK and BLAS."""
 
-PIVOT_SECONDS = 4e-9
+PIVOT_SECONDS = 6e-9
 """A number of the pivots' block; LAPACK's factorisation is quadratic up to 500 pivots or so."""
 
 CUBIC_SECONDS = 7e-12
 """Multiplied by the cube of the pivots."""
 
-ROW_SECONDS = 3e-9
+ROW_SECONDS = 4.5e-9
 """A number of the rows below the pivots."""
 
 PRODUCT_SECONDS = 4e-11
 """An addition and a multiplication of a product of matrices, the addresses of its results apart."""
 
-MOVE_SECONDS = 5e-9
+MOVE_SECONDS = 2e-9
 """A number that is added to, or gathered from, the blocks of other fronts."""
+
+ROOT_MOVE_SECONDS = 5e-9
+"""The same in one large root, with addresses that are computed at the time."""
 
 FIRST_STEP = 1.25
 """Ratio of the sizes of one class before classes are joined; between 1.12 and 1.5 it hardly matters."""
@@ -167,7 +170,7 @@ def _with_roots(fronts: Fronts, parent: Array) -> Fronts:
     height = np.where(under, fronts.pivots[parent], 0).astype(np.float64)
     updates = fronts.rows.astype(np.float64) ** 2
     product = fronts.pivots * height * (ROW_SECONDS + 0.5 * PRODUCT_SECONDS * height)
-    whole = under & (fronts.level == 0) & (MOVE_SECONDS * updates > product)
+    whole = under & (fronts.level == 0) & (ROOT_MOVE_SECONDS * updates > product)
     passed = np.bincount(parent[under & ~whole], updates[under & ~whole], len(parent))
     root = np.where(under & (whole | (passed[parent] > MANY_UPDATES)), parent, -1)
     rows = np.where(whole, height.astype(np.int64), fronts.rows)
@@ -217,6 +220,6 @@ def _fewer(classes: Sequence[Batch]) -> list[Batch]:
         if gain[first, second] <= 0:
             break
         other, one = left.pop(second), left.pop(first)
-        members = np.concatenate([one.members, other.members])
+        members = np.sort(np.concatenate([one.members, other.members]))  # neighbours in the tree, neighbours in memory
         left.append(Batch(max(one.pivots, other.pivots), max(one.rows, other.rows), members))
     return left

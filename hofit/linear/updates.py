@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK = 2**18
+CHUNK = 2**16
 """Numbers of updates at a time: what one product writes is still in the cache when it is added to the panel."""
 
 
@@ -31,7 +31,7 @@ class Updates(ABC):
         """panel −= (left rightᵀ + right leftᵀ) / 2 where the rows meet, the lower triangle. Shapes: (B, u, p)."""
 
     @abstractmethod
-    def product(self, panel: Tensor, right: Tensor) -> Tensor:
+    def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
         """What the panel holds where the rows meet, symmetric, times ``right``. Shapes: (B, u, p) → (B, u, p)."""
 
     @abstractmethod
@@ -78,13 +78,11 @@ class Scattered(Updates):
             update.diagonal(dim1=1, dim2=2).mul_(2.0)
             panel.index_add_(0, self.addresses[part].view(-1), update.view(-1), alpha=-0.5)
 
-    def product(self, panel: Tensor, right: Tensor) -> Tensor:
-        result = torch.empty_like(right)
+    def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
         for part in _chunks(self.addresses.shape):
             addresses = self.addresses[part]
             meeting = panel.index_select(0, addresses.view(-1)).view(addresses.shape)
-            torch.bmm(meeting, right[part], out=result[part])
-        return result
+            torch.bmm(meeting, right[part], out=out[part])
 
     def taken(self, vectors: Tensor) -> Tensor:
         return vectors[self.places]
@@ -95,26 +93,30 @@ class Scattered(Updates):
 
 @dataclass(frozen=True)
 class InRoot(Updates):
-    """In one root. Shape: pivots (B, u), which of the root's they are; padding may be any."""
+    """In one root, whose block is too large for a cache: it is gone through once, row by row of it.
+
+    Shapes: pivots (B, u), which of the root's they are; padding may be any. entries (e,), the rows that are no padding
+    in the order of their pivots, as numbers into the flat (B · u,).
+    """
 
     root: Root
     pivots: Tensor
+    entries: Tensor
 
     def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
         block = self.root.block(panel)
-        for part, addresses in self._addresses():
-            update = torch.bmm(left[part], right[part].mT)
+        for entry, front, addresses in self._addresses():
+            update = _outer(left, right, entry, front)
             if left is not right:
-                update = (update + update.mT) / 2
+                update = (update + _outer(right, left, entry, front)).div_(2.0)
             block.index_add_(0, addresses.view(-1), update.view(-1), alpha=-1)  # both triangles have room
 
-    def product(self, panel: Tensor, right: Tensor) -> Tensor:
-        result = torch.empty_like(right)
+    def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
+        flat = out.zero_().view(-1, out.shape[2])
         block = self.root.block(panel)
-        for part, addresses in self._addresses():
+        for entry, front, addresses in self._addresses():
             meeting = block.index_select(0, addresses.view(-1)).view(addresses.shape)
-            torch.bmm(meeting, right[part], out=result[part])
-        return result
+            flat[entry] = torch.bmm(meeting[:, None], right.index_select(0, front))[:, 0]
 
     def taken(self, vectors: Tensor) -> Tensor:
         return self.root.vectors(vectors)[self.pivots]
@@ -123,11 +125,13 @@ class InRoot(Updates):
         own = self.root.vectors(vectors)
         own.index_add_(0, self.pivots.view(-1), (left @ right).flatten(0, 1), alpha=-1)
 
-    def _addresses(self) -> Iterator[tuple[slice, Tensor]]:
-        count, rows = self.pivots.shape
-        for part in _chunks((count, rows, rows)):
-            pivots = self.pivots[part]
-            yield part, pivots[:, :, None] * self.root.pivots + pivots[:, None, :]
+    def _addresses(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """In chunks: entries and their fronts (c,), and where each meets all rows of its front (c, u)."""
+        rows = self.pivots.shape[1]
+        for entry in self.entries.split(max(1, CHUNK // rows)):
+            front = entry // rows
+            start = self.pivots.view(-1).index_select(0, entry) * self.root.pivots
+            yield entry, front, self.pivots.index_select(0, front).add_(start[:, None])
 
 
 @dataclass(frozen=True)
@@ -145,10 +149,10 @@ class WholeRoot(Updates):
             block.addmm_(_wide(left), _wide(right).T, alpha=-0.5)
             block.addmm_(_wide(right), _wide(left).T, alpha=-0.5)
 
-    def product(self, panel: Tensor, right: Tensor) -> Tensor:
+    def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
         count, rows, pivots = right.shape
         block = self.root.block(panel).view(rows, rows)  # symmetric
-        return (right.mT.reshape(count * pivots, rows) @ block).view(count, pivots, rows).mT
+        out.copy_((right.mT.reshape(count * pivots, rows) @ block).view(count, pivots, rows).mT)
 
     def taken(self, vectors: Tensor) -> Tensor:
         return self.root.vectors(vectors)
@@ -161,6 +165,14 @@ def _chunks(shape: tuple[int, ...]) -> Iterator[slice]:
     count, rows, _ = shape
     each = max(1, CHUNK // rows**2)
     return (slice(start, min(start + each, count)) for start in range(0, count, each))
+
+
+def _outer(left: Tensor, right: Tensor, entry: Tensor, front: Tensor) -> Tensor:
+    """Some rows of ``left`` by all of ``right`` of their fronts. Shapes: (B, u, p), (c,), each twice → (c, u)."""
+    one, all_rows = left.flatten(0, 1).index_select(0, entry), right.index_select(0, front)
+    if left.shape[2] == 1:
+        return all_rows[:, :, 0].mul_(one)
+    return torch.bmm(all_rows, one[:, :, None])[:, :, 0]
 
 
 def _wide(rows: Tensor) -> Tensor:
