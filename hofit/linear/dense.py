@@ -10,6 +10,9 @@ from torch import Tensor
 from .operator import Factor, Operator, Spectrum
 from .spectrum import dense_spectrum
 
+BLOCK = 512
+"""Columns of a product at a time: enough for a product's full speed."""
+
 
 class Dense(Operator):
     """A matrix without structure. Shape of ``matrix``: (d, d), symmetric."""
@@ -101,4 +104,15 @@ def congruent(inverse: Tensor, middle: Tensor) -> Tensor:
     diagonal = middle.diagonal()
     if bool((middle == diagonal.diag()).all()):
         return (inverse * diagonal) @ inverse
-    return inverse @ middle @ inverse
+    return _symmetric_product(inverse @ middle, inverse)
+
+
+def _symmetric_product(left: Tensor, right: Tensor) -> Tensor:
+    """A product that is known to be symmetric: the blocks below the diagonal, and their mirror images. Shape (d, d)."""
+    result = torch.empty_like(left)
+    for start in range(0, len(left), BLOCK):
+        part = slice(start, start + BLOCK)
+        block = left[start:] @ right[:, part]
+        result[start:, part] = block
+        result[part, start:] = block.T
+    return result

@@ -65,8 +65,8 @@ class Group:
 @dataclass(frozen=True)
 class Elimination:
     """Shapes: place (n,), where each unknown stands among ``places``, the last of which is nobody's; address (S,),
-    where each entry of the pattern stands in a panel of ``length``, whose first number is nobody's; padding (q,),
-    addresses of the pivots that are one.
+    where each entry of the pattern stands in a panel of ``length``, whose first number is nobody's; pivots
+    (places − 1,), where those of all places do; padding (q,), where those do that are one.
 
     flops of a factorisation, numbers in L without padding (``fill``), bytes of a panel in float64 and of the addresses.
     """
@@ -76,6 +76,7 @@ class Elimination:
     groups: Sequence[Group]
     place: Tensor
     address: Tensor
+    pivots: Tensor
     padding: Tensor
     flops: float
     fill: int
@@ -180,19 +181,19 @@ class _Layout:
             plan, front = self.plan[batch], self.batch_first[batch]
             start, first = int(self.start[batch]), int(self.first[front])
             groups.append(Group(len(plan.members), plan.pivots, plan.rows, first, start, above))
-        free = np.ones(self.places - 1, np.bool_)
-        free[self.place] = False
-        padded = np.flatnonzero(free)
-        front = self.owner[padded]
-        padding = self.block[front] + (padded - self.first[front]) * (self.pivots[front] + 1)
+        each = np.arange(self.places - 1)
+        front = self.owner[each]
+        pivots = self.block[front] + (each - self.first[front]) * (self.pivots[front] + 1)
+        padding = np.delete(pivots, self.place)
         p, u = self.own_pivots.astype(np.float64), self.own_rows.astype(np.float64)
         flops = float((p**3 / 3 + p**2 * u + p * u**2).sum())
         fill = int((p * (p + 1) / 2 + p * u).sum())
         address = structure.address(early, late)
         kept = sum(one.addresses.nbytes for one in updates if isinstance(one, Scattered))
         memory = 8 * (self.length + len(address)) + kept
-        place, at, ones = (torch.from_numpy(each).to(device) for each in (self.place, address, padding))
-        return Elimination(self.places, self.length, groups, place, at, ones, flops, fill, memory)
+        indices = [torch.from_numpy(each).to(device) for each in (self.place, address, pivots, padding)]
+        place, at, diagonal, ones = indices
+        return Elimination(self.places, self.length, groups, place, at, diagonal, ones, flops, fill, memory)
 
 
 class _Structure:
@@ -266,11 +267,13 @@ class _Structure:
                 pivots = np.maximum(local, 0)
                 found[batch] = InRoot(root, *(torch.from_numpy(one).to(device) for one in (pivots, entries)))
                 continue
-            addresses: Array = np.empty((len(plan.members), plan.rows, plan.rows), kind)
+            column, row = np.triu_indices(plan.rows)
+            addresses: Array = np.empty((len(plan.members), len(row)), kind)
             each = max(1, ADDRESSES // plan.rows**2)
             for start in range(0, len(plan.members), each):
                 part = slice(start, start + each)
-                addresses[part] = self._addresses(front + np.arange(len(plan.members))[part], local[part], below)
+                pairs = local[part][:, row], local[part][:, column]
+                addresses[part] = self._addresses(front + np.arange(len(plan.members))[part], *pairs, below)
             below[batch] = addresses
             found[batch] = Scattered(torch.from_numpy(addresses).to(device), torch.from_numpy(place).to(device))
         return found
@@ -298,23 +301,21 @@ class _Structure:
         table[self.front[start:stop] - front, self.position[start:stop]] = values[start:stop]
         return table
 
-    def _addresses(self, fronts: Array, local: Array, below: Sequence[Array | None]) -> Array:
-        """Shapes: fronts (b,), local (b, u) → (b, u, u)."""
+    def _addresses(self, fronts: Array, late: Array, early: Array, below: Sequence[Array | None]) -> Array:
+        """Of pairs of places in the parent's front. Shapes: fronts (b,), late, early (b, h) → (b, h)."""
         layout = self.layout
         parent = self.parent[fronts]
         alone = parent == layout.count  # all padding
-        parent = np.where(alone, 0, parent)[:, None, None]
-        late = np.maximum(local[:, :, None], local[:, None, :])
-        early = np.minimum(local[:, :, None], local[:, None, :])
+        parent = np.where(alone, 0, parent)[:, None]
         pivots = layout.pivots[parent]
         row = late - pivots
         inside = layout.block[parent] + early * pivots + late
         found: Array = np.where(late < pivots, inside, layout.below[parent] + row * pivots + early)
-        further = early >= pivots
+        further = (early >= pivots) & (late >= 0)
         if further.any():
             front = np.broadcast_to(parent, further.shape)[further]
             found[further] = _looked_up(layout, below, front, row[further], (early - pivots)[further])
-        found[early < 0] = 0
+        found[late < 0] = 0
         return found
 
 
@@ -329,7 +330,9 @@ def _looked_up(layout: _Layout, below: Sequence[Array | None], front: Array, row
         member = front[now] - layout.batch_first[number]
         root = layout.root[layout.batch_first[number]]
         if root < 0:
-            found[now] = kept[member, row[now], column[now]]
+            # The lower triangle column by column: before column c stand c of them, of u, u − 1, … numbers.
+            later, rows = column[now], layout.rows[layout.batch_first[number]]
+            found[now] = kept[member, later * (2 * rows - later + 1) // 2 + row[now] - later]
         else:
             one, other = kept[member, row[now]], kept[member, column[now]]
             block = layout.block[root] + np.minimum(one, other) * layout.pivots[root]

@@ -71,11 +71,6 @@ def _factorised(number: int, blocks: Tensor) -> Failure | None:
     return Failure(number, front, int(failed[front]) - 1)
 
 
-def pivots(elimination: Elimination, panel: Tensor) -> Tensor:
-    """The diagonal of a factor, padding included; shape (places − 1,)."""
-    return torch.cat([group.blocks(panel).diagonal(dim1=1, dim2=2).reshape(-1) for group in elimination.groups])
-
-
 def forward(elimination: Elimination, panel: Tensor, vectors: Tensor) -> None:
     """L⁻¹ v, in place. Shape: (places, k)."""
     for group in elimination.groups:

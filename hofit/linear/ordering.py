@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.int64]
 
-LEAF = 32
-"""Numbers of a part that is not cut any more: a front of so many costs no more than its cuts would."""
+LEAF = 8
+"""Numbers of a part that is not cut any more; which of the cuts are worth a front is decided later."""
 
 PIECE = 8
 """Numbers of a band that are eliminated as one: small factorisations are cheap here, calls and levels are not."""

@@ -8,7 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from .multifrontal import assembled, backward, factorise, forward, pivots, refused_direction, selected_inverse
+from .multifrontal import assembled, backward, factorise, forward, refused_direction, selected_inverse
 from .operator import MEMORY_BUDGET, Factor, Operator, Spectrum
 from .sparsity import Sparsity
 from .spectrum import lowest_by_inverse_iteration
@@ -78,7 +78,7 @@ class SparseFactor(Factor):
         self.panel = assembled(elimination, values)
         failure = factorise(elimination, self.panel)
         if failure is None:
-            self._pivots = pivots(elimination, self.panel)
+            self._pivots = self.panel.index_select(0, elimination.pivots)
             # An entry that is not finite may come through all tests of a sign, but never as a finite pivot.
             self.positive = bool(torch.isfinite(self._pivots).all())
             return

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,24 +65,28 @@ class Root:
 class Scattered(Updates):
     """Anywhere in the ancestors.
 
-    Shapes: addresses (B, u, u), symmetric, of the lower triangle; places (B, u). What is padding has the address 0 and
-    the last place, whose numbers mean nothing.
+    Shapes: addresses (B, u (u + 1) / 2), of the lower triangle column by column, which is how it lies in the panel;
+    places (B, u). What is padding has the address 0 and the last place, whose numbers mean nothing.
     """
 
     addresses: Tensor
     places: Tensor
 
     def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
-        for part in _chunks(self.addresses.shape):
-            update = torch.bmm(left[part], right[part].mT)
-            # Both of (i, j) and (j, i) add to the one number there is, the diagonal only once.
-            update.diagonal(dim1=1, dim2=2).mul_(2.0)
-            panel.index_add_(0, self.addresses[part].view(-1), update.view(-1), alpha=-0.5)
+        lower, upper, _ = self._triangle
+        for part in self._chunks():
+            update = torch.bmm(left[part], right[part].mT).flatten(1)
+            half = _picked(update, lower)
+            if left is not right:
+                half = half.add_(_picked(update, upper)).div_(2.0)
+            panel.index_add_(0, self.addresses[part].view(-1), half.view(-1), alpha=-1)
 
     def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
-        for part in _chunks(self.addresses.shape):
+        rows = right.shape[1]
+        for part in self._chunks():
             addresses = self.addresses[part]
-            meeting = panel.index_select(0, addresses.view(-1)).view(addresses.shape)
+            half = panel.index_select(0, addresses.view(-1)).view(addresses.shape)
+            meeting = _picked(half, self._triangle[2]).view(-1, rows, rows)
             torch.bmm(meeting, right[part], out=out[part])
 
     def taken(self, vectors: Tensor) -> Tensor:
@@ -89,6 +94,21 @@ class Scattered(Updates):
 
     def spread(self, vectors: Tensor, left: Tensor, right: Tensor) -> None:
         vectors.index_add_(0, self.places.view(-1), (left @ right).flatten(0, 1), alpha=-1)
+
+    @cached_property
+    def _triangle(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the lower triangle stands in a square, and its mirror image; where each of a square does in it."""
+        rows = self.places.shape[1]
+        column, row = torch.triu_indices(rows, rows, device=self.places.device)
+        lower, upper = row * rows + column, column * rows + row
+        back = torch.empty(rows * rows, dtype=torch.int64, device=self.places.device)
+        back[lower] = back[upper] = torch.arange(len(lower), device=self.places.device)
+        return lower, upper, back
+
+    def _chunks(self) -> Iterator[slice]:
+        count, rows = self.places.shape
+        each = max(1, CHUNK // rows**2)
+        return (slice(start, min(start + each, count)) for start in range(0, count, each))
 
 
 @dataclass(frozen=True)
@@ -161,10 +181,9 @@ class WholeRoot(Updates):
         self.root.vectors(vectors).addmm_(_wide(left), right.flatten(0, 1), alpha=-1)
 
 
-def _chunks(shape: tuple[int, ...]) -> Iterator[slice]:
-    count, rows, _ = shape
-    each = max(1, CHUNK // rows**2)
-    return (slice(start, min(start + each, count)) for start in range(0, count, each))
+def _picked(numbers: Tensor, places: Tensor) -> Tensor:
+    """The same places of each row. Shapes: (b, n), (m,) → (b, m)."""
+    return numbers.gather(1, places.expand(len(numbers), -1))
 
 
 def _outer(left: Tensor, right: Tensor, entry: Tensor, front: Tensor) -> Tensor:
