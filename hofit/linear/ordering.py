@@ -85,7 +85,9 @@ def _orders(graph: Any) -> Iterator[Array]:
         if meetings > CROWDED * rest:
             crowded = True
             yield _set_first(graph, alone, meetings)
-    if not crowded:
+    if crowded:
+        yield np.argsort(np.diff(graph.indptr), kind="stable")  # for degrees that differ a lot, on both sides
+    else:
         yield minimum_degree(graph)
         yield nested_dissection(graph)
 

@@ -27,7 +27,7 @@ Sizes = TypeVar("Sizes", float, NDArray[np.float64])
 GROUP_SECONDS = 6e-5
 """What a batch costs whatever stands in it: some fifteen calls of torch."""
 
-FRONT_SECONDS = 6e-7
+FRONT_SECONDS = 3e-7
 """What a front of a batch costs: three calls of LAPACK and BLAS."""
 
 PIVOT_SECONDS = 6e-9

@@ -68,6 +68,14 @@ def crossed(rows: int, columns: int, meetings: int) -> Graph:
     return shuffled(rows + columns, met)
 
 
+def skewed(rows: int, columns: int, meetings: int) -> Graph:
+    """Crossed, where some of either side meet nearly all and most meet few."""
+    rng = np.random.default_rng(4)
+    row, column = (rng.zipf(1.3, 20 * meetings) - 1 for _ in range(2))
+    row, column = row[row < rows][:meetings], rows + column[column < columns][:meetings]
+    return shuffled(rows + columns, np.unique(np.stack([row, column], 1), axis=0))
+
+
 def beside(*graphs: Graph) -> Graph:
     size, edges = 0, []
     for count, own in graphs:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csc_matrix
+from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from hofit.linear import elimination as elimination_module
@@ -19,7 +21,7 @@ from hofit.linear.sparse import Sparse
 from hofit.linear.sparse_log_determinant import sparse_log_determinant
 from hofit.linear.sparsity import Sparsity
 from hofit.linear.updates import InRoot, Scattered, WholeRoot
-from tests.linear.graphs import GRAPHS, Graph, band, chain, crossed, grid, groups, nested, random
+from tests.linear.graphs import GRAPHS, Graph, band, beside, chain, crossed, grid, groups, nested, random, skewed
 from tests.tolerances import CONDITIONED, ROUNDING, close
 
 Array = NDArray[np.float64]
@@ -102,6 +104,26 @@ def test_four_times_the_grid_is_little_more_than_four_times_the_fill() -> None:
     """n log n by nested dissection (George 1973), where a natural order has eight times: n^1.5."""
     small, large = (sparsity_of(grid(side)).fill for side in (40, 80))
     assert large < 6.0 * small
+
+
+FILLED = {
+    "crossed": crossed(2_000, 200, 20_000),
+    "crossed, skewed": skewed(2_000, 1_200, 100_000),
+    "crossed, in schools": beside(*(crossed(60, 20, 200) for _ in range(30))),
+    "groups": groups(2_000, 3, 6),
+    "random": random(2_000, 2_500),
+    "grid": grid(40),
+}
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_no_more_is_filled_in_than_need_be(name: str) -> None:
+    """Against SuperLU's, by minimum degree without fronts: zeros that are stored to have larger ones are twice that."""
+    operator = definite(FILLED[name])
+    whole = csc_matrix(dense(operator).numpy())
+    options = {"SymmetricMode": True}
+    reference = splu(whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+    assert operator.sparsity.fill < 3.0 * reference.L.nnz
 
 
 def test_the_same_pattern_is_analysed_alike() -> None:
