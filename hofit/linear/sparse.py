@@ -72,7 +72,7 @@ class SparseFactor(Factor):
 
     def __init__(self, sparsity: Sparsity, values: Tensor, shift: float = 0.0) -> None:
         self.sparsity = sparsity
-        elimination = sparsity.elimination
+        elimination, values = sparsity.elimination, values.detach()
         if shift:
             values = values.index_add(0, sparsity.diagonal, values.new_full((sparsity.size,), shift))
         self.panel = assembled(elimination, values)

@@ -22,7 +22,7 @@ def sparse_log_determinant(sparsity: Sparsity, values: Tensor, factor: SparseFac
 
     A ``factor`` of the same values, without a shift, saves a factorisation. Shape of values: (S,).
     """
-    found = SparseFactor(sparsity, values.detach()) if factor is None else factor
+    found = SparseFactor(sparsity, values) if factor is None else factor
     if not found.positive:
         return values.sum() * torch.nan
     result: Tensor = _LogDeterminant.apply(values, found)  # type: ignore[no-untyped-call]

@@ -81,6 +81,6 @@ class Sparsity:
     def describe(self) -> str:
         """In words."""
         return (
-            f"sparse: {self.size} numbers, {len(self.rows)} entries, fill {self.fill / len(self.rows):.1f}, "
+            f"sparse: {self.size} numbers, {len(self.rows)} entries, fill {self.fill / max(1, len(self.rows)):.1f}, "
             f"{self.flops / 1e6:.1f} Mflop, {self.memory / 2**20:.1f} MiB"
         )
