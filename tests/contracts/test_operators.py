@@ -107,7 +107,7 @@ LAYOUTS = {
     "sparse, rows": Layout(MANY, 0, as_sparse),
     "sparse, arrowhead": Layout(MANY, 4, as_sparse),
     "sparse, arrowhead of 400": Layout(((120, 3),), 40, as_sparse),
-    **{f"sparse, {name}": Layout(None, 0, as_sparse) for name in GRAPHS},
+    **{f"sparse on a graph: {name}": Layout(None, 0, as_sparse) for name in GRAPHS},
 }
 KINDS = ("positive definite", "indefinite in a row", "indefinite in the Schur complement", "semidefinite")
 
@@ -144,8 +144,9 @@ def on_graph(size: int, edges: NDArray[np.int64], kind: str) -> Array:
 def make(name: str, kind: str, dtype: torch.dtype = torch.float64) -> tuple[Operator, Array]:
     """An operator, and the same matrix from numpy, its places shuffled."""
     layout = LAYOUTS[name]
-    if name.removeprefix("sparse, ") in GRAPHS:
-        matrix = on_graph(*GRAPHS[name.removeprefix("sparse, ")], kind)
+    _, on_a_graph, graph = name.partition(" on a graph: ")
+    if on_a_graph:
+        matrix = on_graph(*GRAPHS[graph], kind)
         return layout.build(matrix, [], np.empty(0, np.int64), dtype), matrix
     rng = np.random.default_rng(3)
     sizes = layout.groups or ()
