@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from ..linear.coupling import Coupling, DenseCoupling, Pattern, SparseCoupling
-from ..linear.operator import MEMORY_BUDGET
-from .layout import Layout, Parts
-from .lifting.maps import Entry, IndexCache, Matrix, Term, accumulated, summed
+from .layout import Layout
+from .lifting.maps import Entry, Matrix, Term, summed
 from .lifting.pieces import LiftedLoss, Piece
+from .parts import ArrowheadParts
 from .placement import Placement, TermProduct
-
-CACHED_ROWS = 4096
-"""Rows of a constant matrix to one product: they stay in the processor's cache."""
+from .sums import Sums, crossed, gathered, single
 
 WIDE_BORDER = 64
 """Numbers on the border from which on it is looked at whether rows touch few of them."""
@@ -37,8 +35,8 @@ class Interaction(Exception):
         self.names = tuple(names)
 
 
-def assembled(lifted: LiftedLoss, pieces: Sequence[Piece], placement: Placement) -> Parts:
-    """The parts of the Hessian in the layout of ``placement``; see ``structured``.
+def assembled(lifted: LiftedLoss, pieces: Sequence[Piece], placement: Placement) -> ArrowheadParts:
+    """The parts of the Hessian in the layout of ``placement``.
 
     Raises: Interaction where the pieces do not fit the layout.
     """
@@ -71,16 +69,17 @@ class _Assembly:
             sizes = zip(layout.rows, self._touched, strict=True)
             self._couplings = [like.new_zeros(one.length, len(touched.codes)) for one, touched in sizes]
         self._corner = like.new_zeros(m, m)
-        self._sums = _Sums(self._cache)
+        self._sums = Sums(self._cache)
 
-    def parts(self) -> Parts:
+    def parts(self) -> ArrowheadParts:
         couplings: list[Coupling]
         if self._touched is None:
             couplings = [DenseCoupling(one.permute(2, 0, 1)) for one in self._couplings]
         else:
             both = zip(self._touched, self._couplings, strict=True)
             couplings = [SparseCoupling(touched.pattern, one.T) for touched, one in both]
-        return [one.permute(2, 0, 1) for one in self._blocks], couplings, (self._corner + self._corner.T) / 2
+        blocks, corner = [one.permute(2, 0, 1) for one in self._blocks], (self._corner + self._corner.T) / 2
+        return ArrowheadParts(self._placement.layout, blocks, couplings, corner)
 
     def held_apart(self, product: TermProduct) -> list[int]:
         """The parameters whose rows a product couples, though the layout holds them apart. A matrix couples all."""
@@ -136,7 +135,7 @@ class _Assembly:
     ) -> None:
         """target[first, second, rows] += weights · coefficients · factor; the flat places are kept between traces."""
         key, value = self._sums.value(product)
-        i, j = _single(self._cache, first), _single(self._cache, second)
+        i, j = single(self._cache, first), single(self._cache, second)
         if i is not None and j is not None:
             if rows is None:
                 target[i, j] += self._sums.whole(key, value) * product.factor
@@ -153,12 +152,7 @@ class _Assembly:
 
     def _add_matrices(self, product: TermProduct, left: Matrix, right: Matrix) -> None:
         """Between two places of the border that constant matrices read."""
-        weights = product.weights.reshape(-1)
-        total = self._corner.new_zeros(left.matrix.shape[-1], right.matrix.shape[-1])
-        one, other = left.matrix.reshape(len(weights), -1), right.matrix.reshape(len(weights), -1)
-        for start in range(0, len(weights), CACHED_ROWS):
-            part = slice(start, start + CACHED_ROWS)
-            total.addmm_(one[part].T, weights[part, None] * other[part])
+        total = crossed(product.weights, left, right)
         places, others = self._placement.places(left), self._placement.places(right)
         _add_at(self._corner, places, others, total * product.factor)
         if product.mirrored:
@@ -172,7 +166,7 @@ class _Assembly:
         places, group, m = placement.places(left), placement.group[right.source], len(self._corner)
         if group < 0:
             index = placement.place(right).reshape(-1)
-            total = _gathered(self._cache, matrix, value, index, m) * product.factor  # (m, K)
+            total = gathered(self._cache, matrix, value, index, m) * product.factor  # (m, K)
             everywhere = torch.arange(m, device=places.device)
             _add_at(self._corner, everywhere, places, total)
             if product.mirrored:
@@ -182,7 +176,7 @@ class _Assembly:
         length, _, count = target.shape
         rows, column = placement.rows(right), placement.column(right)
         flat = self._cache.of("row and column", (rows, column, count), lambda: (column * count + rows).reshape(-1))
-        total = _gathered(self._cache, matrix, value, flat, length * count) * product.factor  # (L · R, K)
+        total = gathered(self._cache, matrix, value, flat, length * count) * product.factor  # (L · R, K)
         target.index_add_(1, places, total.view(length, count, -1).permute(0, 2, 1))
 
 
@@ -227,65 +221,5 @@ def _touched(pairs: Sequence[tuple[int, Tensor, Tensor]], layout: Layout) -> lis
     return found
 
 
-class _Sums:
-    """Sums of weights · coefficients over observations: one that is asked for again is not computed again."""
-
-    def __init__(self, cache: IndexCache) -> None:
-        self._cache = cache
-        self._seen: dict[int, int] = {}
-        self._values: dict[tuple[int, ...], Tensor] = {}
-        self._totals: dict[tuple[int, ...], Tensor] = {}
-
-    def value(self, product: TermProduct) -> tuple[tuple[int, ...], Tensor]:
-        """weights · coefficients (without the factors), with its key."""
-        terms = (product.left, product.right)
-        factors = [t.coefficient for t in terms if isinstance(t, Entry) and t.coefficient is not None]
-        # In the order in which they were first seen: an order by address would round differently from run to run.
-        factors.sort(key=lambda c: self._seen.setdefault(id(c), len(self._seen)))
-        key: tuple[int, ...] = (id(product.weights),)
-        value = product.weights
-        self._values.setdefault(key, value)
-        for coefficient in factors:
-            key = (*key, id(coefficient))
-            if key not in self._values:
-                self._values[key] = value * coefficient
-            value = self._values[key]
-        return key, value
-
-    def by_row(self, key: tuple[int, ...], value: Tensor, rows: Tensor, count: int) -> Tensor:
-        """Sums over the observations of each row; shape (count,)."""
-        key = (*key, id(rows))
-        if key not in self._totals:
-            index, total = summed(self._cache, rows, value)
-            self._totals[key] = accumulated(self._cache, value.new_zeros(count), index, total)
-        return self._totals[key]
-
-    def whole(self, key: tuple[int, ...], value: Tensor) -> Tensor:
-        """The sum over all observations; shape ()."""
-        key = (*key, 0)
-        if key not in self._totals:
-            self._totals[key] = value.sum()
-        return self._totals[key]
-
-
-def _gathered(cache: IndexCache, matrix: Tensor, value: Tensor, index: Tensor, count: int) -> Tensor:
-    """Σ value · matrix rows, by index. Shape (count, K)."""
-    total = matrix.new_zeros(count, matrix.shape[1])
-    if _single(cache, index) is not None:
-        total[int(index[0])] = value @ matrix
-        return total
-    chunk = max(1, MEMORY_BUDGET // max(1, 8 * matrix.shape[1]))
-    for start in range(0, len(value), chunk):
-        part = slice(start, start + chunk)
-        total.index_add_(0, index[part], matrix[part] * value[part, None])
-    return total
-
-
 def _add_at(target: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> None:
     target.index_put_((rows[:, None].expand(values.shape), columns.expand(values.shape)), values, accumulate=True)
-
-
-def _single(cache: IndexCache, index: Tensor) -> int | None:
-    """The one value of an index map, where it has only one."""
-    low, high = cache.of("bounds", (index,), lambda: (int(index.min()), int(index.max())))
-    return low if low == high else None

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..coordinates import Coordinates
 from ..errors import OptionError, StepImpossible
 from ..point import Site
+from .cost import costs_less_sparse, numbers_of
 from .layout import Layout, Rows, arranged, candidates
 from .lifting.pieces import LiftedLoss, Piece
-from .placement import finest_layout
+from .pattern import found_sparsity
+from .placement import Placement, finest_layout
 
-STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense", "matrix_free")
+STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "sparse", "dense", "matrix_free")
 
-BORDER_LIMIT = 2000
-"""Numbers on the border, or in a dense matrix, at most: 32 MB, and a factorisation in a tenth of a second."""
+BORDER_LIMIT = 8192
+"""Numbers on the border, or in a dense matrix, at most: half a GiB, and a factorisation in ten seconds."""
+
+COLUMNS_LIMIT = 2000
+"""Hessian-vector products of one Hessian at most, where nothing else shows it."""
 
 COUPLINGS_LIMIT = 2**27
 """Numbers between the rows and the border at most: 1 GB."""
+
+ENTRIES_LIMIT = 2**26
+"""Entries of a pattern at most: half a GiB."""
+
+FILL_LIMIT = 2**32
+"""Bytes of a sparse factor at most."""
+
+WIDE_BORDER = 64
+"""Numbers on the border from which on it is looked at whether the pattern costs less."""
+
+SPARSE = 0.25
+"""Part of the numbers of a layout that a pattern may have to be looked at."""
 
 PROBES_LIMIT = 200
 """Hessian-vector products of one Hessian at most, where the maps cannot be lifted and rows might be had instead."""
@@ -47,6 +65,8 @@ class LayoutChoice:
         """Names that are never rows again."""
         self._kept: list[list[str]] | None = None
         """Names of the rows that a state was saved with, until they are taken."""
+        self._is_sparse = structure == "sparse"
+        """Whether the pattern is all that is asked for: it is claimed, or a state was saved with it."""
 
     def claimed(self, given: list[Rows]) -> Layout | None:
         """The layout that the config claims, or, once, that a state was saved with."""
@@ -63,8 +83,14 @@ class LayoutChoice:
     def found(
         self, lifted: LiftedLoss, pieces: Sequence[Piece], coordinates: Coordinates, sites: Mapping[str, Site]
     ) -> Layout | None:
-        """What is claimed or was kept, else the finest that holds for these pieces; None where that is too large."""
+        """What is claimed or was kept, else what costs least of the finest that holds for these pieces and their
+        pattern; None where that is too large."""
         given = candidates(coordinates, sites, self.structure)
+        if self._is_sparse:
+            layout = on_pattern(lifted, pieces, coordinates, given, ENTRIES_LIMIT)
+            if layout is None or layout.sparsity is None or layout.sparsity.memory > FILL_LIMIT:
+                raise StepImpossible(_too_much(coordinates, layout))
+            return layout
         layout = self.claimed(given)
         if layout is not None:
             return layout
@@ -72,6 +98,12 @@ class LayoutChoice:
         if self.structure == "arrowhead" and not layout.rows:
             raise self._refuted([name for one in broken for name in one.names] or coordinates.names)
         layout = arranged(given, [one for one in layout.rows if one.names not in self._joined])
+        if self.structure == "auto" and len(layout.border) >= WIDE_BORDER:
+            sparse = on_pattern(
+                lifted, pieces, coordinates, given, min(ENTRIES_LIMIT, int(SPARSE * numbers_of(layout)))
+            )
+            if sparse is not None and costs_less_sparse(sparse, layout):
+                layout = sparse
         for one in broken:
             if any(sites[name].plates for name in one.names):
                 self._coarsened[one.names] = ONLY_PRODUCTS if _too_large(layout) else TOGETHER
@@ -90,7 +122,7 @@ class LayoutChoice:
             if not found:
                 raise self._refuted(coordinates.names)
             return found
-        return [*found, arranged(given, [])] if size <= BORDER_LIMIT else found
+        return [*found, arranged(given, [])] if size <= COLUMNS_LIMIT else found
 
     def give_up(self, layout: Layout) -> None:
         """Hear that a product refutes a layout. Raises: StructureRefuted if nothing else may be tried."""
@@ -101,7 +133,7 @@ class LayoutChoice:
         if self.structure == "arrowhead":
             raise self._refuted(names)
         for one in layout.rows:
-            self._coarsened[one.names] = TOGETHER if layout.size <= BORDER_LIMIT else ONLY_PRODUCTS
+            self._coarsened[one.names] = TOGETHER if layout.size <= COLUMNS_LIMIT else ONLY_PRODUCTS
 
     def check_border(self, names: Sequence[str]) -> None:
         """Hear that rows of ``names`` interact. Raises: StructureRefuted if no border may take them."""
@@ -122,9 +154,11 @@ class LayoutChoice:
         """For a state: whose rows interact, and what was done about it."""
         return [[list(names), what] for names, what in sorted(self._coarsened.items())]
 
-    def go_on(self, coarsened: Sequence[Any], rows: list[list[str]] | None) -> None:
-        """From a state: what was coarsened, and the names of each group of the layout that was taken."""
+    def go_on(self, coarsened: Sequence[Any], rows: list[list[str]] | None, is_sparse: bool) -> None:
+        """From a state: what was coarsened, and the names of each group of the layout that was taken, or that it was a
+        pattern."""
         self._coarsened, self._kept = {tuple(names): what for names, what in coarsened}, rows
+        self._is_sparse = self._is_sparse or is_sparse
 
     def _refuted(self, names: Sequence[str]) -> StructureRefuted:
         listed = ", ".join(dict.fromkeys(names))
@@ -134,7 +168,26 @@ class LayoutChoice:
         )
 
 
+def on_pattern(
+    lifted: LiftedLoss, pieces: Sequence[Piece], coordinates: Coordinates, given: list[Rows], most: int
+) -> Layout | None:
+    """All together, by the pattern of their Hessian; None where that has more entries than ``most``."""
+    layout = arranged(given, [])
+    sparsity = found_sparsity(Placement(layout, lifted, coordinates), pieces, most)
+    return None if sparsity is None else replace(layout, sparsity=sparsity)
+
+
+def _too_much(coordinates: Coordinates, layout: Layout | None) -> str:
+    names = ", ".join(coordinates.names)
+    if layout is None or layout.sparsity is None:
+        return f"the Hessian of {names} has more than {ENTRIES_LIMIT} entries: it is not `structure: sparse`"
+    size = layout.sparsity.memory / 2**30
+    return f"a factor of the Hessian of {names} takes {size:.3g} GiB, and {FILL_LIMIT / 2**30:.3g} are the most"
+
+
 def _too_large(layout: Layout) -> bool:
     """Whether products with the Hessian are cheaper than a factorisation of such a layout."""
+    if layout.sparsity is not None:
+        return layout.sparsity.memory > FILL_LIMIT
     m = len(layout.border)
     return m > BORDER_LIMIT or m * layout.size > COUPLINGS_LIMIT

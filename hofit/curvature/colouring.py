@@ -9,9 +9,12 @@ Source: Curtis, Powell & Reid (1974); Coleman & Moré (1984), of symmetric matri
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from ..linear.sparsity import Sparsity
 
 FEWEST = 8
 """Columns, and parameters, from which on it is asked whether columns can share products."""
@@ -34,6 +37,11 @@ class Colouring:
     rows: Tensor
     columns: Tensor
     read: Tensor
+
+    @cached_property
+    def sparsity(self) -> Sparsity:
+        """The pattern as one to be factorised."""
+        return Sparsity.of(len(self.colours), self.rows, self.columns)
 
     def probes(self, like: Tensor) -> Tensor:
         """Shape (count, m)."""

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..linear.coupling import Coupling
-from ..linear.log_determinant import log_determinant
-from ..linear.operator import Operator
+from ..errors import ModelError
+from ..linear.operator import Factor, Operator
 from ..point import Params, TracedPoint, Watchable
-from .assembly import Interaction, assembled
+from .assembly import Interaction
+from .choice import COLUMNS_LIMIT
 from .colouring import Colouring
-from .layout import Layout, structured
+from .layout import Layout
 from .lifting.maps import IndexCache, LiftFailed
 from .lifting.pieces import LiftedLoss
 from .lifting.tape import Tape
+from .parts import ArrowheadParts, Parts
+from .pattern import hessian_parts
 from .placement import Placement
-from .probed import probed
+from .probed import probed, probed_by_colours
 from .proof import differ, is_off, probe
 
 TOGETHER = 4
@@ -80,24 +82,25 @@ class LossGraph:
 
 @dataclass(eq=False)
 class Expansion(LossGraph):
-    """The same with the Hessian.
-
-    Shapes: for each group of the layout's rows a matrix (R, L, L) and a coupling (R, L, m); corner (m, m).
-    """
+    """The same with the Hessian, in a layout."""
 
     layout: Layout
-    matrices: list[Tensor]
-    couplings: list[Coupling]
-    corner: Tensor
+    parts: Parts
+    estimate: bool = False
+    """Whether an estimate will do of second derivatives of the determinant that are dear."""
 
+    @cached_property
     def operator(self) -> Operator:
         """The Hessian as numbers."""
-        couplings = [one.detach() for one in self.couplings]
-        return structured(self.layout, ([one.detach() for one in self.matrices], couplings, self.corner.detach()))
+        return self.parts.operator()
+
+    @cached_property
+    def factor(self) -> Factor:
+        return self.operator.factor()
 
     def log_determinant(self) -> Tensor:
         """log det of the Hessian; shape (). nan where it is not positive definite."""
-        return log_determinant(self.matrices, self.couplings, self.corner)
+        return self.parts.log_determinant(self.factor, self.estimate)
 
 
 class Expander:
@@ -136,14 +139,18 @@ class Expander:
                 expansion = self._lifted(point, coordinates, layout)
                 self._check_apart(expansion, point)
                 return expansion
-            except (LiftFailed, Interaction):
+            except (LiftFailed, Interaction) as failure:
+                if layout.size > COLUMNS_LIMIT and not layout.rows:
+                    raise ModelError(
+                        f"the Hessian of {', '.join(coordinates.names)} cannot be differentiated by lifting ({failure}), "
+                        f"and {layout.size} products with it are too many"
+                    ) from failure
                 self._lifts = False
         graph = self._traced(point, coordinates)
         expansion = _probed(graph, layout, None if colouring is self._refuted else colouring)
         if colouring is not None and colouring not in (self._refuted, self._held):
             noise = probe(expansion.loss.new_empty(layout.size))
-            vector = noise[layout.border]
-            if _same_slope(expansion, vector @ expansion.corner @ vector, graph, noise):
+            if _same_slope(expansion, expansion.parts.quadratic(noise), graph, noise):
                 self._held = colouring
             else:  # an entry that vanishes at some points has a slope here
                 self._refuted = colouring
@@ -169,9 +176,9 @@ class Expander:
         pieces = lifted.take_apart(prove=not self._proved)
         if self._placement is None:
             self._placement = Placement(layout, lifted, coordinates)
-        parts = assembled(lifted, pieces, self._placement)
+        parts = hessian_parts(lifted, pieces, self._placement)
         loss = _in_own_dtype(lifted.total, point)
-        expansion = Expansion(coordinates, loss, lifted.gradient, lifted.tape, layout, *parts)
+        expansion = Expansion(coordinates, loss, lifted.gradient, lifted.tape, layout, parts)
         if not self._proved:
             self._check(expansion, point)
             self._proved = True
@@ -206,7 +213,7 @@ class Expander:
         """Hold gradient and Hessian against autograd's own."""
         border = expansion.layout.border
         noise = probe(expansion.loss.new_empty(expansion.layout.size))
-        ours = expansion.operator().matvec(noise)
+        ours = expansion.operator.matvec(noise)
         plain = self._traced(point, expansion.coordinates)
         pairs = [(expansion.slope[name].detach(), plain.slope[name].detach()) for name in plain.slope]
         pairs.append((ours, plain.product(noise).detach()))
@@ -215,13 +222,19 @@ class Expander:
             raise LiftFailed("derivatives are others when the model is watched")
         vector = torch.zeros_like(noise)
         vector[border] = noise[border]
-        if not _same_slope(expansion, noise[border] @ expansion.corner @ noise[border], plain, vector):
+        if not _same_slope(expansion, expansion.parts.quadratic(vector), plain, vector):
             raise LiftFailed("what vanishes in the Hessian here has a slope")
 
 
 def _probed(graph: LossGraph, layout: Layout, colouring: Colouring | None) -> Expansion:
-    parts = probed(layout, graph.products, graph.loss.new_empty(0), colouring)
-    return Expansion(graph.coordinates, graph.loss, graph.slope, graph.tape, layout, *parts)
+    like = graph.loss.new_empty(0)
+    parts: Parts
+    if colouring is not None and not layout.rows:
+        parts = probed_by_colours(layout, graph.products, like, colouring)
+    else:
+        layout = replace(layout, sparsity=None) if layout.sparsity is not None else layout
+        parts = probed(layout, graph.products, like)
+    return Expansion(graph.coordinates, graph.loss, graph.slope, graph.tape, layout, parts)
 
 
 def _in_own_dtype(loss: Tensor, point: TracedPoint) -> Tensor:
@@ -233,10 +246,11 @@ def _stay_apart(expansion: Expansion, plain: LossGraph, groups: Sequence[int]) -
     """Whether the rows of some groups are all that vᵀHv has a slope of, where v is a probe on them and else zero."""
     noise, parts = probe(expansion.loss.new_empty(expansion.layout.size)), []
     vector = torch.zeros_like(noise)
+    assert isinstance(expansion.parts, ArrowheadParts)
     for k in groups:
         index = expansion.layout.rows[k].index
         rows = vector[index] = noise[index]  # (R, L)
-        parts.append((expansion.matrices[k] * rows[:, :, None] * rows[:, None, :]).sum())
+        parts.append((expansion.parts.matrices[k] * rows[:, :, None] * rows[:, None, :]).sum())
     return _same_slope(expansion, torch.stack(parts).sum(), plain, vector)
 
 

@@ -9,18 +9,9 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..linear.arrowhead import Arrowhead
-from ..linear.block_diagonal import BlockDiagonal, Blocks
-from ..linear.coupling import Coupling
-from ..linear.dense import Dense
-from ..linear.diagonal import Diagonal
-from ..linear.operator import Operator
+from ..linear.sparsity import Sparsity
 from ..point import Site
 from .rows import rows_from_plates
-
-Parts = tuple[list[Tensor], list[Coupling], Tensor]
-"""The parts of a Hessian in a layout: of each group of rows a matrix (R, L, L) and a coupling (R, L, m); the corner
-(m, m)."""
 
 PLATELESS = 32
 """A parameter in no plate with more numbers than this may still be as many independent rows: it is tried."""
@@ -46,12 +37,16 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A partition of the flat vector (size,): groups of rows, and the border. Shape of border: (m,)."""
+    """A partition of the flat vector (size,): groups of rows, and the border. Shape of border: (m,).
+
+    With a ``sparsity`` nothing is a row: all numbers are taken together, and that is the pattern of their Hessian.
+    """
 
     size: int
     rows: tuple[Rows, ...]
     border: Tensor
     border_names: tuple[str, ...]
+    sparsity: Sparsity | None = None
 
     @property
     def products(self) -> int:
@@ -60,6 +55,8 @@ class Layout:
 
     def describe(self) -> str:
         """The structure, and whose rows and border they are: a phrase."""
+        if self.sparsity is not None:
+            return f"{self.sparsity.describe()} ({', '.join(self.border_names)})"
         groups = "; ".join(f"{one.count} rows of {one.length} ({', '.join(one.names)})" for one in self.rows)
         m = len(self.border)
         if not groups:
@@ -93,19 +90,3 @@ def arranged(given: Sequence[Rows], chosen: Sequence[Rows]) -> Layout:
     border = torch.cat(flat).sort().values if flat else torch.zeros(0, dtype=torch.long)
     size = sum(one.index.numel() for one in given)
     return Layout(size, tuple(chosen), border, tuple(name for one in others for name in one.names))
-
-
-def structured(layout: Layout, parts: Parts) -> Operator:
-    """The operator of a layout: dense, diagonal, rows or arrowhead."""
-    matrices, couplings, corner = parts
-    if not layout.rows:
-        return Dense(corner)
-    groups = [Blocks(one.index, matrix) for one, matrix in zip(layout.rows, matrices, strict=True)]
-    if len(layout.border):
-        return Arrowhead(groups, couplings, layout.border, corner)
-    if all(one.length == 1 for one in layout.rows):
-        entries = corner.new_empty(layout.size)
-        for group in groups:
-            entries[group.index[:, 0]] = group.matrices[:, 0, 0]
-        return Diagonal(entries)
-    return BlockDiagonal(groups)

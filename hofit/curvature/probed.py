@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..linear.coupling import DenseCoupling
+from ..linear.coupling import Coupling, DenseCoupling
 from ..linear.operator import Operator
+from ..linear.sparsity import Sparsity
 from ..point import Point
 from .colouring import Colouring
-from .layout import Layout, Parts
+from .layout import Layout
+from .parts import ArrowheadParts, Parts, SparseParts
 from .proof import probe, refutes
 
 
@@ -21,18 +23,22 @@ def product(point: Point, coordinates: Coordinates, vectors: Tensor) -> Tensor:
     return coordinates.flatten(point.hvp(coordinates.unflatten(vectors)))
 
 
-def probed(
-    layout: Layout, product: Callable[[Tensor], Tensor], like: Tensor, colouring: Colouring | None = None
-) -> Parts:
+def probed_by_colours(layout: Layout, product: Callable[[Tensor], Tensor], like: Tensor, colouring: Colouring) -> Parts:
+    """The Hessian of a layout without rows, by the products of a ``colouring`` of its border: see ``probed``."""
+    unit = like.new_zeros(colouring.count, layout.size)
+    unit[:, layout.border] = colouring.probes(like)
+    answers = product(unit)[:, layout.border]
+    if layout.sparsity is not None:
+        return SparseParts(layout.sparsity, _on_pattern(layout.sparsity, colouring, answers))
+    corner = colouring.matrix(answers)
+    return ArrowheadParts(layout, [], [], (corner + corner.T) / 2)
+
+
+def probed(layout: Layout, product: Callable[[Tensor], Tensor], like: Tensor) -> ArrowheadParts:
     """The parts of the Hessian, if it has this layout: only a further product can tell. ``product``: (k, d) → (k, d).
 
-    Cost: ``layout.products``; or, of a layout without rows, those of a ``colouring`` of its border.
+    Cost: ``layout.products``.
     """
-    if colouring is not None and not layout.rows:
-        unit = like.new_zeros(colouring.count, layout.size)
-        unit[:, layout.border] = colouring.probes(like)
-        corner = colouring.matrix(product(unit)[:, layout.border])
-        return [], [], (corner + corner.T) / 2
     m, longest = len(layout.border), max((one.length for one in layout.rows), default=0)
     columns = like.new_zeros(m, layout.size)
     if m:
@@ -49,11 +55,16 @@ def probed(
         answers = product(unit)
     blocks = [answers[: one.length, one.index].permute(1, 2, 0) for one in layout.rows]
     matrices = [(block + block.transpose(-1, -2)) / 2 for block in blocks]
-    return (
-        matrices,
-        [DenseCoupling(columns[:, one.index].permute(1, 2, 0)) for one in layout.rows],
-        (corner + corner.T) / 2,
-    )
+    couplings: list[Coupling] = [DenseCoupling(columns[:, one.index].permute(1, 2, 0)) for one in layout.rows]
+    return ArrowheadParts(layout, matrices, couplings, (corner + corner.T) / 2)
+
+
+def _on_pattern(sparsity: Sparsity, colouring: Colouring, answers: Tensor) -> Tensor:
+    """The values of a pattern, of both triangles the mean. Shapes: (count, m) → (S,)."""
+    slots = sparsity.slots(colouring.rows, colouring.columns)
+    found = answers.reshape(-1)[colouring.read]
+    twice = answers.new_zeros(len(sparsity.rows)).index_add(0, slots, found)
+    return torch.where(sparsity.rows == sparsity.columns, twice, twice / 2)
 
 
 def agrees(operator: Operator, point: Point, coordinates: Coordinates) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from math import isfinite
@@ -15,15 +16,16 @@ from ..linear.dense import Dense
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..point import Point, TracedPoint, Watchable
-from .assembly import Interaction, assembled
+from .assembly import Interaction
 from .choice import LayoutChoice
 from .colouring import FEWEST, Colouring, coloured
-from .cost import products_cost_less
-from .layout import Layout, candidates, structured
+from .cost import costs_less_sparse, products_cost_less
+from .layout import Layout, candidates
 from .lifting.maps import IndexCache, LiftFailed
 from .lifting.pieces import LiftedLoss, Piece
+from .pattern import hessian_parts
 from .placement import Placement
-from .probed import agrees, probed, product
+from .probed import agrees, probed, probed_by_colours, product
 from .proof import is_off, probe
 
 FEW_UNKNOWNS, FEW_ENTRIES = 64, 20_000
@@ -129,12 +131,23 @@ class Curvature:
             what, products = self.layout.describe(), f"{self.products} Hessian-vector products an iteration"
         return f"{what}; {how}; {products}, {operator.memory() / 2**20:.3g} MiB"
 
+    def why_no_determinant(self, names: Sequence[str], size: int) -> str:
+        """What to say where the Hessian is known by its products only, and its determinant is wanted."""
+        why = f" ({self.why_not_lifted})" if self.why_not_lifted else ""
+        return (
+            f"the Hessian of {', '.join(names)} ({size} numbers) was found neither sparse nor in rows{why}, and is too "
+            "large to be taken whole: write what neighbours share by slices, `diff`, an index or a sparse matrix, so that "
+            "each term of the density reads few numbers; where a sum over all before is read (`cumsum`, a product with a "
+            "full matrix), take the sums themselves as the latents"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "lifts": self.lifts,
             "free": self.method is Method.MATRIX_FREE,
             "names": list(self._names),
             "rows": None if self.layout is None else [list(one.names) for one in self.layout.rows],
+            "sparse": self.layout is not None and self.layout.sparsity is not None,
             "coarsened": self._choice.coarsened(),
             "full": self._is_full,
             "pattern": None if self.colouring is None else self.colouring.pattern.nonzero(),
@@ -147,7 +160,7 @@ class Curvature:
         self._forget()
         self.method = Method.MATRIX_FREE if state["free"] else Method.LIFTED if state["lifts"] else Method.PROBED
         self._names, self._signature = list(state["names"]), state["signature"]
-        self._choice.go_on(state["coarsened"], state["rows"])
+        self._choice.go_on(state["coarsened"], state["rows"], state.get("sparse", False))
         self._is_full = state["full"]
         if state["pattern"] is not None:
             places = state["pattern"]
@@ -179,7 +192,7 @@ class Curvature:
                     return self._matrix_free(point, coordinates)
                 self.layout, self._placement = layout, Placement(layout, lifted, coordinates)
             try:
-                operator = structured(self._placement.layout, assembled(lifted, pieces, self._placement))
+                operator = hessian_parts(lifted, pieces, self._placement).operator()
             except Interaction as surprise:  # once at most: what is found for these pieces holds for them
                 self._choice.check_border(surprise.names)
                 self.layout, self._placement, self._proved = None, None, False
@@ -220,37 +233,49 @@ class Curvature:
         given = candidates(coordinates, point.sites, self._choice.structure)
         if self.layout is None:
             self.layout = self._choice.claimed(given)
-        tried = [self.layout] if self.layout is not None else self._choice.hypotheses(given, coordinates)
+        kept = self.layout
+        tried = [kept] if kept is not None else self._choice.hypotheses(given, coordinates)
         for layout in tried:
             operator = self._by_products(layout, point, coordinates)
             if operator is not None:
-                self.layout = layout
                 return operator
             self._choice.give_up(layout)
-        if self.layout is not None:
-            self.layout = None
+        if kept is not None:
             return self._probed(point, coordinates)
         return self._matrix_free(point, coordinates)
 
     def _by_products(self, layout: Layout, point: Point, coordinates: Coordinates) -> Operator | None:
-        """The Hessian in a layout; None where that is refuted."""
+        """The Hessian in a layout, or on the pattern of its colouring; None where that is refuted."""
         products = partial(product, point, coordinates)
         like = point.params[coordinates.names[0]]
         if not layout.rows and (len(coordinates.names) >= FEWEST or layout.size > FEW_UNKNOWNS):
             if self.colouring is None and not self._is_full:
                 self._colour(layout, point, coordinates)
             if self.colouring is not None:
-                operator = structured(layout, probed(layout, products, like, self.colouring))
+                self.layout = self._on_pattern(layout)
+                operator = probed_by_colours(self.layout, products, like, self.colouring).operator()
                 self.products = self.colouring.count
                 if agrees(operator, point, coordinates):
                     return operator
+        self.layout = layout = replace(layout, sparsity=None)
         parts = probed(layout, products, like)
-        operator = structured(layout, parts)
+        operator = parts.operator()
         self.products = layout.products
         if self.colouring is not None:  # what was zero where it was looked for is not so here
-            self.colouring = coloured(self.colouring.pattern | (parts[-1] != 0))
+            self.colouring = coloured(self.colouring.pattern | (parts.corner != 0))
             self._is_full = self.colouring is None
-        return operator if not layout.rows or agrees(operator, point, coordinates) else None
+        if layout.rows and not agrees(operator, point, coordinates):
+            self.layout = None
+            return None
+        return operator
+
+    def _on_pattern(self, layout: Layout) -> Layout:
+        """A layout without rows, on the pattern of its colouring where that costs less."""
+        assert self.colouring is not None
+        if layout.sparsity is self.colouring.sparsity:
+            return layout
+        sparse = replace(layout, sparsity=self.colouring.sparsity)
+        return sparse if self._choice.structure == "sparse" or costs_less_sparse(sparse, layout) else layout
 
     def _colour(self, layout: Layout, point: Point, coordinates: Coordinates) -> None:
         """Find which columns of a dense Hessian share a product: beside the point, where nothing is zero by chance."""
@@ -262,8 +287,8 @@ class Curvature:
             moved = coordinates.unflatten(place + BESIDE * probe(place))
             there = point.at({**point.params, **moved})
             if there.failure is None and isfinite(there.value):
-                *_, corner = probed(layout, partial(product, there, coordinates), place)
-                self.colouring = coloured(corner != 0)
+                found = probed(layout, partial(product, there, coordinates), place)
+                self.colouring = coloured(found.corner != 0)
                 self._is_full = self.colouring is None
 
     def _matrix_free(self, point: Point, coordinates: Coordinates) -> MatrixFree:

@@ -38,6 +38,9 @@ from .mode import NO_MODE, ModeFinder, NoMode, place_of
 Approximation = Callable[[Expansion], Tensor]
 """Φ of an expansion: minus the log of the integral; shape ()."""
 
+SAME = 1e3
+"""Units of eps, relative, that a density may differ by and be the same: it is summed in another order."""
+
 REFINEMENTS = 5
 """Newton steps more, at most, where the mode is not within √eps."""
 
@@ -49,12 +52,13 @@ def laplace(expansion: Expansion) -> Tensor:
 
 @dataclass(eq=False)
 class MarginalPoint(Point):
-    """A point of the marginal: ``inner`` is û there.
+    """A point of the marginal: ``inner`` is û there. Where not ``exact``, its Hessian is good enough for a step.
 
     ``sensitivity`` is dû/dθ, a row for each unconstrained number of θ (p, d), once a Hessian was asked for.
     """
 
     source: MarginalObjective = field(kw_only=True)
+    exact: bool = False
     sensitivity: Tensor | None = field(default=None, init=False)
 
     def at(self, params: Params) -> Point:
@@ -126,6 +130,7 @@ class _Curved:
 
     params: Params
     inner: Params
+    exact: bool
     hessian: Params
     sensitivity: Tensor
 
@@ -188,7 +193,28 @@ class MarginalObjective(Objective):
         return self._evaluate(params, self._mode_near(params))
 
     def at_full(self, params: Params) -> Point:
-        return self._evaluate(params, self._mode_near(params), validate=True)
+        known = self._known
+        if known is not None and _same(params, known.point.params):
+            again = self._validated(known)
+            if again is not None:
+                return again
+        return self._evaluate(params, self._mode_near(params), validate=True, exact=True)
+
+    def _validated(self, known: _AtMode) -> MarginalPoint | None:
+        """The last point once more, after a trace that validates; None where the density is another by now."""
+        before, f = known.point, known.expansion.loss.detach()
+        self.evaluations.loss += 1
+        self._known = None
+        try:
+            with self._outer_held(before.params):
+                traced = self._inner.at_full(before.inner)
+        except InfeasibleError:
+            return None
+        if not abs(traced.value - float(f)) <= SAME * torch.finfo(f.dtype).eps * traced.size:
+            return None
+        point = MarginalPoint(before.params, before.loss, source=self, exact=True, inner=before.inner)
+        point.known_gradient, point.sensitivity = before.known_gradient, before.sensitivity
+        return point
 
     def near(self, point: MarginalPoint, params: Params) -> Point:
         """The point at ``params``, the mode sought from that of ``point``: where dû/dθ is known, from its forecast."""
@@ -198,13 +224,13 @@ class MarginalObjective(Objective):
             move = self._theta.flatten(params) - self._theta.flatten(point.params)
             forecast = self._u.unflatten(move @ point.sensitivity)
             mode = {name: mode[name] + forecast[name] for name in mode}
-        return self._evaluate(params, mode)
+        return self._evaluate(params, mode, exact=point.exact)
 
-    def _evaluate(self, params: Params, start: Params, validate: bool = False) -> MarginalPoint:
+    def _evaluate(self, params: Params, start: Params, validate: bool = False, exact: bool = False) -> MarginalPoint:
         self._known = None
         self.evaluations.loss += 1
         infinite = torch.tensor(float("inf"))
-        point = MarginalPoint(params, infinite, source=self, inner=start)
+        point = MarginalPoint(params, infinite, source=self, exact=exact, inner=start)
         try:
             with self._outer_held(params):
                 if validate:
@@ -222,7 +248,7 @@ class MarginalObjective(Objective):
             known = self._expand(point)
             slope = known.slope.detach()
             step = known.factor.solve(slope)
-            scale = known.expansion.operator().diagonal().abs().sqrt()
+            scale = known.expansion.operator.diagonal().abs().sqrt()
             size = float((step * scale).abs().max()) if step.numel() else 0.0
             eps = torch.finfo(slope.dtype).eps
             if size <= 0.25 * eps**0.5 or refinement == REFINEMENTS:
@@ -301,8 +327,8 @@ class MarginalObjective(Objective):
             with self._outer_held(point.params):
                 point.inner = self._finder.find(point.inner)  # finds the layout, too
             return self._expand(point)
-        operator = expansion.operator()
-        factor = operator.factor()
+        expansion.estimate = not point.exact
+        factor = expansion.factor
         if not factor.positive:
             where = ""
             if factor.direction is not None:
@@ -325,7 +351,8 @@ class MarginalObjective(Objective):
         probes = vectors[names[0]].shape[0]
         whole = names == self.outer and _is_identity(self._theta.flatten(vectors))
         last = self._curved
-        if whole and last and _same(point.params, last.params) and _same(point.inner, last.inner):
+        known = last and (last.exact or not point.exact)
+        if whole and last and known and _same(point.params, last.params) and _same(point.inner, last.inner):
             point.sensitivity = last.sensitivity
             return last.hessian
         self.evaluations.hvp += probes
@@ -339,7 +366,7 @@ class MarginalObjective(Objective):
         found = {name: torch.stack([row[name] for row in rows]) for name in names}
         if whole:
             point.sensitivity = torch.stack(moves)
-            self._curved = _Curved(point.params, point.inner, found, point.sensitivity)
+            self._curved = _Curved(point.params, point.inner, point.exact, found, point.sensitivity)
         return found
 
     def _difference(self, point: MarginalPoint, vector: Params) -> tuple[Params, Tensor]:
@@ -358,7 +385,7 @@ class MarginalObjective(Objective):
 
     def describe_inner(self, point: Point) -> str:
         assert isinstance(point, MarginalPoint)
-        return self.curvature.describe(self._expanded(point).expansion.operator())
+        return self.curvature.describe(self._expanded(point).expansion.operator)
 
     def remarks(self, params: Params) -> list[str]:
         if self.without_third is None:

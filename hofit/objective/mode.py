@@ -56,10 +56,7 @@ class ModeFinder:
                 raise ModelError(f"of what is integrated: {refused}") from refused
             operator = part.operator
             if isinstance(operator, MatrixFree):
-                raise ModelError(
-                    f"the curvature of {', '.join(names)} has no structure whose determinant is affordable: "
-                    "integrate fewer sites"
-                )
+                raise ModelError(part.curvature.why_no_determinant(names, operator.size))
             solution = proposal.step
             assert solution is not None
             size = float(solution.step.abs().max()) if solution.step.numel() else 0.0

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..coordinates import Coordinates
 from ..curvature.expansion import Expansion
 from ..curvature.layout import Rows
+from ..curvature.parts import ArrowheadParts
 from ..errors import ModelError
 from ..linear.block_cholesky import BlockCholesky
 from ..model.program import Program
@@ -79,10 +80,12 @@ class Quadrature:
 
     def _groups(self, expansion: Expansion) -> list[tuple[Rows, Tensor]]:
         """Rows with their matrices (R, L, L); a few numbers that are all there is are one row."""
-        layout = expansion.layout
+        layout, parts = expansion.layout, expansion.parts
+        if not isinstance(parts, ArrowheadParts):
+            return []
         if layout.rows or len(layout.border) > WIDEST:
-            return list(zip(layout.rows, expansion.matrices, strict=True))
-        return [(Rows(layout.border_names, layout.border[None]), expansion.corner[None])]
+            return list(zip(layout.rows, parts.matrices, strict=True))
+        return [(Rows(layout.border_names, layout.border[None]), parts.corner[None])]
 
     def _group(self, expansion: Expansion, number: int, group: Rows, matrix: Tensor, base: Tensor) -> Tensor:
         """Σ over the rows of a group of log Σ w exp(|z|² + f(û) − f(u)); shape ()."""

@@ -231,7 +231,7 @@ def test_coarsening_is_said() -> None:
 
 @pytest.mark.parametrize("lifted", [True, False], ids=["lifted", "probed"])
 def test_a_border_too_large_leaves_products_alone(lifted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "BORDER_LIMIT", 20)
+    monkeypatch.setattr(choice, "BORDER_LIMIT" if lifted else "COLUMNS_LIMIT", 20)
     with objective(random_walk if lifted else unliftable(random_walk)) as at:
         curvature = Curvature()
         operator = check(curvature, at, random_point(at.start(), 1))

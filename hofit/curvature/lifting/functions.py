@@ -5,7 +5,7 @@ import torch
 GATHERS = {"__getitem__", "index_select", "gather", "take", "take_along_dim", "flip", "roll", "repeat_interleave"}
 """Take entries, by an index or in another order; one may be taken twice."""
 
-MAY_GROW = {"expand", "expand_as", "broadcast_to", "repeat", "tile"}
+MAY_GROW = {"expand", "expand_as", "broadcast_to", "repeat", "tile", "unfold"}
 """Take entries, all of them, and may repeat them."""
 
 IDENTITY_MOVES = {

@@ -7,6 +7,7 @@ NotImplemented where the function is not linear in what is known.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .functions import ADDS, COPIES, DIVIDES, GATHERS, MAY_GROW, NEGATES, TIMES, VIEWS
-from .maps import Affine, Entry, Matrix, Term, broadcast_shape
+from .maps import Affine, Entry, Matrix, Term, broadcast_shape, composed
 from .watch import Rule, Watch
 
 UNBOUND = 8
@@ -23,6 +24,12 @@ UNBOUND = 8
 
 WHOLE = 4096
 """Entries that one number may be a sum of, to be a row of a matrix."""
+
+FEW_IN_ROW = 32
+"""Entries of a row of a constant matrix, at most, that become terms of their own."""
+
+MOSTLY_ZERO = 0.125
+"""Part of a row of a constant matrix, at most, that is not zero where its entries become terms of their own."""
 
 
 def _move(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -208,16 +215,103 @@ def _matmul(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
             return watch.moved(_matrix_vector(watch, left, column), "unsqueeze", lambda t: t.unsqueeze(-1), (-1,))
         return NotImplemented
     if left.dim() == 1 and right.dim() == 2:
-        return _matrix_vector(watch, right.T, left)
+        return _matrix_vector(watch, watch.cache.of("transposed", (right,), lambda: right.T), left)
     if right.dim() == 1:
         product = _multiply(watch, torch.mul, "mul", (left, right), {})
         return _sum(watch, torch.sum, "sum", (product,), {"dim": -1})
     return NotImplemented
 
 
+def _sparse_mm(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """A sparse constant matrix times a column of parameters; ``torch.sparse.mm`` and what calls it."""
+    if len(args) != 2 or kwargs or watch.tracked(args[0]) or not watch.tracked(args[1]) or args[1].shape[-1] != 1:
+        return NotImplemented
+    return _matmul(watch, torch.matmul, "matmul", args, {})
+
+
+def _diff(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """Differences of neighbours, n times."""
+    given = dict(zip(("input", "n", "dim"), args, strict=False)) | kwargs
+    tensor, dim = given.pop("input"), given.pop("dim", -1)
+    times = given.pop("n", 1)
+    if watch.affine(tensor) is None or len(args) > 3 or any(one is not None for one in given.values()):
+        return NotImplemented
+    for _ in range(times):
+        last = tensor.shape[dim] - 1
+        after, before = (
+            watch.moved(tensor, "narrow", lambda t, start=start: t.narrow(dim, start, last), (dim, start, last))
+            for start in (1, 0)
+        )
+        tensor = _add(watch, torch.sub, "sub", (after, before), {})
+    return tensor
+
+
+def _pad(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    """Zeros before and after."""
+    given = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
+    tensor, pads = given["input"], list(given["pad"])
+    if watch.affine(tensor) is None or given.get("mode", "constant") != "constant" or given.get("value") or min(pads) < 0:
+        return NotImplemented
+    for number, (before, after) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
+        dim, shape = tensor.dim() - 1 - number, list(tensor.shape)
+        parts = [tensor]
+        for count, place in ((before, 0), (after, len(parts) + 1)):
+            if count:
+                shape[dim] = count
+                parts.insert(place, tensor.detach().new_zeros(shape))
+        if len(parts) > 1:
+            tensor = _cat(watch, torch.cat, "cat", (parts, dim), {})
+    return tensor
+
+
+@dataclass(frozen=True)
+class _ByRow:
+    """A constant matrix (N, K) by the entries of its rows that are not zero. Shapes: columns, values (width, N)."""
+
+    columns: Tensor
+    values: Tensor
+
+
+def _few_in_row(watch: Watch, matrix: Tensor) -> _ByRow | None:
+    """Where rows of a matrix (…, K) are mostly zero: what is not, a row filled up with zeros at a place that it has."""
+    found: _ByRow | None = watch.cache.of("by row", (matrix,), lambda: _by_row(matrix))
+    return found
+
+
+def _by_row(matrix: Tensor) -> _ByRow | None:
+    if matrix.layout is not torch.strided:
+        entries = matrix.to_sparse_coo().coalesce()
+        (rows, columns), values, count = entries.indices(), entries.values(), matrix.shape[0]
+        widest = FEW_IN_ROW
+    elif not matrix.numel():
+        return None
+    else:
+        flat = matrix.reshape(-1, matrix.shape[-1])
+        widest, count = min(FEW_IN_ROW, int(MOSTLY_ZERO * flat.shape[1])), len(flat)
+        # Asked of the first rows before of all: a dense matrix is not looked through to its end.
+        if any(int((flat[:some] != 0).sum(1).max()) > widest for some in (1, 64, count)):
+            return None
+        rows, columns = (flat != 0).nonzero().unbind(1)
+        values = flat[rows, columns]
+    each = torch.bincount(rows, minlength=count)
+    width = int(each.max()) if count else 0
+    if not 0 < width <= widest:
+        return None
+    number = torch.arange(len(rows)) - (each.cumsum(0) - each)[rows]
+    first = columns.new_zeros(count).index_copy(0, rows[number == 0], columns[number == 0])
+    places, filled = first.expand(width, -1).clone(), values.new_zeros(width, count)
+    places[number, rows], filled[number, rows] = columns, values
+    return _ByRow(places, filled)
+
+
 def _matrix_vector(watch: Watch, matrix: Tensor, vector: Tensor) -> Tensor:
     affine = watch.affine(vector)
     assert affine is not None
+    by_row = _few_in_row(watch, matrix)
+    if by_row is not None:
+        return _rows_times(watch, by_row, matrix, vector)
+    if matrix.layout is not torch.strided:
+        matrix = matrix.to_dense()
     with torch.no_grad():
         value = matrix @ vector.detach()
         terms: list[Term] = []
@@ -227,6 +321,21 @@ def _matrix_vector(watch: Watch, matrix: Tensor, vector: Tensor) -> Tensor:
                 terms.append(Matrix(term.source, term.index.reshape(-1), whole, term.factor))
             else:
                 terms.append(Matrix(term.source, term.places, matrix @ term.matrix, term.factor))
+    return watch.known_as(value, terms)
+
+
+def _rows_times(watch: Watch, by_row: _ByRow, matrix: Tensor, vector: Tensor) -> Tensor:
+    affine = watch.affine(vector)
+    assert affine is not None
+    with torch.no_grad():
+        value, terms = matrix @ vector.detach(), []
+        shape = value.shape
+        for number, (columns, values) in enumerate(zip(by_row.columns, by_row.values, strict=True)):
+            index, scale = columns.reshape(shape), values.reshape(shape)
+            for term in affine.terms:
+                label = ("entries of the rows", number, tuple(shape))
+                place = watch.cache.moved(lambda t, index=index: index, by_row.columns, "by row", label)
+                terms.append(composed(watch.cache, Entry(-1, place, scale), term))
     return watch.known_as(value, terms)
 
 
@@ -385,6 +494,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(COPIES | {"real"}, _same),
     **dict.fromkeys(("cat", "concat", "stack"), _cat),
     "einsum": _einsum,
+    "diff": _diff,
+    "pad": _pad,
+    "_sparse_mm": _sparse_mm,
     "broadcast_tensors": _broadcast_tensors,
     "linear": _linear,
 }
