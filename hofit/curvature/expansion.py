@@ -142,8 +142,8 @@ class Expander:
             except (LiftFailed, Interaction) as failure:
                 if layout.size > COLUMNS_LIMIT and not layout.rows:
                     raise ModelError(
-                        f"the Hessian of {', '.join(coordinates.names)} cannot be differentiated by lifting ({failure}), "
-                        f"and {layout.size} products with it are too many"
+                        f"the Hessian of {', '.join(coordinates.names)} cannot be differentiated by lifting "
+                        f"({failure}), and {layout.size} products with it are too many"
                     ) from failure
                 self._lifts = False
         graph = self._traced(point, coordinates)

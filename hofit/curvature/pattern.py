@@ -1,7 +1,7 @@
 """The Hessian of a lifted loss on the places where it has entries, and nowhere else.
 
-Every observation adds weight · (left terms)(right terms)ᵀ. The index maps alone say where that stands, so the pattern is
-known before any number, and each observation's place in the values is worked out once.
+Every observation adds weight · (left terms)(right terms)ᵀ. The index maps alone say where that stands, so the pattern
+is known before any number, and each observation's place in the values is worked out once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _sparse_parts(lifted: LiftedLoss, pieces: Sequence[Piece], placement: Placem
     for product in placement.products(pieces):
         try:
             assembly.add(product)
-        except KeyError:
+        except ValueError:
             names = [lifted.names[term.source] for term in (product.left, product.right)]
             raise Interaction(names) from None
     return assembly.parts()
@@ -99,7 +99,7 @@ class _Scattering:
         return SparseParts(self._sparsity, self._values)
 
     def add(self, product: TermProduct) -> None:
-        """Raises: KeyError where the sparsity has no such place."""
+        """Raises: ValueError where the sparsity has no such place."""
         left, right, placement = product.left, product.right, self._placement
         if isinstance(left, Entry) and isinstance(right, Entry):
             _, value = self._sums.value(product)
@@ -131,8 +131,8 @@ class _Scattering:
         self._add(distinct[:, None], self._placement.places(matrix)[None, :], total, product.factor, True)
 
     def _add(self, first: Tensor, second: Tensor, value: Tensor, factor: float, mirrored: bool) -> None:
-        """values[first, second] += value · factor. The transpose of what is mirrored stands in the other triangle, which
-        is not kept; on the diagonal it is the same once more."""
+        """values[first, second] += value · factor. The transpose of what is mirrored stands in the other triangle,
+        which is not kept; on the diagonal it is the same once more."""
         slots, own = self._cache.of(
             "slots", (first, second, self._sparsity.rows), lambda: _slots(self._sparsity, first, second)
         )
@@ -143,11 +143,8 @@ class _Scattering:
 
 
 def _slots(sparsity: Sparsity, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Where places stand among the values, and which of them are on the diagonal, where any is. Raises: KeyError."""
+    """Where places stand among the values, and which of them are on the diagonal, where any is. Raises: ValueError."""
     first, second = (one.reshape(-1) for one in torch.broadcast_tensors(first, second))
     slots = sparsity.slots(first, second)
-    low, high = torch.minimum(first, second), torch.maximum(first, second)
-    if bool((sparsity.rows[slots] != high).any()) or bool((sparsity.columns[slots] != low).any()):
-        raise KeyError("a place that the pattern has not")
     own = first == second
     return slots, own if bool(own.any()) else None

@@ -135,10 +135,10 @@ class Curvature:
         """What to say where the Hessian is known by its products only, and its determinant is wanted."""
         why = f" ({self.why_not_lifted})" if self.why_not_lifted else ""
         return (
-            f"the Hessian of {', '.join(names)} ({size} numbers) was found neither sparse nor in rows{why}, and is too "
-            "large to be taken whole: write what neighbours share by slices, `diff`, an index or a sparse matrix, so that "
-            "each term of the density reads few numbers; where a sum over all before is read (`cumsum`, a product with a "
-            "full matrix), take the sums themselves as the latents"
+            f"the Hessian of {', '.join(names)} ({size} numbers) was found neither sparse nor in rows{why}, and is "
+            "too large to be taken whole: write what neighbours share by slices, `diff`, an index or a sparse matrix, "
+            "so that each term of the density reads few numbers; where a sum over all before is read (`cumsum`, a "
+            "product with a full matrix), take the sums themselves as the latents"
         )
 
     def state_dict(self) -> dict[str, Any]:

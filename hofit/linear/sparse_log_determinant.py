@@ -21,7 +21,6 @@ from .operator import MEMORY_BUDGET
 from .sparse import Sparse, SparseFactor
 from .sparsity import Sparsity
 
-
 PROBES = 16
 """Random signs of an estimate: of a root of m pivots it errs by about √(2 / 16 m) of itself, a hundredth or so."""
 
@@ -69,7 +68,7 @@ class _Inverse(torch.autograd.Function):
         return _twice_off_the_diagonal(factor.sparsity, factor.inverse())
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, None, None]:
         factor: SparseFactor = ctx.factor
         elimination = factor.sparsity.elimination

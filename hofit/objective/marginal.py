@@ -351,8 +351,8 @@ class MarginalObjective(Objective):
         probes = vectors[names[0]].shape[0]
         whole = names == self.outer and _is_identity(self._theta.flatten(vectors))
         last = self._curved
-        known = last and (last.exact or not point.exact)
-        if whole and last and known and _same(point.params, last.params) and _same(point.inner, last.inner):
+        here = last and _same(point.params, last.params) and _same(point.inner, last.inner)
+        if whole and last and here and (last.exact or not point.exact):
             point.sensitivity = last.sensitivity
             return last.hessian
         self.evaluations.hvp += probes

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...point import Params
 from ..proof import probe, refutes
 from .maps import Entry, IndexCache, LiftFailed, Matrix, Term, add_transposed, composed, reshaped, restricted
-from .rules import RULES
+from .products import RULES
 from .seconds import FULL, PROOF, WIDEST, Second, SecondDerivatives
 from .tape import Pull, Tape, grad, pull_through
 from .watch import SMALL, Watch
