@@ -7,24 +7,16 @@ maps alone; it is worked out once and kept with the maps, so an iteration only m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..linear.coupling import Coupling, DenseCoupling, Pattern, SparseCoupling
-from .layout import Layout
+from ..linear.coupling import Coupling
 from .lifting.maps import Entry, Matrix, Term, summed
 from .lifting.pieces import LiftedLoss, Piece
 from .parts import ArrowheadParts
 from .placement import Placement, TermProduct
 from .sums import Sums, crossed, gathered, single
-
-WIDE_BORDER = 64
-"""Numbers on the border from which on it is looked at whether rows touch few of them."""
-
-SPARSE = 0.25
-"""Part of a row's places on the border that it may touch, for the coupling to be kept by those it touches."""
 
 
 class Interaction(Exception):
@@ -40,7 +32,7 @@ def assembled(lifted: LiftedLoss, pieces: Sequence[Piece], placement: Placement)
 
     Raises: Interaction where the pieces do not fit the layout.
     """
-    assembly = _Assembly(placement, pieces, lifted.nodes[0].leaf)
+    assembly = _Assembly(placement, lifted.nodes[0].leaf)
     for product in placement.products(pieces):
         apart = assembly.held_apart(product)
         if not apart:
@@ -53,31 +45,19 @@ def assembled(lifted: LiftedLoss, pieces: Sequence[Piece], placement: Placement)
 class _Assembly:
     """The parts of one Hessian while products are added to them.
 
-    Shapes: of each group of rows a block (L, L, R), and a coupling (L, m, R), or (L, n) where it is sparse; corner
-    (m, m), made symmetric at the end.
+    Shapes: of each group of rows a block (L, L, R), and a coupling (L, m, R); corner (m, m), made symmetric at the end.
     """
 
-    def __init__(self, placement: Placement, pieces: Sequence[Piece], like: Tensor) -> None:
+    def __init__(self, placement: Placement, like: Tensor) -> None:
         self._placement, self._cache, layout = placement, placement.cache, placement.layout
         m = len(layout.border)
-        self._touched = _find_touched(placement, pieces)
-        """Of each group, where its coupling is sparse."""
         self._blocks = [like.new_zeros(one.length, one.length, one.count) for one in layout.rows]
-        if self._touched is None:
-            self._couplings = [like.new_zeros(one.length, m, one.count) for one in layout.rows]
-        else:
-            sizes = zip(layout.rows, self._touched, strict=True)
-            self._couplings = [like.new_zeros(one.length, len(touched.codes)) for one, touched in sizes]
+        self._couplings = [like.new_zeros(one.length, m, one.count) for one in layout.rows]
         self._corner = like.new_zeros(m, m)
         self._sums = Sums(self._cache)
 
     def parts(self) -> ArrowheadParts:
-        couplings: list[Coupling]
-        if self._touched is None:
-            couplings = [DenseCoupling(one.permute(2, 0, 1)) for one in self._couplings]
-        else:
-            both = zip(self._touched, self._couplings, strict=True)
-            couplings = [SparseCoupling(touched.pattern, one.T) for touched, one in both]
+        couplings = [Coupling(one.permute(2, 0, 1)) for one in self._couplings]
         blocks, corner = [one.permute(2, 0, 1) for one in self._blocks], (self._corner + self._corner.T) / 2
         return ArrowheadParts(self._placement.layout, blocks, couplings, corner)
 
@@ -115,12 +95,7 @@ class _Assembly:
         """Between a group's rows, on the left, and the border."""
         target, placement = self._couplings[group], self._placement
         rows, column, place = placement.rows(inner), placement.column(inner), placement.place(outer)
-        if self._touched is None:
-            self._add(target, product, column, place, rows)
-            return
-        touched = self._touched[group]
-        slot = self._cache.of("slot", (rows, place, touched.codes), lambda: touched.slots(rows, place))
-        self._add(target, product, column, slot)
+        self._add(target, product, column, place, rows)
 
     def _add_twice(
         self, target: Tensor, product: TermProduct, first: Tensor, second: Tensor, rows: Tensor | None = None
@@ -178,47 +153,6 @@ class _Assembly:
         flat = self._cache.of("row and column", (rows, column, count), lambda: (column * count + rows).reshape(-1))
         total = gathered(self._cache, matrix, value, flat, length * count) * product.factor  # (L · R, K)
         target.index_add_(1, places, total.view(length, count, -1).permute(0, 2, 1))
-
-
-@dataclass(frozen=True, eq=False)
-class _Touched:
-    """The places of the border that each row of a group touches. Shape of codes: (n,), row · m + place, sorted."""
-
-    codes: Tensor
-    pattern: Pattern
-
-    def slots(self, rows: Tensor, place: Tensor) -> Tensor:
-        """Which of the n a row and a place are; shape that of ``rows``."""
-        return torch.searchsorted(self.codes, rows * self.pattern.m + place)
-
-
-def _find_touched(placement: Placement, pieces: Sequence[Piece]) -> list[_Touched] | None:
-    """For a wide border of which rows touch little; None where couplings had better be dense."""
-    layout = placement.layout
-    if len(layout.border) < WIDE_BORDER or not layout.rows:
-        return None
-    pairs: list[tuple[int, Tensor, Tensor]] = []
-    for product in placement.products(pieces):
-        a, b = placement.groups(product)
-        if (a >= 0) == (b >= 0):
-            continue
-        inner, outer = (product.left, product.right) if a >= 0 else (product.right, product.left)
-        if isinstance(inner, Matrix) or isinstance(outer, Matrix):
-            return None
-        pairs.append((max(a, b), placement.rows(inner), placement.place(outer)))
-    found: list[_Touched] | None = placement.cache.of("touched", tuple(pairs), lambda: _touched(pairs, layout))
-    return found
-
-
-def _touched(pairs: Sequence[tuple[int, Tensor, Tensor]], layout: Layout) -> list[_Touched] | None:
-    m, found = len(layout.border), []
-    for number, one in enumerate(layout.rows):
-        own = [(rows * m + place).reshape(-1).unique() for group, rows, place in pairs if group == number]
-        codes = torch.cat([*own, layout.border.new_zeros(0)]).unique()
-        if len(codes) > SPARSE * m * one.count:
-            return None
-        found.append(_Touched(codes, Pattern(codes // m, codes % m, one.count, m)))
-    return found
 
 
 def _add_at(target: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..linear.coupling import Coupling, DenseCoupling
+from ..linear.coupling import Coupling
 from ..linear.operator import Operator
 from ..linear.sparsity import Sparsity
 from ..point import Point
@@ -55,7 +55,7 @@ def probed(layout: Layout, product: Callable[[Tensor], Tensor], like: Tensor) ->
         answers = product(unit)
     blocks = [answers[: one.length, one.index].permute(1, 2, 0) for one in layout.rows]
     matrices = [(block + block.transpose(-1, -2)) / 2 for block in blocks]
-    couplings: list[Coupling] = [DenseCoupling(columns[:, one.index].permute(1, 2, 0)) for one in layout.rows]
+    couplings = [Coupling(columns[:, one.index].permute(1, 2, 0)) for one in layout.rows]
     return ArrowheadParts(layout, matrices, couplings, (corner + corner.T) / 2)
 
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from hofit.linear import coupling as coupling_module
 from hofit.linear.arrowhead import Arrowhead
 from hofit.linear.block_diagonal import BlockDiagonal, Blocks
-from hofit.linear.coupling import DenseCoupling, Pattern, SparseCoupling
+from hofit.linear.coupling import Coupling
 from hofit.linear.dense import Dense
 from hofit.linear.diagonal import Diagonal
 from hofit.linear.operator import Operator
@@ -62,18 +62,7 @@ def as_rows(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int
 def as_arrowhead(
     matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype
 ) -> Operator:
-    couplings = [DenseCoupling(torch.tensor(matrix[index[:, :, None], border], dtype=dtype)) for index in rows]
-    corner = torch.tensor(matrix[np.ix_(border, border)], dtype=dtype)
-    return Arrowhead(blocks_of(matrix, rows, dtype), couplings, torch.tensor(border), corner)
-
-
-def as_crossed(matrix: Array, rows: list[NDArray[np.int64]], border: NDArray[np.int64], dtype: torch.dtype) -> Operator:
-    couplings = []
-    for index in rows:
-        block = matrix[index[:, :, None], border]  # (R, L, m)
-        row, place = np.nonzero((block != 0).any(1))
-        pattern = Pattern(torch.tensor(row), torch.tensor(place), len(index), len(border))
-        couplings.append(SparseCoupling(pattern, torch.tensor(block[row, :, place], dtype=dtype)))
+    couplings = [Coupling(torch.tensor(matrix[index[:, :, None], border], dtype=dtype)) for index in rows]
     corner = torch.tensor(matrix[np.ix_(border, border)], dtype=dtype)
     return Arrowhead(blocks_of(matrix, rows, dtype), couplings, torch.tensor(border), corner)
 
@@ -96,9 +85,6 @@ LAYOUTS = {
     "rows of 1": Layout(((8, 1),), 0, as_rows),
     "arrowhead": Layout(MANY, 4, as_arrowhead),
     "arrowhead, border of 0": Layout(((5, 1), (4, 2)), 0, as_arrowhead),
-    "crossed": Layout(MANY, 4, as_crossed),
-    "crossed of 400": Layout(((120, 3),), 40, as_crossed),
-    "crossed, rows of 1": Layout(((9, 1),), 3, as_crossed),
     "arrowhead, rows of 1": Layout(((9, 1),), 3, as_arrowhead),
     "dense": Layout(None, 9, as_dense),
     "dense of one": Layout(None, 1, as_dense),
@@ -360,7 +346,7 @@ def large_arrowhead(rows: int, border: int, lowest: float) -> Arrowhead:
     flat = coupling.reshape(-1, border)
     blocks = torch.eye(2).expand(rows, 2, 2).contiguous()
     return Arrowhead(
-        [Blocks(index, blocks)], [DenseCoupling(coupling)], 2 * rows + torch.arange(border), schur + flat.T @ flat
+        [Blocks(index, blocks)], [Coupling(coupling)], 2 * rows + torch.arange(border), schur + flat.T @ flat
     )
 
 

@@ -1,4 +1,4 @@
-"""Both kinds of coupling, each held against the same entries written out in numpy."""
+"""The coupling of rows and border, held against the same entries written out in numpy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hofit.linear import coupling as coupling_module
 from hofit.linear.block_cholesky import BlockCholesky
-from hofit.linear.coupling import Coupling, DenseCoupling, Pattern, SparseCoupling
+from hofit.linear.coupling import Coupling
 from hofit.linear.dense import Dense
 from hofit.linear.log_determinant import log_determinant
 
@@ -22,20 +22,14 @@ SHAPES = [(6, 1, 4), (5, 3, 7), (4, 7, 3), (1, 2, 1)]
 
 
 def dense(entries: Array) -> Coupling:
-    return DenseCoupling(torch.tensor(entries))
+    return Coupling(torch.tensor(entries))
 
 
 def dense_with_rows_last(entries: Array) -> Coupling:
-    return DenseCoupling(torch.tensor(entries.transpose(1, 2, 0).copy()).permute(2, 0, 1))
+    return Coupling(torch.tensor(entries.transpose(1, 2, 0).copy()).permute(2, 0, 1))
 
 
-def sparse(entries: Array) -> Coupling:
-    row, place = np.nonzero((entries != 0).any(1))
-    pattern = Pattern(torch.tensor(row), torch.tensor(place), len(entries), entries.shape[2])
-    return SparseCoupling(pattern, torch.tensor(entries[row, :, place]))
-
-
-KINDS = [dense, dense_with_rows_last, sparse]
+KINDS = [dense, dense_with_rows_last]
 
 
 @pytest.fixture(params=SHAPES, ids=str)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hofit.linear.arrowhead import Arrowhead
 from hofit.linear.block_diagonal import BlockDiagonal, Blocks
-from hofit.linear.coupling import DenseCoupling
+from hofit.linear.coupling import Coupling
 from hofit.linear.dense import Dense
 from hofit.linear.diagonal import Diagonal
 from hofit.linear.operator import Operator
@@ -155,7 +155,7 @@ def as_arrowhead(matrix: Tensor) -> tuple[Operator, Tensor]:
     masked = matrix.clone()
     masked[:inner, :inner] = torch.diag(matrix.diagonal()[:inner])
     rows = [Blocks(index, matrix.diagonal()[:inner].reshape(-1, 1, 1).clone())] if inner else []
-    couplings = [DenseCoupling(matrix[:inner, inner:].reshape(inner, 1, -1).clone())] if inner else []
+    couplings = [Coupling(matrix[:inner, inner:].reshape(inner, 1, -1).clone())] if inner else []
     return Arrowhead(rows, couplings, border, matrix[inner:, inner:].clone()), masked
 
 
