@@ -14,8 +14,7 @@ import torch
 from ..errors import DataError
 from .arguments import native
 from .table import Table, is_missing
-
-Array = np.ndarray[Any, Any]
+from .text import Array, Column, Text
 
 
 class ColumnRequest(Protocol):
@@ -65,7 +64,7 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
     Wrong is a column that is not there, text without codes, an empty cell; each error names column and row.
     """
     made = Arguments()
-    columns: dict[str, Array] = {}
+    columns: dict[str, Column] = {}
     keep = np.ones(len(next(iter(table.columns.values()))), dtype=bool)
     for argument, request in requests.items():
         try:
@@ -82,14 +81,14 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
     for argument, request in requests.items():
         if argument in wrong or not len(rows):
             continue
-        cells = [columns[name][rows] for name in _names(request)]
+        cells = [_taken(columns[name], rows) for name in _names(request)]
         try:
             if request.codes:
                 one = _Coded(table, argument, request, cells, rows)
                 coded.setdefault(_kind(argument, request), []).append(one)
             else:
                 made.values[argument] = _numbers(table, request, cells[0], rows)
-                if request.dtype is None and cells[0].dtype.kind in "iu":
+                if request.dtype is None and not isinstance(cells[0], Text) and cells[0].dtype.kind in "iu":
                     made.floating.append(str(request.column))
         except DataError as error:
             made.refuse(error, argument)
@@ -113,11 +112,11 @@ class _Coded:
     table: Table
     argument: str
     request: ColumnRequest
-    cells: list[Array]
+    cells: list[Column]
     rows: Array
 
     def __post_init__(self) -> None:
-        if any(column.ndim > 1 for column in self.cells):
+        if any(not isinstance(column, Text) and column.ndim > 1 for column in self.cells):
             raise DataError(
                 f"{self.table.path}: {self.request.column!r} has several numbers a row: codes are for single values"
             )
@@ -141,8 +140,8 @@ def _codes_of(members: list[_Coded]) -> dict[str, Any]:
     if orders:
         codes, count = [_places_in(orders[0], one) for one in members], len(orders[0])
     else:
-        columns = [np.concatenate(parts) for parts in zip(*(one.cells for one in members), strict=True)]
-        joint, count = _codes(columns)
+        joint = _joint([_ranks(parts) for parts in zip(*(one.cells for one in members), strict=True)])
+        count = int(joint.max()) + 1
         codes = np.split(joint, np.cumsum([len(one.rows) for one in members])[:-1])
     values: dict[str, Any] = {}
     for one, own in zip(members, codes, strict=True):
@@ -156,7 +155,7 @@ def _overlap(one: _Coded, other: _Coded) -> Iterator[str]:
     """A warning where two kinds have some levels in common, and not all: they may be one kind."""
     if isinstance(one.request.codes, str) or isinstance(other.request.codes, str) or len(one.cells) != len(other.cells):
         return
-    of_one, of_other = ({tuple(map(_key, cells)) for cells in zip(*c.cells, strict=True)} for c in (one, other))
+    of_one, of_other = _occurring(one.cells), _occurring(other.cells)
     common = len(of_one & of_other)
     counted = bool(one.request.levels and other.request.levels) and _is_count(of_one) and _is_count(of_other)
     if common and of_one != of_other and not counted:
@@ -183,10 +182,10 @@ def _present_rows(table: Table, name: str, missing: str) -> Array:
     return ~empty
 
 
-def _numbers(table: Table, request: ColumnRequest, cells: Array, rows: Array) -> torch.Tensor:
+def _numbers(table: Table, request: ColumnRequest, cells: Column, rows: Array) -> torch.Tensor:
     name = request.column
-    if cells.dtype == object:
-        example = next((cell for cell in cells if not _is_number(cell)), cells[0])
+    if isinstance(cells, Text) or cells.dtype == object:
+        example = _first_text(cells)
         raise DataError(f"{table.path}: column {name!r} holds text ({example!r}): write codes: true, or mend the file")
     if cells.dtype.kind not in "fiub":
         raise DataError(f"{table.path}: column {name!r} is {cells.dtype}; a column holds numbers, booleans or text")
@@ -200,6 +199,14 @@ def _numbers(table: Table, request: ColumnRequest, cells: Array, rows: Array) ->
         raise DataError(f"{table.path}: column {name!r} holds numbers that no 64-bit integer can")
     target = DTYPES[kind] or torch.get_default_dtype()
     return torch.from_numpy(native(cells)).to(target)
+
+
+def _first_text(cells: Column) -> object:
+    """The first cell that is no number, else the first cell."""
+    if isinstance(cells, Text):
+        words = ~np.array([_is_number(level) for level in cells.levels], dtype=bool)
+        return cells.cell(int(words[cells.places].argmax()))
+    return next((cell for cell in cells if not _is_number(cell)), cells[0])
 
 
 def _is_count(levels: set[tuple[object, ...]]) -> bool:
@@ -216,29 +223,65 @@ def _places_in(order: list[Any], one: _Coded) -> Array:
     places = {_key(level): place for place, level in enumerate(order)}
     if len(places) < len(order):
         raise DataError(f"order names a level twice: {order}")
-    keys = [_key(cell) for cell in cells[0]]
-    for row, key in enumerate(keys):
-        if key not in places:
-            raise DataError(
-                f"{one.table.where(int(one.rows[row]))}: column {request.column!r} has {cells[0][row]!r}, "
-                f"which is not in order {order}"
-            )
-    return np.array([places[key] for key in keys], dtype=np.int64)
+    levels, inverse = _distinct(cells[0])
+    codes: Array = np.array([places.get(_key(level), -1) for level in levels], dtype=np.int64)[inverse]
+    if (codes < 0).any():
+        row = int((codes < 0).argmax())
+        cell = cells[0].cell(row) if isinstance(cells[0], Text) else cells[0][row]
+        raise DataError(
+            f"{one.table.where(int(one.rows[row]))}: column {request.column!r} has {cell!r}, "
+            f"which is not in order {order}"
+        )
+    return codes
 
 
-def _codes(cells: list[Array]) -> tuple[Array, int]:
-    """0..K-1 by sorted level: by number when all are numbers, else by code point."""
-    inverses = [np.unique(_sortable(column), return_inverse=True)[1] for column in cells]
-    codes, inverse = np.unique(np.stack(inverses, axis=1), axis=0, return_inverse=True)
-    return inverse.reshape(-1).astype(np.int64), len(codes)
+def _ranks(parts: tuple[Column, ...]) -> Array:
+    """0..K-1 by sorted level, for one part after the other: by number when all are numbers, else by code point."""
+    plain = [part for part in parts if not isinstance(part, Text)]
+    if len(plain) == len(parts):
+        ranks: Array = np.unique(np.concatenate(plain), return_inverse=True)[1]
+        return ranks
+    found = [_distinct(part) for part in parts]
+    ranks = np.unique(_sortable(np.concatenate([levels.astype(object) for levels, _ in found])), return_inverse=True)[1]
+    own = np.split(ranks, np.cumsum([len(levels) for levels, _ in found])[:-1])
+    return np.concatenate([ranks[inverse] for ranks, (_, inverse) in zip(own, found, strict=True)])
 
 
-def _sortable(column: Array) -> Array:
-    if column.dtype != object:
-        return column
-    if all(_is_number(cell) for cell in column):
-        return np.array([float(cell) for cell in column])
-    return np.array([str(cell) for cell in column])
+def _joint(numbered: list[Array]) -> Array:
+    """0..K-1 of the combinations that occur, by the first column's number, then the second's, and so on."""
+    joint = numbered[0].astype(np.int64)
+    for numbers in numbered[1:]:
+        joint = np.unique(joint * (int(numbers.max()) + 1) + numbers, return_inverse=True)[1].astype(np.int64)
+    return joint
+
+
+def _occurring(cells: list[Column]) -> set[tuple[object, ...]]:
+    """The combinations of levels that occur."""
+    found = [_distinct(column) for column in cells]
+    rows = np.unique(_joint([inverse for _, inverse in found]), return_index=True)[1]
+    keys = [list(map(_key, levels)) for levels, _ in found]
+    places = [inverse[rows].tolist() for _, inverse in found]
+    return set(zip(*([own[p] for p in at] for own, at in zip(keys, places, strict=True)), strict=True))
+
+
+def _distinct(column: Column) -> tuple[Array, Array]:
+    """The levels that occur, told apart by their bits (0 and -0 are two), and which one each row has."""
+    if isinstance(column, Text):
+        occurring = column.occurring()
+        return occurring.levels, occurring.places
+    bits = np.ascontiguousarray(column).view(f"V{column.itemsize}" if column.itemsize > 8 else f"u{column.itemsize}")
+    levels, inverse = np.unique(bits, return_inverse=True)
+    return levels.view(column.dtype), inverse
+
+
+def _taken(column: Column, rows: Array) -> Column:
+    return column.at(rows) if isinstance(column, Text) else column[rows]
+
+
+def _sortable(levels: Array) -> Array:
+    if all(_is_number(level) for level in levels):
+        return np.array([float(level) for level in levels])
+    return np.array([str(level) for level in levels])
 
 
 def _is_number(cell: object) -> bool:

@@ -285,6 +285,25 @@ def test_codes_of_several_columns_number_the_pairs_that_occur(tmp_path: Path) ->
     assert arguments["k"] == 3
 
 
+def test_codes_of_three_columns_go_by_the_first_then_the_second_then_the_third(tmp_path: Path) -> None:
+    table = csv(tmp_path / "a.csv", "a,b,c\n2,x,0.5\n10,x,0.5\n2,w,7\n2,x,-1\n10,x,0.5\n")
+    found = taken(table, cell={"column": ["a", "b", "c"], "codes": True, "levels": "k"})
+    assert found["cell"].tolist() == [2, 3, 0, 1, 3]
+    assert found["k"] == 4
+
+
+def test_numbers_that_share_codes_with_text_are_numbered_as_text(tmp_path: Path) -> None:
+    table = csv(tmp_path / "a.csv", "home,away\n10,x\n9,10\n100,9\n")
+    found = taken(table, home={"column": "home", "codes": "team"}, away={"column": "away", "codes": "team"})
+    assert found["home"].tolist() == [0, 2, 1] and found["away"].tolist() == [3, 0, 2]  # "10" < "100" < "9" < "x"
+
+
+def test_levels_of_rows_that_are_dropped_have_no_number(tmp_path: Path) -> None:
+    table = csv(tmp_path / "a.csv", "x,g\n1,b\n,a\n2,c\n")
+    found = taken(table, "drop", x="x", g={"column": "g", "codes": True, "levels": "k"})
+    assert found["g"].tolist() == [0, 1] and found["k"] == 2
+
+
 def test_codes_of_a_boolean_column_follow_an_order_of_booleans(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"mined": [true, false, true]}')
     table = read_table(tmp_path / "a.json")

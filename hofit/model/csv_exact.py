@@ -1,0 +1,72 @@
+"""A .csv file cell by cell: what a cell means, and where exactly a bad one stands."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .text import Column, Text
+
+MISSING = ("", "NA", "NaN", "nan", "N/A", "null")
+"""What an empty cell of a text file looks like."""
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """The columns by name, and on which line of the file each row begins. Shape of lines: (rows,)."""
+
+    columns: dict[str, Column]
+    lines: Sequence[int] | np.ndarray[Any, Any]
+
+
+def opener(path: Path) -> Callable[..., Any]:
+    return gzip.open if path.name.lower().endswith(".gz") else open
+
+
+def read_exactly(path: Path) -> CsvTable:
+    """Raises: DataError, UnicodeDecodeError or csv.Error for a file that is no table."""
+    with opener(path)(path, "rt", newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, strict=True)
+        header = next(reader, None)
+        if header is None:
+            raise DataError(f"{path} is empty: it has no header line")
+        header = [cell.strip() for cell in header]
+        doubled = sorted({cell for cell in header if header.count(cell) > 1})
+        if doubled:
+            raise DataError(f"{path} has the column {doubled[0]!r} twice")
+        rows, lines, line = [], [], reader.line_num + 1
+        for row in reader:
+            began, line = line, reader.line_num + 1
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise DataError(f"{path}, line {began}: {len(row)} cells, but the header has {len(header)}")
+            rows.append(row)
+            lines.append(began)
+    columns = list(zip(*rows, strict=True)) if rows else [() for _ in header]
+    return CsvTable({name: from_text(cells) for name, cells in zip(header, columns, strict=True)}, lines)
+
+
+def from_text(cells: Sequence[str]) -> Column:
+    """Numbers where every cell that holds something is one, text otherwise. Which, only the distinct cells decide."""
+    stripped = [cell.strip() for cell in cells]
+    present = [cell for cell in stripped if cell not in MISSING]
+    if present and not any("_" in cell for cell in present):  # 1_000 is a number to Python only
+        if len(present) == len(stripped) and all(_is_integer(cell) for cell in stripped):
+            with suppress(OverflowError):  # too large for 64 bits: a float, then
+                return np.array([int(cell) for cell in stripped], dtype=np.int64)
+        with suppress(ValueError):
+            return np.array([np.nan if cell in MISSING else float(cell) for cell in stripped], dtype=np.float64)
+    return Text.of([None if cell in MISSING else cell for cell in stripped])
+
+
+def _is_integer(cell: str) -> bool:
+    return cell.lstrip("+-").isdecimal()
