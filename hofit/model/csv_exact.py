@@ -1,4 +1,4 @@
-"""A .csv file cell by cell: what a cell means, and where exactly a bad one stands."""
+"""A .csv file cell by cell: what a cell means, and where exactly a bad one stands. `csv_fast.py` is held against it."""
 
 from __future__ import annotations
 

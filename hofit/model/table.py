@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import DataError
 from .arguments import native
 from .csv_exact import read_exactly
+from .csv_fast import read_fast
 from .module import did_you_mean
 from .text import Column, Text
 
@@ -72,7 +73,7 @@ def is_missing(column: Column) -> np.ndarray[Any, Any]:
 
 
 def _read_csv(path: Path) -> Table:
-    table = read_exactly(path)
+    table = read_fast(path) or read_exactly(path)
     return Table(path, table.columns, table.lines)
 
 
