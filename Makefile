@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check hooks coverage bench bench-second-order bench-factorisation bench-marginal coverage-study invariance certify clean
+.PHONY: demo test check hooks coverage bench bench-tables bench-second-order bench-factorisation bench-marginal coverage-study invariance certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -35,6 +35,9 @@ coverage: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/overhead.py
+
+bench-tables: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/tables.py
 
 # Needs pytorch-minimize besides, for the methods of that library.
 bench-second-order: .venv/installed
