@@ -79,6 +79,7 @@ COLUMNS = {
     "many digits": ["0.1000000000000000055511151231257827021181583404541015625", "3.14159265358979323846", "1", "2"],
     "nan": ["1", "nan", "NaN", "2"],
     "nan in other spellings": ["NAN", "-nan", "+nan", "1.5"],
+    "nan in other spellings, and a hole": ["-nan", "NA", "1.5", "NAN"],
     "nan that is none": ["nan(1)", "1", "2", "3"],
     "infinite": ["inf", "-inf", "Infinity", "1"],
     "infinite in other spellings": ["INF", "+iNf", "-INFINITY", "1.5"],
