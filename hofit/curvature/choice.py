@@ -94,6 +94,11 @@ class LayoutChoice:
         layout = self.claimed(given)
         if layout is not None:
             return layout
+        if lifted.sums and self.structure == "auto":  # one that all have part in: nothing is a row
+            sparse = on_pattern(lifted, pieces, coordinates, given, ENTRIES_LIMIT)
+            if sparse is not None and costs_less_sparse(sparse, arranged(given, [])):
+                return sparse
+        pieces = lifted.without_sums(pieces)
         layout, broken = finest_layout(lifted, pieces, coordinates, given)
         if self.structure == "arrowhead" and not layout.rows:
             raise self._refuted([name for one in broken for name in one.names] or coordinates.names)
@@ -173,8 +178,9 @@ def on_pattern(
 ) -> Layout | None:
     """All together, by the pattern of their Hessian; None where that has more entries than ``most``."""
     layout = arranged(given, [])
-    sparsity = found_sparsity(Placement(layout, lifted, coordinates), pieces, most)
-    return None if sparsity is None else replace(layout, sparsity=sparsity)
+    placement = Placement(layout, lifted, coordinates, keeps_sums=True)
+    sparsity = found_sparsity(placement, pieces, most)
+    return None if sparsity is None else replace(layout, sparsity=sparsity, sums=placement.beside)
 
 
 def _too_much(coordinates: Coordinates, layout: Layout | None) -> str:

@@ -39,7 +39,8 @@ class Rows:
 class Layout:
     """A partition of the flat vector (size,): groups of rows, and the border. Shape of border: (m,).
 
-    With a ``sparsity`` nothing is a row: all numbers are taken together, and that is the pattern of their Hessian.
+    With a ``sparsity`` nothing is a row: all numbers are taken together, and that is the pattern of their Hessian, but
+    for so many ``sums`` that many have part in.
     """
 
     size: int
@@ -47,6 +48,7 @@ class Layout:
     border: Tensor
     border_names: tuple[str, ...]
     sparsity: Sparsity | None = None
+    sums: int = 0
 
     @property
     def products(self) -> int:
@@ -56,7 +58,8 @@ class Layout:
     def describe(self) -> str:
         """The structure, and whose rows and border they are: a phrase."""
         if self.sparsity is not None:
-            return f"{self.sparsity.describe()} ({', '.join(self.border_names)})"
+            beside = f", beside {self.sums} sum{'s' if self.sums > 1 else ''} of many" if self.sums else ""
+            return f"{self.sparsity.describe()}{beside} ({', '.join(self.border_names)})"
         groups = "; ".join(f"{one.count} rows of {one.length} ({', '.join(one.names)})" for one in self.rows)
         m = len(self.border)
         if not groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..linear.arrowhead import Arrowhead
@@ -13,9 +14,11 @@ from ..linear.coupling import Coupling
 from ..linear.dense import Dense
 from ..linear.diagonal import Diagonal
 from ..linear.log_determinant import log_determinant
+from ..linear.low_rank import LowRank, LowRankFactor
 from ..linear.operator import Factor, Operator
 from ..linear.sparse import Sparse, SparseFactor
 from ..linear.sparse_log_determinant import sparse_log_determinant
+from ..linear.sparse_solve import sparse_solve
 from ..linear.sparsity import Sparsity
 from .layout import Layout
 
@@ -76,19 +79,50 @@ class ArrowheadParts(Parts):
 
 @dataclass(frozen=True, eq=False)
 class SparseParts(Parts):
-    """Of a pattern: one value for each of its places. Shape of values: (S,)."""
+    """Of a pattern: one value for each of its places; and of sums that many numbers have part in.
+
+    With s = U z those sums and G the Hessian over (z, s), H = (I, Uᵀ) G (I, U)ᵀ. Shapes: values (S,) of G's part over z
+    alone; ``beside`` (r, d + r), its last rows, the lower triangle; ``sums`` U (r, d).
+    """
 
     sparsity: Sparsity
     values: Tensor
+    beside: Tensor
+    sums: Tensor
 
     def operator(self) -> Operator:
-        return Sparse(self.sparsity, self.values.detach())
+        base = Sparse(self.sparsity, self.values.detach())
+        return LowRank(base, *(one.detach() for one in self._columns())) if len(self.sums) else base
 
     def log_determinant(self, factor: Factor, estimate: bool) -> Tensor:
-        assert isinstance(factor, SparseFactor)
-        return sparse_log_determinant(self.sparsity, self.values, factor, estimate)
+        """det H = det A det(I + Vᵀ A⁻¹ V T), of H = A + V T Vᵀ."""
+        if isinstance(factor, SparseFactor):
+            return sparse_log_determinant(self.sparsity, self.values, factor, estimate)
+        assert isinstance(factor, LowRankFactor)
+        if not factor.positive:
+            return self.values.sum() * torch.nan
+        values = factor.on_raised(self.values)
+        columns, middle = factor.with_raised(*self._columns())
+        inner = columns.T @ sparse_solve(values, columns, factor.base) @ middle
+        whole = sparse_log_determinant(self.sparsity, values, factor.base, estimate)
+        small: Tensor = torch.linalg.slogdet(inner + torch.eye(len(middle)).to(middle)).logabsdet
+        return whole + small
 
     def quadratic(self, vector: Tensor) -> Tensor:
         rows, columns = self.sparsity.rows, self.sparsity.columns
         total = (self.values * vector[rows] * vector[columns]).sum()
-        return 2.0 * total - (self.values[rows == columns] * vector.square()).sum()
+        found: Tensor = 2.0 * total - (self.values[self.sparsity.diagonal] * vector.square()).sum()
+        if not len(self.sums):
+            return found
+        outer, middle = self._columns()
+        along = vector @ outer
+        return found + along @ middle @ along
+
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """V = (B, Uᵀ) and T = ((0, I), (I, D)), with B and D what G has beside the sums."""
+        r, d = self.sums.shape
+        corner = self.beside[:, d:].tril()
+        corner = corner + corner.tril(-1).T
+        unit = torch.eye(r).to(corner)
+        middle = torch.cat([torch.cat([torch.zeros_like(unit), unit], 1), torch.cat([unit, corner], 1)])
+        return torch.cat([self.beside[:, :d].T, self.sums.T], 1), middle

@@ -29,9 +29,10 @@ def found_sparsity(placement: Placement, pieces: Sequence[Piece], most: int) -> 
             if key in seen:
                 continue
             seen.add(key)
-            if max(len(first), len(second)) > most:  # of a matrix: first × second places
+            if first.numel() * second.numel() > most and first.shape != second.shape:  # of a matrix
                 return None
-            own = (torch.maximum(first, second) * size + torch.minimum(first, second)).reshape(-1).unique()
+            late, early = torch.maximum(first, second), torch.minimum(first, second)
+            own = (late * size + early)[late < size].unique()
             codes.append(own)
             total += len(own)
             if total > 4 * most:
@@ -44,8 +45,9 @@ def found_sparsity(placement: Placement, pieces: Sequence[Piece], most: int) -> 
 
 def hessian_parts(lifted: LiftedLoss, pieces: Sequence[Piece], placement: Placement) -> Parts:
     """The Hessian in the layout of ``placement``. Raises: Interaction where the pieces do not fit it."""
-    make = assembled if placement.layout.sparsity is None else _sparse_parts
-    return make(lifted, pieces, placement)
+    if placement.layout.sparsity is None:
+        return assembled(lifted, lifted.without_sums(pieces), placement)
+    return _sparse_parts(lifted, pieces, placement)
 
 
 def _sparse_parts(lifted: LiftedLoss, pieces: Sequence[Piece], placement: Placement) -> SparseParts:
@@ -86,17 +88,38 @@ def _distinct(cache: IndexCache, places: Tensor) -> Tensor:
 
 
 class _Scattering:
-    """The values while products are added to them."""
+    """The values while products are added to them, and behind them the rows of the sums, (r, d + r) and flat."""
 
     def __init__(self, placement: Placement, like: Tensor) -> None:
         sparsity = placement.layout.sparsity
         assert sparsity is not None
         self._placement, self._cache, self._sparsity = placement, placement.cache, sparsity
-        self._values = like.new_zeros(len(sparsity.rows))
+        r = placement.beside
+        self._values = like.new_zeros(len(sparsity.rows) + r * (sparsity.size + r))
         self._sums = Sums(self._cache)
 
     def parts(self) -> SparseParts:
-        return SparseParts(self._sparsity, self._values)
+        count, r = len(self._sparsity.rows), self._placement.beside
+        beside = self._values[count:].view(r, self._sparsity.size + r)
+        return SparseParts(self._sparsity, self._values[:count], beside, self._wide_sums())
+
+    def _wide_sums(self) -> Tensor:
+        """What the sums are of all numbers; shape (r, d)."""
+        placement, d = self._placement, self._sparsity.size
+        flat = self._values.new_zeros(placement.beside * d)
+        for k, terms in placement.sums.items():
+            rows = placement.places_of(k) - d
+            for term in terms:
+                if term.source not in placement.group:
+                    continue
+                if isinstance(term, Matrix):
+                    place = rows[:, None] * d + placement.places(term)
+                    value = term.matrix.reshape(place.shape)
+                else:
+                    place = rows * d + placement.place(term).reshape(-1)
+                    value = flat.new_ones(place.shape) if term.coefficient is None else term.coefficient.reshape(-1)
+                flat = flat.index_add(0, place.reshape(-1), value.reshape(-1).to(flat), alpha=term.factor)
+        return flat.view(placement.beside, d)
 
     def add(self, product: TermProduct) -> None:
         """Raises: ValueError where the sparsity has no such place."""
@@ -134,7 +157,9 @@ class _Scattering:
         """values[first, second] += value · factor. The transpose of what is mirrored stands in the other triangle,
         which is not kept; on the diagonal it is the same once more."""
         slots, own = self._cache.of(
-            "slots", (first, second, self._sparsity.rows), lambda: _slots(self._sparsity, first, second)
+            "slots",
+            (first, second, self._sparsity.rows),
+            lambda: _slots(self._sparsity, first, second, self._placement.beside),
         )
         flat = value.reshape(-1)
         if mirrored and own is not None:
@@ -142,9 +167,12 @@ class _Scattering:
         self._values.index_add_(0, slots, flat, alpha=factor)
 
 
-def _slots(sparsity: Sparsity, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
+def _slots(sparsity: Sparsity, first: Tensor, second: Tensor, beside: int) -> tuple[Tensor, Tensor | None]:
     """Where places stand among the values, and which of them are on the diagonal, where any is. Raises: ValueError."""
     first, second = (one.reshape(-1) for one in torch.broadcast_tensors(first, second))
-    slots = sparsity.slots(first, second)
+    late, early, size = torch.maximum(first, second), torch.minimum(first, second), sparsity.size
+    inside = late < size
+    slots = len(sparsity.rows) + (late - size) * (size + beside) + early
+    slots[inside] = sparsity.slots(late[inside], early[inside])
     own = first == second
     return slots, own if bool(own.any()) else None

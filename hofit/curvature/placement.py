@@ -47,10 +47,11 @@ class TermProduct:
 class Placement:
     """Where each entry of a parameter stands in a layout: row and column, or place on the border.
 
-    ``group[k]`` is the number of the rows that node k, a parameter, belongs to; −1 on the border.
+    ``group[k]`` is the number of the rows that node k, a parameter, belongs to; −1 on the border. ``keeps_sums``, and
+    with a sparsity: wide sums have places after all others.
     """
 
-    def __init__(self, layout: Layout, lifted: LiftedLoss, coordinates: Coordinates) -> None:
+    def __init__(self, layout: Layout, lifted: LiftedLoss, coordinates: Coordinates, keeps_sums: bool = False) -> None:
         self.layout, self.cache = layout, lifted.cache
         group, row, column, place = (torch.full((layout.size,), -1) for _ in range(4))
         for number, rows in enumerate(layout.rows):
@@ -67,6 +68,18 @@ class Placement:
             if own is not None:
                 self.group[k] = int(group[own][0]) if own.stop > own.start else -1
                 self._row[k], self._column[k], self._place[k] = row[own], column[own], place[own]
+        self.sums: dict[int, list[Term]] = {}
+        """Wide sums that are kept, after all that is placed; and how many numbers they are."""
+        self.beside = 0
+        if layout.sparsity is None and not keeps_sums:
+            return
+        for k, terms in lifted.sums.items():
+            if any(term.source in self.group for term in terms):
+                leaf = lifted.nodes[k].leaf
+                self.group[k] = -1
+                self._place[k] = layout.size + self.beside + torch.arange(leaf.numel())
+                self.sums[k] = terms
+                self.beside += leaf.numel()
 
     def products(self, pieces: Sequence[Piece]) -> Iterator[TermProduct]:
         """Every product of two terms of the parameters that are placed."""
@@ -97,6 +110,10 @@ class Placement:
     def places(self, term: Matrix) -> Tensor:
         table = self._place[term.source]
         return self.cache.moved(lambda places: table[places], term.places, "places of", (table,))
+
+    def places_of(self, node: int) -> Tensor:
+        """Where the numbers of a parameter, or of a sum that is kept, stand; flat."""
+        return self._place[node]
 
     def same_rows(self, product: TermProduct) -> bool:
         """Whether both terms, of one group, read the same row at every observation. A matrix reads several."""

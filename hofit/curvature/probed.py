@@ -29,7 +29,8 @@ def probed_by_colours(layout: Layout, product: Callable[[Tensor], Tensor], like:
     unit[:, layout.border] = colouring.probes(like)
     answers = product(unit)[:, layout.border]
     if layout.sparsity is not None:
-        return SparseParts(layout.sparsity, _on_pattern(layout.sparsity, colouring, answers))
+        values, none = _on_pattern(layout.sparsity, colouring, answers), answers.new_zeros(0, layout.size)
+        return SparseParts(layout.sparsity, values, none, none)
     corner = colouring.matrix(answers)
     return ArrowheadParts(layout, [], [], (corner + corner.T) / 2)
 

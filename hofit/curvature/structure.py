@@ -215,7 +215,8 @@ class Curvature:
         assert self.layout is not None and self._placement is not None and isinstance(point.source, Watchable)
         colouring = coloured(operator.matrix != 0) if isinstance(operator, Dense) else None
         products = self.layout.products if colouring is None else colouring.count
-        return products_cost_less(lifted, pieces, self._placement, products, point.source.entries)
+        own = pieces if self.layout.sparsity is not None else lifted.without_sums(pieces)
+        return products_cost_less(lifted, own, self._placement, products, point.source.entries)
 
     def _watched(self, point: Point, coordinates: Coordinates) -> LiftedLoss:
         source = point.source

@@ -499,8 +499,15 @@ def test_a_subsampled_plate_is_refused(optimizer: str) -> None:
         fit(model, [{"params": "*", "optimizer": optimizer}], b="laplace")
 
 
-def test_latents_without_affordable_structure_are_refused() -> None:
-    with pytest.raises(ModelError, match="the curvature of b has no structure whose determinant is affordable"):
+def test_a_long_walk_is_taken_on_its_pattern_and_one_by_its_steps_refused_with_the_remedy() -> None:
+    def by_levels() -> None:
+        x = pyro.sample("x", dist.ImproperUniform(constraints.real, (), (2001,)))
+        steps = dist.Normal(0.0, positive("sd", 0.4))
+        pyro.factor("walk", steps.log_prob(x.diff()).sum() + steps.log_prob(x[0]))
+        observe_counts(counts(2001), scalar("mu", 0.1) + x)
+
+    assert fit(by_levels, x="laplace").converged
+    with pytest.raises(ModelError, match=r"neither sparse nor in rows .* take the sums themselves as the latents"):
         fit(random_walk(2001), b="laplace")
 
 

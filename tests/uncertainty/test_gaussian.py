@@ -65,7 +65,7 @@ def test_an_arrowhead_has_the_errors_of_the_dense_inverse(monkeypatch: pytest.Mo
 
 
 def test_without_a_structure_there_are_no_errors_and_the_names_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hofit.curvature.choice.BORDER_LIMIT", 1)
+    monkeypatch.setattr("hofit.curvature.choice.COLUMNS_LIMIT", 1)
     result = fit(regression, arguments=regression_data())
     assert result.converged and not result.std_errors
     assert any("standard errors: none for beta, sigma" in remark for remark in result.remarks)

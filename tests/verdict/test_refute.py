@@ -95,7 +95,7 @@ def test_what_is_no_minimum_is_never_converged(model: Callable[[], None], optimi
 
 def by_products(monkeypatch: pytest.MonkeyPatch, *starts: float, loss: Callable[..., Tensor]) -> hofit.FitResult:
     """A fit whose Hessian is called too large for any structure."""
-    monkeypatch.setattr("hofit.curvature.choice.BORDER_LIMIT", 1)
+    monkeypatch.setattr("hofit.curvature.choice.COLUMNS_LIMIT", 1)
     sgd = [{"params": "*", "optimizer": "sgd", "lr": 0.019}]
     return hofit.fit(of(*starts, loss=loss), {"optimizers": sgd, "init": {"values": held(starts)}})
 

@@ -7,7 +7,7 @@ with the loss's slope there. W falls apart by entries, so a few probes give it w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -21,7 +21,7 @@ from .maps import Entry, IndexCache, LiftFailed, Matrix, Term, add_transposed, c
 from .products import RULES
 from .seconds import FULL, PROOF, WIDEST, Second, SecondDerivatives
 from .tape import Pull, Tape, grad, pull_through
-from .watch import SMALL, Watch
+from .watch import SMALL, WIDE, Watch
 
 LARGEST_INPUT = 4096
 """Entries that a small node may depend on in no particular pattern."""
@@ -74,6 +74,8 @@ class LiftedLoss:
         self.nodes = watch.nodes
         self.separable = watch.separable
         self.names = {k: node.name for k, node in enumerate(self.nodes) if node.name is not None}
+        self.sums: dict[int, list[Term]] = {}
+        """Nodes of few numbers, wide sums, and what they are of the parameters: pieces read them as they stand."""
         self.gradient: Params = {}
         """Of the parameters; only after ``take_apart`` with ``prove``, or where ``differentiable``."""
         self.tape = Tape(leaves)
@@ -100,8 +102,10 @@ class LiftedLoss:
             seconds = SecondDerivatives(
                 self._leaves, self._graphs, self._reads, self.event_dims, self.cache, self._differentiable
             ).agreeing(prove or not self.separable)
-            maps = self._maps()
+            maps, self.sums = self._maps()
             pieces = [self._piece(second, maps) for second in seconds if second.weights.numel()]
+            read = {term.source for piece in pieces for term in (*piece.left, *piece.right)}
+            self.sums = {k: terms for k, terms in self.sums.items() if k in read}
         except RuntimeError as error:  # torch's, of a function that has no second derivative, or of dtypes
             raise LiftFailed(str(error)) from error
         if not self._differentiable:
@@ -170,9 +174,10 @@ class LiftedLoss:
 
     # the maps ----------------------------------------------------------------------------------------------------
 
-    def _maps(self) -> list[list[Term]]:
-        """Every node as a linear map of the parameters: its derivative."""
+    def _maps(self) -> tuple[list[list[Term]], dict[int, list[Term]]]:
+        """Every node as a linear map of the parameters, its derivative, and of wide sums; what those are."""
         maps: list[list[Term]] = []
+        sums: dict[int, list[Term]] = {}
         for k, node in enumerate(self.nodes):
             if not self._reads[k]:
                 maps.append([])
@@ -181,8 +186,34 @@ class LiftedLoss:
                 maps.append([Entry(k, self.cache.identity(node.leaf.shape, node.leaf.device))])
                 continue
             terms = node.terms if node.definition is None else self._slopes(k)
-            maps.append([composed(self.cache, term, inner) for term in terms for inner in maps[term.source]])
-        return maps
+            own = [composed(self.cache, term, inner) for term in terms for inner in maps[term.source]]
+            if node.leaf.numel() <= SMALL and any(isinstance(one, Matrix) and len(one.places) >= WIDE for one in own):
+                sums[k] = self._through(own, sums)
+                own = [Entry(k, self.cache.identity(node.leaf.shape, node.leaf.device))]
+            maps.append(own)
+        return maps, sums
+
+    def _through(self, terms: Sequence[Term], sums: dict[int, list[Term]]) -> list[Term]:
+        """Terms of parameters and of wide sums as terms of the parameters alone."""
+        return [
+            own
+            for term in terms
+            for own in (
+                [composed(self.cache, term, inner) for inner in sums[term.source]] if term.source in sums else [term]
+            )
+        ]
+
+    def without_sums(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """The same pieces, as terms of the parameters alone."""
+        if not self.sums:
+            return pieces
+        found = []
+        for piece in pieces:
+            left = right = self._through(piece.left, self.sums)
+            if piece.right is not piece.left:
+                right = self._through(piece.right, self.sums)
+            found.append(Piece(piece.weights, left, right, piece.mirrored))
+        return found
 
     def _slopes(self, k: int) -> list[Term]:
         """The derivative of a node that is a function of earlier ones: row by row, or whole where one is small."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .functions import ADDS, COPIES, DIVIDES, GATHERS, MAY_GROW, NEGATES, TIMES, VIEWS
 from .maps import Affine, Entry, Matrix, Term, broadcast_shape
-from .watch import Rule, Watch
+from .watch import SMALL, Rule, Watch
 
 UNBOUND = 8
 """Entries of a sum over a dimension that become terms of their own."""
@@ -86,6 +86,8 @@ def add(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
     for one, sign in zip((left, right), signs, strict=True):
         if watch.is_opaque(one):
             one = watch.cut(one)
+        if watch.affine(one) is not None:
+            one = watch.kept(one, prod(shape))
         affine = watch.affine(one)
         if affine is not None:
             terms += _terms_at(watch, affine, shape, sign)
@@ -109,7 +111,8 @@ def multiply(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         if tensor.shape == shape:
             return NotImplemented
         tensor = watch.cut(tensor)
-    affine = watch.affine(tensor)
+    kept = watch.kept(tensor, prod(shape))
+    affine = watch.affine(kept)
     assert affine is not None
     with torch.no_grad():
         value = func(tensor.detach(), other) if tensor is not right else func(left, tensor.detach())
@@ -167,7 +170,9 @@ def total(watch: Watch, func: Any, name: str, args: Any, kwargs: Any) -> Any:
             continue
         index = watch.cache.moved(summands_last, term.index, "summands", (tuple(dims),))
         coefficient = None if term.coefficient is None else summands_last(term.coefficient)
-        if count <= WHOLE and all(d == 0 for d, n in zip(index.stride()[:-1], shape, strict=True) if n > 1):
+        if (count <= WHOLE or value.numel() <= SMALL) and all(
+            d == 0 for d, n in zip(index.stride()[:-1], shape, strict=True) if n > 1
+        ):
             if index.numel():
                 places = watch.cache.moved(lambda t: t.reshape(-1)[:count], index, "first row", (count,))
                 whole = value.new_ones(index.shape) if coefficient is None else coefficient

@@ -37,6 +37,9 @@ from .maps import Affine, Entry, IndexCache, LiftFailed, Matrix, Node, Term, bro
 SMALL = 8
 """Nodes of at most so many entries are probed entry by entry: whatever they touch, of whatever shape, is found."""
 
+WIDE = 64
+"""Entries that one number is a sum of from which on it is kept as a sum: where it is broadcast, all would read all."""
+
 TOGETHER = 64
 """Operands of an elementwise function with at most so many results stay what they are: their entries may interact."""
 
@@ -209,14 +212,28 @@ class Watch(TorchFunctionMode):
             value = self._cuts[id(value)][1]
         affine = self.affine(value)
         if affine is not None:
-            if affine.node is None:
-                leaf = value.detach().requires_grad_()
-                affine.node = self._new_node(Node(leaf, terms=affine.terms))
-            return self.nodes[affine.node].leaf
+            return self._leaf_of(value, affine)
         if isinstance(value, (list, tuple)) and self.tracked(value):
             items = [self._plain(one) for one in value]
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         return value
+
+    def _leaf_of(self, value: Tensor, affine: Affine) -> Tensor:
+        if affine.node is None:
+            leaf = value.detach().requires_grad_()
+            affine.node = self._new_node(Node(leaf, terms=affine.terms))
+        return self.nodes[affine.node].leaf
+
+    def kept(self, tensor: Tensor, count: int) -> Tensor:
+        """A known tensor that is to be broadcast to ``count`` numbers: where it is a wide sum, as a node of its own."""
+        affine = self.affine(tensor)
+        assert affine is not None
+        if count <= tensor.numel() or not any(isinstance(t, Matrix) and len(t.places) >= WIDE for t in affine.terms):
+            return tensor
+        leaf = self._leaf_of(tensor, affine)
+        assert affine.node is not None
+        self._register(leaf, affine.node)
+        return leaf
 
     def _on_leaves(self, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*(self._plain(a) for a in args), **{key: self._plain(a) for key, a in kwargs.items()})
@@ -289,10 +306,11 @@ class Watch(TorchFunctionMode):
 
     def moved(self, tensor: Tensor, label: str, move: Callable[[Tensor], Tensor], arguments: Any = ()) -> Tensor:
         """A known tensor after a move of its entries."""
-        affine = self.affine(tensor)
-        assert affine is not None
         with torch.no_grad():
             value = move(tensor.detach())
+            tensor = self.kept(tensor, value.numel())
+            affine = self.affine(tensor)
+            assert affine is not None
             if value is tensor or (value.shape == affine.shape and label in IDENTITY_MOVES):
                 return tensor
             terms: list[Term] = []
