@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check hooks coverage bench bench-tables bench-second-order bench-factorisation bench-marginal coverage-study invariance certify clean
+.PHONY: demo test check hooks coverage bench bench-tables bench-second-order bench-factorisation bench-fields bench-marginal coverage-study invariance certify clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -46,6 +46,10 @@ bench-second-order: .venv/installed
 
 bench-factorisation: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/factorisation.py
+
+# Fields in time and space, nested beside crossed levels, against scipy's answer.
+bench-fields: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.fields
 
 bench-marginal: .venv/installed
 	$(BIN)/python tests/benchmarks/marginal.py --threads 2
