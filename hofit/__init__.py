@@ -1,5 +1,8 @@
 """hofit: MAP and empirical-Bayes fits of Pyro models, with optimizer mixes from YAML.
 
+Fits: ``fit``, ``resume``, ``diagnose``, ``draws``, and what they return or raise. For models: ``distributions.GMRF``, a
+Gaussian by its sparse precision; ``linalg``, such precisions and their log determinant.
+
 Names are resolved when they are first used: ``import hofit`` does not import torch.
 """
 
@@ -7,10 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from .version import __version__ as __version__
 
-__all__ = ["Diagnosis", "FitResult", "diagnose", "draws", "errors", "fit", "optim", "resume"]
+__all__ = [
+    "Diagnosis",
+    "FitResult",
+    "diagnose",
+    "distributions",
+    "draws",
+    "errors",
+    "fit",
+    "linalg",
+    "optim",
+    "resume",
+]
 
 if TYPE_CHECKING:
-    from . import errors, optim
+    from . import distributions, errors, linalg, optim
     from .api import diagnose, fit, resume
     from .fitting.result import FitResult, draws
     from .uncertainty.diagnosis import Diagnosis
@@ -22,9 +36,13 @@ _HOME = {
     "Diagnosis": "uncertainty.diagnosis",
     "FitResult": "fitting.result",
     "draws": "fitting.result",
+    "distributions": "distributions",
     "errors": "errors",
+    "linalg": "linalg",
     "optim": "optim",
 }
+
+_MODULES = ("distributions", "errors", "linalg", "optim")
 
 
 def __getattr__(name: str) -> Any:
@@ -33,7 +51,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'hofit' has no attribute {name!r}")
     module = import_module(f".{_HOME[name]}", __name__)
-    return module if name in ("errors", "optim") else getattr(module, name)
+    return module if name in _MODULES else getattr(module, name)
 
 
 def __dir__() -> list[str]:
