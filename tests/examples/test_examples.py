@@ -28,7 +28,9 @@ FROM_FILES = [
     *("penicillin", "radon", "sleepstudy", "theophylline"),
 ]
 MODES = sorted([*SIMULATED, *FROM_FILES])
-ONLY_MARGINAL = ["correlated_logistic", "crossed_effects", "poisson_counts", "smoother"]  # no joint mode to compare
+ONLY_MARGINAL = [  # no joint mode to compare
+    *("correlated_logistic", "crossed_effects", "nile", "poisson_counts", "smoother"),
+]
 NIST = sorted(path.stem for path in (references.DATA / "nist").glob("*.dat"))
 FOUR_WAYS = ["cbpp", "eight_schools", "radon", "sleepstudy"]
 

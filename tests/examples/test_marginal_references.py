@@ -1,4 +1,4 @@
-"""Empirical Bayes against what is published, and against the evidences in numpy (`marginals`).
+"""Empirical Bayes against what is published, and against the evidences in numpy (`marginals`, `fields`).
 
 Published are the answers of lme4, glmmTMB and TMB in models/data/reference.json; the evidences hold these too, so the
 two references are held against each other first.
@@ -13,14 +13,22 @@ import pytest
 import yaml
 
 from hofit.fitting.result import FitResult
-from tests.examples import marginals
+from tests.examples import fields, marginals
 from tests.examples.marginals import Evidence, Marginal, Values
 from tests.examples.references import REFERENCE, Array, standard_deviations
 from tests.examples.test_examples import CONFIGS, NOT_MARGINAL, ROOT, fitted, load
-from tests.tolerances import APPROXIMATE_LOG_LIKELIHOOD, ESTIMATE, LOG_LIKELIHOOD, ROUNDING, STANDARD_ERROR
+from tests.tolerances import (
+    APPROXIMATE_LOG_LIKELIHOOD,
+    ESTIMATE,
+    LOG_LIKELIHOOD,
+    ROUNDING,
+    STANDARD_ERROR,
+)
 
 EFFECT = 1e-5
 """Of the largest effect, and of each conditional error: they move with the estimates, which ESTIMATE holds."""
+FIVE_DIGITS = 1e-4
+"""Of a book's variances, printed with five; its optimiser stopped in the last of them."""
 NO_SPREAD = 1e-3
 """A standard deviation that stands at its boundary: the loss no longer tells it from zero."""
 
@@ -101,7 +109,9 @@ PUBLISHED = [
     "eight_schools_marginal_jacobian",
 ]
 SIMULATED = ["correlated_logistic_marginal", "crossed_effects_marginal"]
-INSIDE = [*PUBLISHED, *SIMULATED, "poisson_counts_marginal", "smoother_marginal"]
+FIELDS = [f"{name}_marginal" for name in ("nile",)]
+"""In time and space."""
+INSIDE = [*PUBLISHED, *SIMULATED, *FIELDS, "poisson_counts_marginal", "smoother_marginal"]
 BOUNDARY = "eight_schools_marginal"
 
 
@@ -117,7 +127,7 @@ def evidence(name: str) -> Marginal:
         arrays = {key: value if isinstance(value, int) else value.numpy() for key, value in data.items()}
         simulated: Marginal = getattr(marginals, model)(arrays)
         return simulated
-    real: Marginal = getattr(marginals, model)()
+    real: Marginal = getattr(fields if name in FIELDS else marginals, model)()
     return real
 
 
@@ -255,6 +265,12 @@ def test_eight_schools_end_on_the_boundary_and_say_so() -> None:
     assert float(result.values["mu"]) == pytest.approx(known["mu"], rel=ESTIMATE)
     (error,) = [row["std_error"] for row in result.estimates() if row["name"] == "tau"]
     assert error is None
+
+
+def test_the_nile_has_the_variances_of_durbin_and_koopman() -> None:
+    known, values = REFERENCE["nile"], fitted("nile_marginal").values
+    assert float(values["sigma"]) ** 2 == pytest.approx(known["variance_of_noise"], rel=FIVE_DIGITS)
+    assert float(values["sd_level"]) ** 2 == pytest.approx(known["variance_of_steps"], rel=FIVE_DIGITS)
 
 
 # --- The fits against numpy -----------------------------------------------------------------------
