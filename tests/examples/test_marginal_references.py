@@ -109,7 +109,7 @@ PUBLISHED = [
     "eight_schools_marginal_jacobian",
 ]
 SIMULATED = ["correlated_logistic_marginal", "crossed_effects_marginal"]
-FIELDS = [f"{name}_marginal" for name in ("nile",)]
+FIELDS = [f"{name}_marginal" for name in ("nile", "van_drivers")]
 """In time and space."""
 INSIDE = [*PUBLISHED, *SIMULATED, *FIELDS, "poisson_counts_marginal", "smoother_marginal"]
 BOUNDARY = "eight_schools_marginal"
