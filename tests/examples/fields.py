@@ -8,10 +8,13 @@ from tests.examples.marginals import (
     Marginal,
     Prior,
     Values,
+    both,
+    independent,
+    laplace,
     mixed_model,
     poisson,
 )
-from tests.examples.references import LOG_2PI, numbers, table
+from tests.examples.references import LOG_2PI, Array, numbers, table
 
 # --- The Nile: Kalman (1960), Rauch, Tung & Striebel (1965) ------------------------------------------
 
@@ -58,3 +61,41 @@ def van_drivers() -> Marginal:
         return mixed_model(poisson(y), 0.0, design, prior, {"level": (months,), "season": (11,), "effect": ()})
 
     return Marginal({"sd_level": (np.exp, 1)}, evidence)
+
+
+def sids_data() -> tuple[Array, Array, Array, Array]:
+    """Deaths, births, the share of nonwhite births less that of the state, and the Laplacian of the neighbours."""
+    data = table("sids.csv")
+    deaths, births, nonwhite = (numbers(data[name]) for name in ("deaths", "births", "nonwhite"))
+    beside = np.zeros((len(deaths), len(deaths)))
+    for i, cell in enumerate(data["neighbours"]):
+        beside[i, [int(j) for j in cell.split()]] = 1.0
+    laplacian = np.diag(beside.sum(1)) - beside
+    return deaths, births, nonwhite / births - nonwhite.sum() / births.sum(), laplacian
+
+
+def sids() -> Marginal:
+    deaths, births, _, laplacian = sids_data()
+    counties = len(deaths)
+    determinant = np.log(np.linalg.eigvalsh(laplacian)[1:]).sum()
+    design = np.hstack([np.eye(counties), np.eye(counties)])
+    latents = {"smooth": (counties,), "own": (counties,)}
+
+    def evidence(v: Values) -> Evidence:
+        constant = (counties - 1) * (np.log(v["sd_smooth"]) + 0.5 * LOG_2PI) - 0.5 * determinant
+        prior = both(Prior(laplacian / v["sd_smooth"] ** 2, constant), independent(counties, v["sd_own"]))
+        return mixed_model(poisson(deaths), np.log(births), design, prior, latents)
+
+    return Marginal({"sd_smooth": (np.exp, 1), "sd_own": (np.exp, 1)}, evidence)
+
+
+def sids_of_own_effects_alone(slope: float, sd_own: float) -> float:
+    """−log evidence where what is smooth is one level for all, with a share of nonwhite births: sd_smooth → 0.
+
+    The field's part along its null space, the level times √n, has density one.
+    """
+    deaths, births, share, _ = sids_data()
+    counties = len(deaths)
+    design = np.hstack([np.full((counties, 1), counties**-0.5), np.eye(counties)])
+    prior = both(Prior(np.zeros((1, 1)), 0.0), independent(counties, sd_own))
+    return float(laplace(poisson(deaths), np.log(births) + slope * share, design, prior)[0].real)

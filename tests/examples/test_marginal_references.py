@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+import hofit
 from hofit.fitting.result import FitResult
 from tests.examples import fields, marginals
 from tests.examples.marginals import Evidence, Marginal, Values
@@ -109,7 +110,7 @@ PUBLISHED = [
     "eight_schools_marginal_jacobian",
 ]
 SIMULATED = ["correlated_logistic_marginal", "crossed_effects_marginal"]
-FIELDS = [f"{name}_marginal" for name in ("nile", "van_drivers")]
+FIELDS = [f"{name}_marginal" for name in ("nile", "sids", "van_drivers")]
 """In time and space."""
 INSIDE = [*PUBLISHED, *SIMULATED, *FIELDS, "poisson_counts_marginal", "smoother_marginal"]
 BOUNDARY = "eight_schools_marginal"
@@ -316,6 +317,14 @@ def test_the_integrated_latents_have_their_conditional_errors(name: str) -> None
     result, there = fitted(name), evidence_there(name)
     for latent, errors in there.errors.items():
         assert result.std_errors[latent].numpy() == pytest.approx(errors, rel=EFFECT), latent
+
+
+def test_the_share_of_nonwhite_births_leaves_nothing_smooth_of_sudden_infant_deaths() -> None:
+    result = hofit.fit(ROOT / "models" / "sids.py", ROOT / "configs" / "sids_marginal.yaml")
+    assert result.status == "converged_on_boundary"
+    assert any("sd_smooth → 0" in remark for remark in result.remarks)
+    at = float(result.values["slope"]), float(result.values["sd_own"])
+    assert result.loss == pytest.approx(fields.sids_of_own_effects_alone(*at), rel=0.0, abs=LOG_LIKELIHOOD)
 
 
 def config_text(name: str) -> str:
