@@ -1,7 +1,12 @@
 """The evidences of the examples in time and space, as `marginals` has the others, each in a way of its own."""
 
+import csv
+import gzip
+from typing import Any
+
 import numpy as np
 from scipy.linalg import block_diag
+from scipy.special import gammaln
 
 from tests.examples.marginals import (
     Evidence,
@@ -14,7 +19,7 @@ from tests.examples.marginals import (
     mixed_model,
     poisson,
 )
-from tests.examples.references import LOG_2PI, Array, numbers, table
+from tests.examples.references import DATA, LOG_2PI, Array, codes, numbers, table
 
 # --- The Nile: Kalman (1960), Rauch, Tung & Striebel (1965) ------------------------------------------
 
@@ -99,3 +104,89 @@ def sids_of_own_effects_alone(slope: float, sd_own: float) -> float:
     design = np.hstack([np.full((counties, 1), counties**-0.5), np.eye(counties)])
     prior = both(Prior(np.zeros((1, 1)), 0.0), independent(counties, sd_own))
     return float(laplace(poisson(deaths), np.log(births) + slope * share, design, prior)[0].real)
+
+
+# --- Calls: every day a band of five, all days at once -----------------------------------------------
+
+
+class Bands:
+    """L D Lᵀ of symmetric matrices with two bands below the diagonal. Shapes: (n, days), by row."""
+
+    def __init__(self, diagonal: Array, first: Array, second: Array) -> None:
+        size = len(diagonal)
+        self.pivot, self.one, self.two = (np.zeros_like(diagonal) for _ in range(3))
+        for i in range(size):
+            self.pivot[i] = diagonal[i]
+            if i:
+                self.pivot[i] -= self.one[i - 1] ** 2 * self.pivot[i - 1]
+            if i > 1:
+                self.pivot[i] -= self.two[i - 2] ** 2 * self.pivot[i - 2]
+            if i < size - 1:
+                below = self.two[i - 1] * self.one[i - 1] * self.pivot[i - 1] if i else 0.0
+                self.one[i] = (first[i] - below) / self.pivot[i]
+            if i < size - 2:
+                self.two[i] = second[i] / self.pivot[i]
+
+    def solve(self, right: Array) -> Array:
+        x: Array = right.copy()
+        for i in range(1, len(x)):
+            x[i] -= self.one[i - 1] * x[i - 1] + (self.two[i - 2] * x[i - 2] if i > 1 else 0.0)
+        x /= self.pivot
+        for i in reversed(range(len(x) - 1)):
+            x[i] -= self.one[i] * x[i + 1] + (self.two[i] * x[i + 2] if i < len(x) - 2 else 0.0)
+        return x
+
+    def inverse_diagonal(self) -> Array:
+        """From the last row up (Takahashi, Fagan & Chin 1973)."""
+        found = np.zeros_like(self.pivot)
+        found[-1] = 1 / self.pivot[-1]
+        beside = np.zeros_like(found[0])  # Z[i+1, i+2]
+        for i in reversed(range(len(found) - 1)):
+            after = found[i + 2] if i < len(found) - 2 else 0.0
+            one = -self.one[i] * found[i + 1] - self.two[i] * beside
+            two = -self.one[i] * beside - self.two[i] * after
+            found[i] = 1 / self.pivot[i] - self.one[i] * one - self.two[i] * two
+            beside = one
+        return found
+
+
+def bank_calls() -> Marginal:
+    with gzip.open(DATA / "bank_calls.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    day = codes([row["date"] for row in rows])
+    y = numbers([row["calls"] for row in rows]).reshape(day.max() + 1, -1).T  # (times, days)
+    times, days = y.shape
+    penalty = np.diff(np.eye(times), n=2, axis=0)
+    bands = [np.diagonal(penalty.T @ penalty, k)[:, None] for k in (0, 1, 2)]
+    log_factorials = gammaln(y + 1).sum()
+
+    def evidence(v: Values) -> Evidence:
+        precision = 1 / v["sd"] ** 2
+
+        def newton(f: Array, precision: Any) -> tuple[Array, Bands]:
+            roughness = np.zeros_like(f * precision)
+            roughness[2:] += np.diff(f, n=2, axis=0)
+            roughness[1:-1] -= 2 * np.diff(f, n=2, axis=0)
+            roughness[:-2] += np.diff(f, n=2, axis=0)
+            rate = np.exp(f)
+            return rate - y + precision * roughness, Bands(
+                precision * bands[0] + rate, *(precision * b for b in bands[1:])
+            )
+
+        f, step = np.log(y), np.ones_like(y)
+        while np.abs(step).max() > 1e-6:
+            slope, factor = newton(f, precision.real)
+            step = factor.solve(slope)
+            f = f - step
+        for _ in range(2):
+            slope, factor = newton(f, precision)
+            f = f - factor.solve(slope)
+        _, factor = newton(f, precision)
+        squares = (np.diff(f, n=2, axis=0) ** 2).sum()
+        loss = (np.exp(f) - y * f).sum() + log_factorials + 0.5 * precision * squares
+        loss += (times - 2) * days * (np.log(v["sd"]) + 0.5 * LOG_2PI)
+        loss += 0.5 * np.log(factor.pivot).sum() - 0.5 * times * days * LOG_2PI
+        errors = np.sqrt(factor.inverse_diagonal().real)
+        return Evidence(loss, {"log_rate": f.real.T.ravel()}, {"log_rate": errors.T.ravel()})
+
+    return Marginal({"sd": (np.exp, 1)}, evidence)
