@@ -1,4 +1,8 @@
-"""The evidences of the examples in time and space, as `marginals` has the others, each in a way of its own."""
+"""The evidences of the examples in time and space, as `marginals` has the others, each in a way of its own.
+
+The Nile by Kalman's filter and smoother, the rats by the covariance of what was weighed, the calls by a banded
+factorisation of every day at once, van drivers and sudden infant deaths by `marginals.laplace`, dense.
+"""
 
 import csv
 import gzip
@@ -10,10 +14,14 @@ from scipy.special import gammaln
 
 from tests.examples.marginals import (
     Evidence,
+    Free,
     Marginal,
     Prior,
     Values,
     both,
+    correlation,
+    half_log_determinant,
+    identity,
     independent,
     laplace,
     mixed_model,
@@ -190,3 +198,44 @@ def bank_calls() -> Marginal:
         return Evidence(loss, {"log_rate": f.real.T.ravel()}, {"log_rate": errors.T.ravel()})
 
     return Marginal({"sd": (np.exp, 1)}, evidence)
+
+
+# --- Rats: the covariance of the weights, and the best linear predictions -----------------------------
+
+
+def body_weight() -> Marginal:
+    """Every rat was weighed on the same days. Shapes: y (rats, times)."""
+    data = table("body_weight.csv")
+    rat, diet, day = (codes(data[name]) for name in ("rat", "diet", "day"))
+    weeks = np.unique(numbers(data["day"])) / 7
+    y, diet_of = np.zeros((16, len(weeks))), np.zeros(16, int)
+    y[rat, day], diet_of[rat] = numbers(data["weight"]), diet
+    lines = np.stack([np.ones_like(weeks), weeks], -1)
+    design = np.hstack([lines, np.eye(len(weeks))])  # of a rat's b and ahead
+    free: Free = {
+        "intercept": (identity, 3),
+        "growth": (identity, 3),
+        **dict.fromkeys(("sd_intercept", "sd_growth"), (np.exp, 1)),
+        "correlation": (correlation, 1),
+        **dict.fromkeys(("sd_ahead", "range", "sigma"), (np.exp, 1)),
+    }
+
+    def evidence(v: Values) -> Evidence:
+        covariance = v["correlation"] * v["sd_intercept"] * v["sd_growth"]
+        lines_part = np.array([[v["sd_intercept"] ** 2, covariance], [covariance, v["sd_growth"] ** 2]])
+        ahead_part = v["sd_ahead"] ** 2 * np.exp(-np.abs(weeks[:, None] - weeks) / v["range"])
+        latent = block_diag(lines_part, ahead_part)
+        whole = design @ latent @ design.T + v["sigma"] ** 2 * np.eye(len(weeks))
+        miss = y - v["intercept"][diet_of][:, None] - np.outer(v["growth"][diet_of], weeks)
+        weighed = np.linalg.solve(whole, miss.T).T
+        loss = 0.5 * (miss * weighed).sum() + 16 * (half_log_determinant(whole) + 0.5 * len(weeks) * LOG_2PI)
+        gain = latent @ design.T
+        modes = (weighed @ gain.T).real
+        errors = np.sqrt(np.diag(latent - gain @ np.linalg.solve(whole, gain.T)).real)
+        errors = np.broadcast_to(errors, modes.shape)
+        return Evidence(loss, split(modes), split(errors))
+
+    def split(both: Array) -> Values:
+        return {"b": both[:, :2], "ahead": both[:, 2:]}
+
+    return Marginal(free, evidence)

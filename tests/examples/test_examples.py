@@ -29,8 +29,8 @@ FROM_FILES = [
 ]
 MODES = sorted([*SIMULATED, *FROM_FILES])
 ONLY_MARGINAL = [  # no joint mode to compare
-    *("bank_calls", "correlated_logistic", "crossed_effects", "nile", "poisson_counts", "sids", "smoother"),
-    *("van_drivers",),
+    *("bank_calls", "body_weight", "correlated_logistic", "crossed_effects", "nile", "poisson_counts", "sids"),
+    *("smoother", "van_drivers"),
 ]
 NIST = sorted(path.stem for path in (references.DATA / "nist").glob("*.dat"))
 FOUR_WAYS = ["cbpp", "eight_schools", "radon", "sleepstudy"]

@@ -110,7 +110,7 @@ PUBLISHED = [
     "eight_schools_marginal_jacobian",
 ]
 SIMULATED = ["correlated_logistic_marginal", "crossed_effects_marginal"]
-FIELDS = [f"{name}_marginal" for name in ("bank_calls", "nile", "sids", "van_drivers")]
+FIELDS = [f"{name}_marginal" for name in ("bank_calls", "body_weight", "nile", "sids", "van_drivers")]
 """In time and space."""
 INSIDE = [*PUBLISHED, *SIMULATED, *FIELDS, "poisson_counts_marginal", "smoother_marginal"]
 BOUNDARY = "eight_schools_marginal"
