@@ -333,7 +333,9 @@ class Expected(Evaluation):
         reference = self.reference.get(message["name"])
         if reference is not None:
             with suppress(NotImplementedError):
-                return -kl_divergence(reference, message["fn"])
+                divergence: Tensor | float = kl_divergence(reference, message["fn"])
+                if isinstance(divergence, Tensor):  # of what is masked out, a deterministic site, Pyro has a bare zero
+                    return -divergence
         return super().unscaled_log_density(message)
 
 

@@ -18,9 +18,10 @@ HERE = {"b": torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64), "mu": torch.te
 
 
 def model() -> None:
-    """Counts by a regression, and a mean that a model hands to its distribution as it is."""
+    """Counts by a regression, their rates told, and a mean that a model hands to its distribution as it is."""
     b = pyro.sample("b", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
     mu = pyro.param("mu", torch.tensor(0.0))
+    pyro.deterministic("rate", (X @ b).exp())
     with pyro.plate("rows", 20):
         pyro.sample("y", dist.Poisson((X @ b).exp()), obs=Y)
     pyro.sample("z", dist.Normal(mu, 0.5), obs=torch.tensor(3.0))
