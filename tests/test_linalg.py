@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hofit.linalg import SparseSymmetric, identity, laplacian, log_determinant, random_walk
+from hofit.linalg import SparseSymmetric, identity, laplacian, log_determinant, pencil, random_walk
 from hofit.linear.sparsity import Sparsity
 from tests.tolerances import CONDITIONED, DIFFERENCES, ROUNDING, close
 
@@ -155,7 +155,36 @@ def test_what_makes_it_definite_takes_the_null_space_away() -> None:
 
 
 def test_a_matrix_that_is_not_definite_has_no_determinant() -> None:
-    assert log_determinant(laplacian(RING, N) - identity(N)).isnan()
+    tau = torch.tensor(1.0, requires_grad=True)
+    found = log_determinant(tau * laplacian(RING, N) - identity(N))
+    (slope,) = torch.autograd.grad(found, tau, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, tau)
+    assert found.isnan() and slope.isnan() and curvature.isnan()
+
+
+def test_nothing_is_factorised_again_where_the_numbers_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def derivatives(tau: Tensor) -> list[Tensor]:
+        value = log_determinant(tau * (0.3 * identity(N) + laplacian(RING, N)))
+        (slope,) = torch.autograd.grad(value, tau, create_graph=True)
+        return [value.detach(), slope.detach(), *torch.autograd.grad(slope, tau)]
+
+    def again(*_: object) -> None:
+        raise AssertionError("factorised again")
+
+    tau = torch.tensor(1.3, requires_grad=True)
+    first = derivatives(tau)
+    monkeypatch.setattr(pencil, "SparseFactor", again)
+    assert derivatives(tau) == first
+    with pytest.raises(AssertionError, match="factorised again"):
+        derivatives(torch.tensor(1.4, requires_grad=True))
+
+
+def test_a_long_random_walk_has_its_determinant_in_closed_form() -> None:
+    """That of first differences is n, of second ones n² (n² − 1) / 12: a factorisation would lose them."""
+    n = 20_000.0
+    assert float(log_determinant(random_walk(int(n)))) == pytest.approx(np.log(n), rel=ROUNDING)
+    second = np.log(n**2 * (n**2 - 1) / 12)
+    assert float(log_determinant(random_walk(int(n), 2))) == pytest.approx(second, rel=ROUNDING)
 
 
 def test_a_pattern_is_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:

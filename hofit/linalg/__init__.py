@@ -8,6 +8,9 @@ An intrinsic matrix has a null space and knows it: the constants that a graph's 
 of a random walk. Its determinant is the product of the eigenvalues that are not zero. With N a basis of the null space
 and I as many rows as it has columns, |Q|* = det(Q without the rows and columns I) · det(NᵀN) / det(N_I)².
 
+A file an idea: the sums (symmetric), what they are of (basis), their determinants (pencil, determinant), what they send
+to zero (null_space), the matrices there are (matrices), and patterns that are known again (kept).
+
 May import: linear. Imported by models: nothing here knows a parameter, a config or a fit.
 Source: Rue & Held (2005), "Gaussian Markov Random Fields", chapters 2 and 3.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -18,10 +19,11 @@ Number = Tensor | float | int
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """A matrix on a pattern. Shape of values: (…, S)."""
+    """A matrix on a pattern, or, where ``order`` says so, DᵀD of differences of that order. Shape of values: (…, S)."""
 
     sparsity: Sparsity
     values: Tensor
+    order: int | None = None
 
     @property
     def is_constant(self) -> bool:
@@ -49,6 +51,26 @@ class Basis:
     def _logarithms(self) -> dict[NullSpace | None, Tensor]:
         return {}
 
+    def squares(self, vectors: Tensor) -> Iterator[Tensor]:
+        """Of a constant: tensors whose sums over the last dimension make the quadratic form.
+
+        Σ aᵢⱼ xᵢ xⱼ as Σ sᵢ xᵢ² − Σ aᵢⱼ (xᵢ − xⱼ)² with s the row sums.
+        """
+        if self.order is not None:
+            yield vectors.diff(n=self.order).square()
+            return
+        sparsity = self.sparsity
+        if bool(self.off_values.any()):
+            rows, columns = sparsity.rows[sparsity.off], sparsity.columns[sparsity.off]
+            apart = vectors.index_select(-1, rows) - vectors.index_select(-1, columns)
+            yield -self.off_values * apart.square()
+        if bool(self.row_sums.any()):
+            yield self.row_sums * vectors.square()
+
+    def hear_log_determinant(self, null: NullSpace | None, value: float) -> None:
+        """Hear what it is, where that is known in closed form."""
+        self._logarithms[null] = self.values.new_tensor(value)
+
     def log_determinant(self, null: NullSpace | None) -> Tensor:
         """Of a constant, kept."""
         if null not in self._logarithms:
@@ -66,10 +88,6 @@ class Part:
             return self.factor.unsqueeze(-1) * tensor
         return tensor if self.factor == 1 else self.factor * tensor
 
-    def leaves_out(self, tensor: Tensor) -> bool:
-        """Whether the tensor, a constant, is zero."""
-        return self.basis.is_constant and not bool(tensor.any())
-
 
 def on_pattern(basis: Basis, sparsity: Sparsity) -> Basis:
     """A matrix on a wider pattern."""
@@ -86,4 +104,4 @@ def _kept_on(basis: Basis, sparsity: Sparsity) -> Basis:
 def _moved(basis: Basis, sparsity: Sparsity) -> Basis:
     taken = places_in(basis.sparsity, sparsity)
     padded = torch.cat([basis.values, basis.values.new_zeros(*basis.values.shape[:-1], 1)], -1)
-    return Basis(sparsity, padded.index_select(-1, taken))
+    return Basis(sparsity, padded.index_select(-1, taken), basis.order)

@@ -1,8 +1,6 @@
-"""Log determinants under names of their own: who watches a model sees one function of few numbers."""
+"""Log determinants under a name of their own: who watches a model sees one function."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,16 +9,6 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..linear.sparse_log_determinant import sparse_log_determinant
 from ..linear.sparsity import Sparsity
 from .null_space import NullSpace
-
-
-def log_determinant_of_sum(
-    factors: Tensor, values: Sequence[Tensor], sparsity: Sparsity, null: NullSpace | None
-) -> Tensor:
-    """log det Σ factors[k] · the matrix of values[k]. Shapes: factors (…, K), each of values (S,) → (…)."""
-    if has_torch_function((factors,)):
-        found: Tensor = handle_torch_function(log_determinant_of_sum, (factors,), factors, values, sparsity, null)
-        return found
-    return log_determinant_of_values(factors @ torch.stack(list(values)), sparsity, null)
 
 
 def log_determinant_of_values(values: Tensor, sparsity: Sparsity, null: NullSpace | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -79,4 +80,17 @@ def _random_walk(size: int, order: int, dtype: torch.dtype) -> SparseSymmetric:
     total = torch.zeros(len(code), dtype=dtype).index_add(0, number, torch.cat(values))
     time = torch.linspace(-1.0, 1.0, size, dtype=dtype)
     null = torch.stack([time**power for power in range(order)], 1)
-    return SparseSymmetric(torch.stack([code // size, code % size]), total, size, null)
+    found = SparseSymmetric(torch.stack([code // size, code % size]), total, size, null)
+    return found.hear(order, _log_determinant(size, order))
+
+
+def _log_determinant(size: int, order: int) -> float:
+    """|DᵀD|*, of which a factorisation loses all digits where the walk is long.
+
+    Without the first ``order`` columns D is triangular with ones on its diagonal, so |DᵀD|* = det(NᵀN) where N are the
+    polynomials (t over k), which are (size / 2)ᵏ / k! sᵏ + … in s from −1 to 1.
+    """
+    time = torch.linspace(-1.0, 1.0, size, dtype=torch.float64)
+    triangle = torch.linalg.qr(torch.stack([time**power for power in range(order)], 1))[1]
+    logarithms = [k * math.log((size - 1) / 2) - math.lgamma(k + 1) for k in range(order)]
+    return 2.0 * (sum(logarithms) + float(triangle.diagonal().abs().log().sum()))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from ..linear.sparsity import Sparsity
+from .kept import KEPT
 
 
 class NullSpace:
@@ -32,6 +35,7 @@ class NullSpace:
         return torch.where(touched, (sparsity.rows == sparsity.columns).to(values), values)
 
 
+@lru_cache(maxsize=KEPT)
 def in_both(one: NullSpace | None, other: NullSpace | None) -> NullSpace | None:
     """What both matrices, with no negative eigenvalues, send to zero."""
     if one is None or other is None or one is other:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor
 from ..linear.sparse import Sparse, SparseFactor
 from ..linear.sparsity import Sparsity
 from .basis import Basis, Number, Part, on_pattern
-from .determinant import log_determinant_of_sum, log_determinant_of_values
+from .determinant import log_determinant_of_values
 from .kept import content_of, given_places, union
 from .null_space import NullSpace, in_both, rounding
+from .pencil import log_determinant_of_sum, pencil
 
 
 class SparseSymmetric:
@@ -86,7 +86,10 @@ class SparseSymmetric:
     @cached_property
     def values(self) -> Tensor:
         """Of the places of ``sparsity``; shape (…, S)."""
-        return self._sum_of([part.basis.values for part in self._parts])
+        total = self._parts[0].times(self._parts[0].basis.values)
+        for part in self._parts[1:]:
+            total = total + part.times(part.basis.values)
+        return total
 
     def __add__(self, other: SparseSymmetric) -> SparseSymmetric:
         if not isinstance(other, SparseSymmetric):
@@ -125,19 +128,17 @@ class SparseSymmetric:
     def quadratic_form(self, vectors: Tensor) -> Tensor:
         """xᵀ A x of vectors (…, size); shape (…). A sum over the places, in which hofit sees who meets whom.
 
-        Of constants as Σ sᵢ xᵢ² − Σ aᵢⱼ (xᵢ − xⱼ)² with s the row sums: those of a Laplacian are zero, and nothing is
-        lost where x has a level far from zero.
+        Of constants as a sum over differences, so that nothing is lost where x has a level far from zero.
         """
         sparsity = self.sparsity
         if not all(part.basis.is_constant for part in self._parts):
             met = vectors.index_select(-1, sparsity.rows) * vectors.index_select(-1, sparsity.columns)
             return (self.values * multiplicity(sparsity, self.values) * met).sum(-1)
-        rows, columns = sparsity.rows[sparsity.off], sparsity.columns[sparsity.off]
-        apart = vectors.index_select(-1, rows) - vectors.index_select(-1, columns)
-        total = -(self._sum_of([part.basis.off_values for part in self._parts]) * apart.square()).sum(-1)
-        if not any(bool(part.basis.row_sums.any()) for part in self._parts):
-            return total
-        return total + (self._sum_of([part.basis.row_sums for part in self._parts]) * vectors.square()).sum(-1)
+        terms = [part.times(one).sum(-1) for part in self._parts for one in part.basis.squares(vectors)]
+        total = vectors.new_zeros(vectors.shape[:-1])
+        for one in terms:
+            total = total + one
+        return total
 
     def to_dense(self) -> Tensor:
         """Shape (…, size, size)."""
@@ -157,7 +158,7 @@ class SparseSymmetric:
             like = bases[0].values
             factors = [torch.as_tensor(part.factor, dtype=like.dtype, device=like.device) for part in self._parts]
             numbers = torch.stack(torch.broadcast_tensors(*factors), -1)
-            return log_determinant_of_sum(numbers, [one.values for one in bases], self.sparsity, self._null)
+            return log_determinant_of_sum(numbers, pencil(tuple(bases), self._null))
         return log_determinant_of_values(self.values, self.sparsity, self._null)
 
     def factor(self) -> SparseFactor:
@@ -177,13 +178,12 @@ class SparseSymmetric:
         """The rows I, none where the matrix is positive definite; shape (r,)."""
         return self.values.new_empty(0, dtype=torch.long) if self._null is None else self._null.rows
 
-    def _sum_of(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Each times the factor of its part, those that are zero left out. Shapes: (…, n)."""
-        scaled = [part.times(one) for part, one in zip(self._parts, tensors, strict=True) if not part.leaves_out(one)]
-        total = scaled[0] if scaled else self._parts[0].times(tensors[0])
-        for one in scaled[1:]:
-            total = total + one
-        return total
+    def hear(self, order: int, log_determinant: float) -> SparseSymmetric:
+        """The same, known to be DᵀD of differences of an order, with a log determinant in closed form."""
+        (part,) = self._parts
+        basis = Basis(self.sparsity, part.basis.values, order)
+        basis.hear_log_determinant(self._null, log_determinant)
+        return _made((Part(1.0, basis),), self._null)
 
     def _lay(self, parts: tuple[Part, ...], null: NullSpace | None) -> None:
         self._parts, self._null = parts, null
