@@ -36,7 +36,8 @@ def content_of(tensor: Tensor) -> bytes:
 
 
 def integers_of(content: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.int64) if content else torch.zeros(0, dtype=torch.int64)
+    with torch.device("cpu"):
+        return torch.frombuffer(bytearray(content), dtype=torch.int64) if content else torch.zeros(0, dtype=torch.int64)
 
 
 @lru_cache(maxsize=KEPT)
@@ -48,8 +49,8 @@ def given_places(size: int, rows: bytes, columns: bytes) -> Given:
     slots = sparsity.slots(first, second)
     if len(slots.unique()) != len(slots):
         raise ValueError("a place is given twice; (i, j) stands for (j, i) too")
-    taken = torch.full((len(sparsity.rows),), len(slots))
-    return Given(sparsity, taken.index_copy(0, slots, torch.arange(len(slots))))
+    taken = torch.full((len(sparsity.rows),), len(slots), device="cpu")
+    return Given(sparsity, taken.index_copy(0, slots, torch.arange(len(slots), device="cpu")))
 
 
 @lru_cache(maxsize=KEPT)

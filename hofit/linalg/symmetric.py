@@ -142,7 +142,7 @@ class SparseSymmetric:
 
     def to_dense(self) -> Tensor:
         """Shape (…, size, size)."""
-        dense = torch.zeros(*self.values.shape[:-1], self.size, self.size, dtype=self.values.dtype)
+        dense = self.values.new_zeros(*self.values.shape[:-1], self.size, self.size)
         dense[..., self.sparsity.rows, self.sparsity.columns] = self.values
         dense[..., self.sparsity.columns, self.sparsity.rows] = self.values
         return dense
