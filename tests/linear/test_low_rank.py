@@ -47,10 +47,10 @@ def written_out(operator: LowRank) -> Array:
     return found
 
 
-def same(found: Tensor, expected: NDArray[np.floating[Any]]) -> bool:
+def same(found: Tensor, expected: NDArray[np.floating[Any]], tolerance: float = CONDITIONED) -> bool:
     """Relative to the largest."""
     other = torch.tensor(np.asarray(expected))
-    return float((found - other).abs().max()) <= CONDITIONED * float(other.abs().max())
+    return float((found - other).abs().max()) <= tolerance * float(other.abs().max())
 
 
 @pytest.mark.parametrize("level", [1.0, 0.0], ids=["regular", "without a level"])
@@ -81,7 +81,8 @@ class TestLowRank:
         assert np.isclose(float(factor.log_determinant()), np.linalg.slogdet(matrix)[1])
         assert same(factor.inverse_diagonal(), np.diagonal(inverse))
         drawn = factor.draw(torch.eye(size, dtype=torch.float64)).numpy()  # rows L⁻ᵀ e
-        assert same(torch.tensor(drawn.T @ drawn), inverse)
+        # The root of the small matrix: where the level is the sum's alone its eigenvalues span eight digits.
+        assert same(torch.tensor(drawn.T @ drawn), inverse, 1e3 * CONDITIONED)
 
     def test_negative_curvature_has_a_direction(self, size: int, level: float) -> None:
         operator = constrained(size, level)
