@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 from typing import Any
 
@@ -132,21 +132,36 @@ class TrustRadius:
             self.value *= GROWTH
 
 
-def without_leap(own: Coordinates, point: Point, step: Tensor) -> Tensor | None:
-    """A step (d,), with numbers that have an edge going EDGEWARD at most, or half as far as they are; None if all do.
+def without_leap(
+    own: Coordinates,
+    point: Point,
+    solution: Step,
+    gradient: Tensor,
+    product: Callable[[Tensor], Tensor],
+    unit: Tensor | float = 1.0,
+) -> Step:
+    """A step on which numbers that have an edge go EDGEWARD at most, or half as far as they are.
 
-    Near an edge a quadratic model is none for long.
+    Near an edge a quadratic model is none for long. Of the step with these numbers clipped, and of all of it so much
+    shorter, it is the one that the model gᵀp + ½ pᵀHp falls by more along.
+    Shapes: gradient (d,); product (d,) → (d,); both of parameters times ``unit`` (d,), as the step.
     """
-    short = None
+    step, clipped = solution.step, solution.step.clone()
     for name in own.names:
         site = point.sites.get(name)
         if site is not None and site.is_bounded:
-            part = step[own.slices[name]]
             most = torch.clamp(0.5 * point.params[name].reshape(-1).abs(), min=EDGEWARD)
-            if bool((part.abs() > most).any()):
-                short = step.clone() if short is None else short
-                short[own.slices[name]] = torch.minimum(torch.maximum(part, -most), most)
-    return short
+            most = most * (unit if isinstance(unit, float) else unit[own.slices[name]])
+            clipped[own.slices[name]] = clipped[own.slices[name]].clamp(-most, most)
+    if bool((clipped == step).all()):
+        return solution
+    part = float((clipped / step)[step != 0].min())
+
+    def fall(one: Tensor) -> float:
+        return -float(gradient @ one) - 0.5 * float(one @ product(one))
+
+    best = max(clipped, part * step, key=fall)
+    return replace(solution, step=best, predicted=fall(best), length=solution.length * float(best.norm() / step.norm()))
 
 
 class InsideRadius(Optimizer):

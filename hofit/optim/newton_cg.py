@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -20,7 +20,6 @@ from .acceptance import InsideRadius, forcing, without_leap
 from .base import Proposal, State
 from .options import option
 from .spec import OptimizerSpec
-from .subproblem.step import Step
 from .subproblem.truncated import PRODUCTS, truncated_step
 
 PRECONDITIONERS = ("auto", "none", "rows")
@@ -96,8 +95,12 @@ class NewtonCG(InsideRadius):
         elif self._factor is None and self._blocks is not None:
             self._factor = _factored(_groups(point, own.names, self.preconditioner), self._blocks, own)
         factor = self._factor
+
+        def product(vector: Tensor) -> Tensor:
+            return own.flatten(point.hvp(own.unflatten(vector[None])))[0]
+
         solution = truncated_step(
-            lambda vector: own.flatten(point.hvp(own.unflatten(vector[None])))[0],
+            product,
             gradient,
             inf if self.radius.value is None else self.radius.value,
             (lambda v: v) if factor is None else factor.solve,
@@ -106,19 +109,8 @@ class NewtonCG(InsideRadius):
         )
         if self.radius.value is None and solution.length > 0:
             self.radius.value = solution.length
-        solution = self._without_leap(point, gradient, solution)
+        solution = without_leap(own, point, solution, gradient, product)
         return Proposal(self.moved(point, solution.step), solution.predicted, step=solution)
-
-    def _without_leap(self, point: Point, gradient: Tensor, solution: Step) -> Step:
-        """So much of the step that no number with an edge leaps."""
-        short = without_leap(self.own(point), point, solution.step)
-        if short is None:
-            return solution
-        part = float((short / solution.step)[solution.step != 0].min())
-        slope = float(gradient @ solution.step)
-        curvature = -2.0 * (solution.predicted + slope)
-        fall = -part * slope - 0.5 * part * part * curvature
-        return replace(solution, step=part * solution.step, predicted=fall, length=part * solution.length)
 
     def accept(self, point: Point, proposal: Proposal, candidate: Point, others: float = 0.0) -> bool:
         accepted = super().accept(point, proposal, candidate, others)

@@ -21,7 +21,6 @@ from .base import Proposal, State
 from .options import option
 from .spec import OptimizerSpec
 from .subproblem.solve import solve
-from .subproblem.step import Step
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,9 @@ class TrustRegion(InsideRadius):
         )
         self._shift = solution.shift
         # Where the loss has neither slope nor curvature a step may be of any length: it is none.
-        step = torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step)
-        short = without_leap(self.own(point), point, step / root)
-        if short is not None:
-            step, solution = _shortened(step, short * root, scaled, gradient / root, solution)
-        proposal = Proposal(self.moved(point, step / root), solution.predicted, step=solution)
+        solution = replace(solution, step=torch.where((gradient == 0) & (self._scale == 0), 0.0, solution.step))
+        solution = without_leap(own, point, solution, gradient / root, scaled.matvec, root)
+        proposal = Proposal(self.moved(point, solution.step / root), solution.predicted, step=solution)
         if point.source is not None and len(own.names) == len(point.params):
             # Alone on the loss: the trial point is the candidate. In a mix the other parts move too.
             proposal.point = point.at({**point.params, **proposal.params})
@@ -173,16 +170,3 @@ class TrustRegion(InsideRadius):
 
     def _hessian(self, point: Point, names: Sequence[str]) -> Operator | MatrixFree:
         return self.curvature.at(point, names)
-
-
-def _shortened(
-    step: Tensor, clipped: Tensor, scaled: Operator | MatrixFree, gradient: Tensor, solution: Step
-) -> tuple[Tensor, Step]:
-    """Of a step with some numbers clipped, and of all of it so much shorter, what the quadratic model falls by more."""
-    part = float((clipped.abs() / torch.where(step == 0, 1.0, step.abs()))[step != 0].min())
-    best, fall = step, 0.0
-    for one in (clipped, part * step):
-        predicted = -float(gradient @ one) - 0.5 * float(one @ scaled.matvec(one))
-        if predicted > fall:
-            best, fall = one, predicted
-    return (step, solution) if fall == 0.0 else (best, replace(solution, predicted=fall, length=float(best.norm())))
