@@ -19,8 +19,8 @@ class Status(Enum):
         "converged_on_boundary",
         True,
         0,
-        "A value lies at the edge of its support: fix it there, give it a prior that keeps it inside, "
-        "or use objective map_unconstrained.",
+        "A value runs to the edge of its support, or to infinity: fix it at its limit, or give it a prior that keeps "
+        "it away from there; from an edge, objective map_unconstrained does so too.",
     )
     FLAT_DIRECTION = (
         "flat_direction",
