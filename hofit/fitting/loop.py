@@ -297,12 +297,12 @@ class Loop:
 
     def _end_undecided(self, point: Point, status: Status, verdict: Verdict) -> LoopEnd:
         """No minimum was proved: say so, and whether it is because the loss has none."""
-        running = unbounded_parameters(self.objective, point.params, gradient_tolerance(self.objective, self.stop))
+        full = self.objective.at_full(point.params)
+        running = unbounded_parameters(self.objective, full, self.stop.gradient)
         if running:
             remark = f"unbounded (diverges): the loss still falls as {', '.join(running)} nears the edge of its support"
             return self._end(point, Status.UNBOUNDED, verdict, [remark])
         if self.objective.settles:
-            full = self.objective.at_full(point.params)
             usable = full.failure is None and isfinite(full.value) and isfinite(max_norm(full.gradient()))
             tolerance = gradient_tolerance(self.objective, self.stop)
             far = STUCK_AT if status is Status.NO_PROGRESS else GONE
@@ -333,9 +333,8 @@ class Loop:
         if bad.failure is None and bad.value == float("-inf"):
             return self._end_at(last_good, Status.UNBOUNDED, [f"unbounded (diverges): the loss is −inf; {why}"])
         if last_good is not bad:
-            running = unbounded_parameters(
-                self.objective, last_good.params, gradient_tolerance(self.objective, self.stop)
-            )
+            full = self.objective.at_full(last_good.params)
+            running = unbounded_parameters(self.objective, full, self.stop.gradient)
             if running:
                 names = ", ".join(running)
                 return self._end_at(

@@ -30,22 +30,20 @@ UNBOUNDED_EDGE = 1e-8
 """As EDGE, for a value that is still falling towards the edge with a gradient above the tolerance."""
 
 
-def unbounded_parameters(objective: Objective, params: Params, gradient_tolerance: float) -> list[str]:
-    """Names whose value has come to the edge of its support while the loss still falls towards it."""
-    point = objective.at_full(params)
+def unbounded_parameters(objective: Objective, point: Point, gradient_tolerance: float) -> list[str]:
+    """Names whose value has come to the edge of its support while the loss still falls towards it.
+
+    ``point`` is on the full plates, ``gradient_tolerance`` that of a loss in which one observation weighs one.
+    """
     if point.failure is not None or not isfinite(point.value):
         return []
-    gradient = point.gradient()
-    return [
-        name
-        for name, sensitivity in _sensitivities(objective, params).items()
-        if bool(
-            (
-                (sensitivity < UNBOUNDED_EDGE)
-                & (gradient[name] * torch.sign(params[name]) < -gradient_tolerance)  # falls outwards
-            ).any()
-        )
-    ]
+    gradient, tolerance = point.gradient(), gradient_tolerance * objective.unit
+    found = []
+    for name, sensitivity in _sensitivities(objective, point.params).items():
+        falls_outwards = gradient[name] * torch.sign(point.params[name]) < -tolerance
+        if bool(((sensitivity < UNBOUNDED_EDGE) & falls_outwards).any()):
+            found.append(name)
+    return found
 
 
 def names_at_edge(objective: Objective, point: Point, edge: float = EDGE) -> list[str]:
@@ -115,13 +113,16 @@ def where_to(objective: Objective, before: Params, after: Params, numbers: Tenso
         if program.is_elementwise(name):
             going = numbers[coordinates.slices[name]].reshape(outer.shape)
         else:
-            going = (outer - inner).abs() > MOVED * torch.clamp(outer.abs(), min=1.0)
+            moved = (outer - inner).abs()
+            going = moved > MOVED * moved.max()
         words, values = [], torch.zeros_like(going)
         for index in going.reshape(-1).nonzero()[:, 0].tolist():
             limit = _limit(float(inner.reshape(-1)[index]), float(outer.reshape(-1)[index]), objective.sites[name])
             if index and objective.sites[name].constraint.startswith("ordered"):
                 gaps = [float(v.reshape(-1)[index] - v.reshape(-1)[index - 1]) for v in (inner, outer)]
-                limit = f"{name}[{index - 1}]" if gaps[1] < gaps[0] else limit
+                limit = (
+                    f"{name}[{index - 1}]" if gaps[1] < 0.5 * gaps[0] else limit if gaps[1] > 2.0 * gaps[0] else None
+                )
             if limit is not None:
                 values.view(-1)[index] = True
                 place = torch.unravel_index(torch.tensor(index), outer.shape) if outer.dim() else ()

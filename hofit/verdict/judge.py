@@ -26,7 +26,7 @@ from ..status import Status
 from .checks import Check, Finding, StopRules, StopState, Verdict
 from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, where_to
 from .limits import EDGES, find_limit, lower_along, rises_outwards, settled_on_edges
-from .place import LOSS_ROUNDING, POLISHED, Confirmation, Place, confirmation
+from .place import FAINT, POLISHED, Confirmation, Place, confirmation, running_away
 from .refute import PROBES, matters, refuted_by_probes, refuted_by_walks
 from .signs import DENSE_LIMIT
 
@@ -91,7 +91,8 @@ def judge(objective: Objective, params: Params, curvature: Curvature, stop: Stop
     for name in unused:
         message = f"the loss does not depend on {name!r}"
         verdict.take(Finding(Check("used", False, 0.0, message), remark=f"unused: {message}"))
-    if not small and not state.stalled and norm > HOPELESS * tolerance:
+    gone = state.final and bool(edge_numbers(objective, params).any())
+    if not small and not state.stalled and not gone and norm > HOPELESS * tolerance:
         verdict.take(Finding(Check("curvature", None, None, "not checked: the gradient is far from small")))
         return verdict
     minimum = Status.FLAT_DIRECTION if unused else Status.CONVERGED
@@ -168,6 +169,8 @@ class _Questions:
         """Where the Hessian is affordable."""
         if not isfinite(place.hessian.largest()):
             yield Finding(Check("curvature", None, None, "not checked: the Hessian is not finite"))
+            back = self._back(place) if self.state.ends else None
+            yield from self._of_limits(back, False) if back is not None else ()
             return
         yield Finding(place.signs.check())
         decrement, tolerance = place.decrement, self.tolerance
@@ -183,8 +186,8 @@ class _Questions:
             yield Finding(nearly=True)
             return
         there = found.there
-        stuck = found.check.ok and not settles and self.state.judged  # short of what a Newton step reaches
-        if stuck and there is not None and there.point.value < place.point.value:
+        stuck = found.check.ok and not settles and self.state.judged
+        if stuck and there is not None and there.point.value < place.point.value:  # short of what a Newton step reaches
             yield Finding(lower=there.point.params)
             return
         best = _better(place, found) if regular else place
@@ -192,15 +195,16 @@ class _Questions:
             edge = self.edge & ~place.held
             if not best.signs.zero.shape[1]:
                 # What lies on an edge may look like a minimum by rounding; further out the loss would rise.
-                on_edge = bool((edge & ~rises_outwards(best, edge)).any())
-                limits = list(self._of_limits(place, settles)) if on_edge else []
+                gone = bool((edge & ~rises_outwards(best, edge)).any()) or _still_running(best)
+                limits = list(self._of_limits(best, settles)) if gone else []
                 yield from limits or self._of_minimum(best, decrement)
                 return
             heavy = (best.signs.zero.abs() / best.signs.zero.norm(dim=0)).amax(1) > HEAVY
             if not bool((heavy & edge).any()):
-                yield from self._of_flat(best, decrement)
+                limits = list(self._of_limits(best, settles)) if bool((heavy & best.unseen).any()) else []
+                yield from limits or self._of_flat(best, decrement)
                 return
-        limits = list(self._of_limits(place, settles))
+        limits = list(self._of_limits(best, settles))
         if limits:
             yield from limits
         elif best.signs.negative.shape[1] and settles and self.state.ends:  # before that, the optimizer may leave it
@@ -208,23 +212,40 @@ class _Questions:
             remark = f"saddle: the curvature is negative along {best.coordinates.label(best.signs.negative)}"
             yield Finding(lower=lower) if lower is not None else Finding(status=Status.SADDLE, remark=remark)
 
+    def _back(self, place: Place) -> Place | None:
+        """From a place so near an edge that its Hessian is not finite, the others settled where it is."""
+        for size in reversed(EDGES):
+            there = place.at(torch.where(self.edge, place.here.clamp(-size, size), place.here))
+            if there is not None:
+                return there.holding(self.edge).polished().holding_only(place.held)
+        return None
+
     def _of_minimum(self, place: Place, decrement: float) -> Iterator[Finding]:
-        rounding = LOSS_ROUNDING * torch.finfo(place.gradient.dtype).eps * self.unit
-        faint = place.signs.faint(place.here, rounding)
-        refuted = refuted_by_walks(self.objective, place.point, faint, self.state) if faint.shape[1] else None
+        limits = list(self._of_limits(place, True)) if bool(place.unseen.any()) else []
+        if limits:
+            yield from limits
+            return
+        faint = place.signs.faint(place.here, FAINT * self.unit)
+        faint = place.signs.faint(place.here, place.rounding) if faint.shape[1] else faint
+        refuted = refuted_by_walks(place, faint, self.state) if faint.shape[1] else None
         if refuted is not None:
-            yield refuted
+            yield from self._or_a_limit(place, refuted)
             return
         self.settled = place
         yield self._converged(decrement)
+
+    def _or_a_limit(self, place: Place, refuted: Finding) -> Iterator[Finding]:
+        """Of a point that looks like a minimum and is refuted: something may run away."""
+        yield from (list(self._of_limits(place, True, refuted=True)) if self.state.ends else []) or [refuted]
 
     def _of_flat(self, place: Place, decrement: float) -> Iterator[Finding]:
         """Of a confirmed point with directions of no curvature."""
         flat = place.signs.zero
         directions = place.coordinates.label(flat)
-        slope = float((flat / flat.abs().amax(dim=0)).T.matmul(place.gradient).abs().max())
+        slope = place.slope_of_flat
         if not self.small and slope > self.tolerance**0.5:
-            yield Finding(Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}"))
+            check = Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}")
+            yield from self._or_a_limit(place, Finding(check))
             return
         sides = {_side(place, direction) for direction in flat.unbind(1)} if flat.shape[0] <= DENSE_LIMIT else {"flat"}
         if sides == {"up"}:  # faint, and yet a minimum
@@ -233,21 +254,24 @@ class _Questions:
         if "down" in sides:
             lower = lower_along(place, flat, FLAT_WALKS) if self.state.ends else None
             check = Check("flat", False, None, f"the loss has no curvature but falls along {directions}")
-            yield Finding(check, Status.NO_PROGRESS if self.state.ends and lower is None else None, lower=lower)
+            status = Status.NO_PROGRESS if self.state.ends and lower is None else None
+            yield from self._or_a_limit(place, Finding(check, status, lower=lower))
             return
-        refuted = refuted_by_walks(self.objective, place.point, flat, self.state)
-        if refuted is None:
-            self.settled = place
-        yield refuted or Finding(status=Status.FLAT_DIRECTION, remark=_flat_remark(place))
+        refuted = refuted_by_walks(place, flat, self.state)
+        if refuted is not None:
+            yield from self._or_a_limit(place, refuted)
+            return
+        self.settled = place
+        yield Finding(status=Status.FLAT_DIRECTION, remark=_flat_remark(place))
 
-    def _of_limits(self, place: Place, settles: bool) -> Iterator[Finding]:
+    def _of_limits(self, place: Place, settles: bool, refuted: bool = False) -> Iterator[Finding]:
         """Of a point that is no minimum: does something run to an edge, or away, while all else settles?"""
         edge = self.edge
         if not settles and not self.state.ends and not bool(edge.any()):
             return
         if not bool(edge.any()) and not self.state.ends and place.decrement > LEFT * self.objective.unit:
             return  # in whatever unit the gradient is small: there is a way to go
-        limit = find_limit(place, edge & ~place.held, self.unit)
+        limit = find_limit(place, edge & ~place.held, self.unit, refuted)
         if limit is None:
             return
         there = limit.place
@@ -255,6 +279,7 @@ class _Questions:
             yield Finding(lower=limit.lower)
             return
         back = there.here.clamp(-INSIDE, INSIDE)
+        back = torch.where(there.here == back, back - INSIDE * limit.outward.sign(), back)
         inner = there.coordinates.unflatten(torch.where(limit.running, back, there.here))
         going = where_to(self.objective, inner, there.point.params, limit.running)
         listed = ", ".join(word for site in going for word in site.words)
@@ -316,10 +341,21 @@ def _better(place: Place, found: Confirmation) -> Place:
     return there
 
 
+def _still_running(place: Place) -> bool:
+    """Whether a number runs away that the steps of others have hidden."""
+    if place.decrement <= POLISHED * place.objective.unit:
+        return False
+    again = confirmation(place)
+    return not again.check.ok and bool(running_away(place, again.there).any())
+
+
 def _side(place: Place, direction: Tensor) -> str:
     """What the floor of the valley does along a direction: ``flat``, ``up`` on both sides, or ``down``."""
     noise = 4.0 * place.noise
-    for distance in FLOOR_WALKS:
+    # First no further than half the size of any number: a standard error may be longer than the valley.
+    unit = direction / (direction / place.signs.scale).norm() * place.objective.unit**0.5
+    near = 0.5 * float((place.here.abs().clamp_min(1.0) / unit.abs()).min())
+    for distance in (*(min(near, 1.0) * walk for walk in FLOOR_WALKS), *FLOOR_WALKS):
         changes = [place.floor(direction, sign * distance) for sign in (1.0, -1.0)]
         if min(changes) < -noise:
             return "down"

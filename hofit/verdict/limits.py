@@ -23,7 +23,8 @@ from ..objective.base import Objective
 from ..point import Params, Point
 from ..status import Status
 from .checks import Finding
-from .place import POLISHED, Place, confirmation, loss_at, running_away
+from .place import FAINT, POLISHED, Place, confirmation, loss_at, running_away
+from .signs import EXPLAINS_AT_MOST
 
 EDGES = (20.0, 30.0, 40.0)
 """Unconstrained sizes at which an edge may be stood on: e⁻²⁰ is nearer than any data tell, and e⁻⁴⁰ rounds to it."""
@@ -35,10 +36,19 @@ DROWNED = 1e-3
 """A Newton step of this part of max(1, |u|), on what is rounding: the number has gone too far out to be judged."""
 
 BELIEVED = 10.0
-"""Times the rounding beyond which a decrement may be believed where a number has gone far out."""
+"""Times the rounding beyond which a slope may be believed where a number has gone far out."""
 
-SHOWS = 4.0
-"""Times the rounding by which the loss must rise on the way back."""
+FOLDS = 4.0
+"""Unconstrained units that a number with a bounded support goes further at once, where others follow it."""
+
+DRAWN_IN = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
+"""Steps back, of e-folds where a support is bounded, on which it is sought where the loss is known best."""
+
+BACK_PARTS = (0.9, 0.75, 0.5, 0.25, 0.1, 0.0, -0.5, -1.0)
+"""What is left of numbers that have run away on the way back from there."""
+
+BACK_STEPS = (1.0, 2.0, 4.0, 8.0)
+"""Steps to both sides on which the loss rises, or does not."""
 
 BACKWARDS = 6
 """Steps back from where the loss shows no more, at most."""
@@ -98,35 +108,50 @@ class Limit:
         return self.outward != 0
 
 
-def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
+def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False) -> Limit | None:
     """What runs away from a place, and what becomes of the others; None where that explains nothing.
 
-    ``edge`` (d,) are numbers whose values are near the edge of their support; ``unit`` is the loss's.
+    ``edge`` (d,) are numbers whose values are near the edge of their support; ``unit`` is the loss's; ``refuted`` says
+    that the place is known to be no minimum, whatever a Newton step shows.
     """
-    edge = edge & ~rises_outwards(start, edge)
-    outward = torch.where(edge, start.here.sign(), torch.zeros_like(start.here))
-    place = _on_edges(start.holding(edge), edge, unit) if bool(edge.any()) else start
+    place = _in_the_clear(start)
+    came_in = place is not start
+    unit = place.point.size if came_in else unit
+    edge = edge & ~rises_outwards(place, edge)
+    outward = torch.where(edge, place.here.sign(), torch.zeros_like(place.here))
+    bent, before = torch.zeros_like(edge), place.here
+    place = _on_edges(place.holding(edge), edge, unit) if bool(edge.any()) else place
     for _ in range(ROUNDS):
         place = place.polished() if bool(place.held.any()) else place
         if bool(place.held.all()):
             break
         found = confirmation(place)
-        if found.check.ok and not place.signs.negative.shape[1]:
+        minimum = found.check.ok is True and not place.signs.negative.shape[1]
+        minimum &= not place.slope_of_flat > FAINT * unit and (not refuted or bool((outward != 0).any()))
+        if minimum and not bool(place.unseen.any()):
             break
-        running = running_away(place, found.there)
-        if not bool(running.any()):
+        way = place.step * running_away(place, None if minimum else found.there)
+        if not bool((way != 0).any()):
             drawn = _drawn_in(place)
-            if drawn is None:
+            if drawn is None and minimum:
+                break
+            valley = _along_a_valley(place) if drawn is None else None
+            if drawn is not None:
+                (place, way), came_in = drawn, True
+            elif valley is not None:
+                place, way, before = valley
+                if not bool((way != 0).any()):
+                    return Limit(place, outward, lower=place.point.params)
+                bent = bent | (way != 0)
+            else:
                 return None
-            place = drawn
-            continue
-        outward = torch.where(running, place.step, outward)
-        place = place.holding(running)
+        outward = torch.where(way != 0, way, outward)
+        place = place.holding(way != 0)
     else:
         return None
     if not bool((outward != 0).any()):
-        return None
-    far = torch.where(edge, 0.0, outward)
+        return Limit(place, outward, lower=place.point.params) if came_in else None
+    far = torch.where(edge | bent, 0.0, outward)
     if bool((far != 0).any()):
         place, end = _far_out(place, far, unit)
         if end == "rises":
@@ -135,7 +160,19 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
             return None
         if end == "falls":
             return Limit(place, outward, falls=True)
+    far = torch.where(edge, 0.0, outward)
+    if bool((far != 0).any()):
         place = place.polished()
+        if not bool(bent.any()):
+            in_folds = place.holding_only(edge).bounded
+            before = torch.where(
+                in_folds, place.here - FOLDS * far.sign(), torch.where(far != 0, 0.5, 1.0) * place.here
+            )
+            if not _rises_inwards(place, far):
+                return None
+        place, end = _followed(before, place, unit)
+        if end != "level":
+            return Limit(place, outward, place.point.params if end == "rises" else None, end == "falls")
     for number in edge.nonzero()[:, 0].tolist():
         if _falls_for_ever(place, number):
             return Limit(place, outward, falls=True)
@@ -145,21 +182,116 @@ def find_limit(start: Place, edge: Tensor, unit: float) -> Limit | None:
     return Limit(place.polished() if place.decrement > POLISHED * place.objective.unit else place, outward)
 
 
-def _drawn_in(place: Place) -> Place | None:
-    """From where a number's slope drowns in the loss's rounding, back to where it shows; None where that is no matter.
+def _in_the_clear(place: Place) -> Place:
+    """From where the loss is nothing but rounding, so near that it can be told what it does."""
+    for _ in range(ROUNDS):
+        drawn = _drawn_in(place) if place.noise > FAINT * place.point.size else None
+        if drawn is None:
+            break
+        place = drawn[0].polished()
+    return place
 
-    A number may have gone so far out that what is left of the loss's fall is less than its rounding there.
-    """
-    far = (place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)) | place.unseen
-    if place.decrement > BELIEVED * place.noise or not bool(far.any()):
-        return None
-    step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)
-    for times in (1.0, 2.0, 4.0, 8.0, 16.0):
-        back = torch.minimum(times * step, (1.0 - 0.5**times) * place.here.abs()) * place.here.sign()
-        if place.loss_at(place.here - back) - place.point.value > SHOWS * place.noise:
-            there = place.at(place.here - back)
-            return None if there is None else there.holding(far).polished().holding_only(place.held)
+
+def _drawn_in(place: Place) -> tuple[Place, Tensor] | None:
+    """The number that has gone so far out that the loss is rounding, drawn in to where it is known best, and its way
+    out (d,), zero where there is none; None where no number has."""
+    far = (place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)) | place.drowned
+    found: list[tuple[float, Tensor, Tensor]] = []
+    for number in far.nonzero()[:TRIED, 0].tolist():
+        way = torch.zeros_like(place.here)
+        way[number] = 1.0 if place.drowned[number] else float(place.step[number].abs().clamp_min(1.0))
+        slope, rounding = place.along(place.here, way)
+        if abs(slope) > BELIEVED * rounding:
+            continue
+        way *= min((1.0, -1.0), key=lambda sign: -_doubt(place, place.here + 4.0 * sign * way, way))
+        drawn = [place.here - steps * way for steps in DRAWN_IN]
+        doubts = [_doubt(place, where, way) for where in drawn]
+        found.append((min(doubts), drawn[doubts.index(min(doubts))], way))
+    for _, where, way in sorted(found, key=lambda one: one[0]):
+        out = _way_out(place, where, way)
+        there = place.at(where) if out != 0 or bool((where != place.here).any()) else None
+        if there is not None:
+            return there, out * way
     return None
+
+
+def _way_out(place: Place, where: Tensor, way: Tensor) -> float:
+    """The side, 1 or −1, on which the loss does not rise beyond its rounding where on the other it does; 0 if none."""
+    middle, rounding = place.loss_at(where), place.along(where, way)[1]
+    for steps in BACK_STEPS:
+        rises = []
+        for sign in (1.0, -1.0):
+            end = where + sign * steps * way
+            rises.append(place.loss_at(end) - middle > max(rounding, place.along(end, way)[1]))
+        if any(rises):
+            return 0.0 if all(rises) else (-1.0 if rises[0] else 1.0)
+    return 0.0
+
+
+def _along_a_valley(place: Place) -> tuple[Place, Tensor, Tensor] | None:
+    """The floor of a valley that bends, the number that leads along it, outwards (d,), and a place further in (d,).
+
+    Outwards the loss does not rise, and inwards it does; where inwards it falls, that lower place, and no number. The
+    one that leads goes furthest for its size.
+    """
+    flat = torch.cat([place.signs.zero, place.signs.negative], dim=1)
+    if not flat.shape[1] or place.signs.lowest < -EXPLAINS_AT_MOST:
+        return None
+    bounded, direction = place.bounded, flat[:, 0]
+    number = int((direction / torch.where(bounded, FOLDS, place.here.abs().clamp_min(1.0))).abs().argmax())
+    leads = torch.arange(len(direction)) == number
+    floor = place.holding(leads).polished()
+    tangent = direction / direction[number] * (FOLDS if bool(bounded[number]) else float(place.here[number].abs()))
+    for sign in (1.0, -1.0) if bool(bounded[number]) else (float(place.here[number].sign()),):
+        for steps in (1.0, 2.0, 4.0) if bool(bounded[number]) else (0.5, 0.75, 0.9):
+            inner = floor.settled(floor.here - sign * steps * tangent)
+            if inner is not None and _fall(inner, floor) < 0.0:
+                return inner.holding_only(place.held), torch.zeros_like(tangent), inner.here
+            if inner is not None and _fall(inner, floor) > 0.0:
+                outer = floor.settled(_ahead(inner.here, floor))
+                rises = outer is None or _fall(floor, outer) < 0.0
+                return None if rises else (floor.holding_only(place.held), sign * leads.to(tangent), inner.here)
+    return None
+
+
+def _rises_inwards(place: Place, far: Tensor) -> bool:
+    """Whether the first change of the loss on the way back is a rise: on a plateau there is none, or a fall."""
+    for part in BACK_PARTS:
+        change = place.loss_at(torch.where(far != 0, part * place.here, place.here)) - place.point.value
+        if abs(change) > 2.0 * place.noise:
+            return change > 0.0
+    return False
+
+
+def _ahead(before: Tensor, place: Place) -> Tensor:
+    """As far again as from another place (d,) to this: in steps where a support is bounded, else in ratios; (d,)."""
+    bounded = place.holding_only(torch.zeros_like(place.held)).bounded
+    ratio = torch.where(before * place.here > 0, place.here / before, 1.0)
+    return torch.where(bounded, 2.0 * place.here - before, ratio * place.here)
+
+
+def _fall(before: Place, after: Place) -> float:
+    """How much lower a place is than another beyond rounding; 0 where that does not show."""
+    fall = before.point.value - after.point.value
+    return fall if abs(fall) > max(before.noise, after.noise) else 0.0
+
+
+def _followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
+    """As `_far_out`, on the way from another place (d,) with all that is not held settled at every step."""
+    falls: list[float] = []
+    for _ in range(DOUBLINGS):
+        where = _ahead(before, place)
+        there = place.settled(where)
+        if there is None:
+            break
+        fall = _fall(place, there)
+        if not LEVEL * unit < fall < place.most_of_fall(place.here, torch.where(place.held, where - place.here, 0.0)):
+            break
+        falls.append(fall)
+        before, place = place.here, there
+    if len(falls) >= 4 and all(after >= LOSING * fall for fall, after in pairwise(falls[-4:])):
+        return place, "falls"
+    return place, "rises" if falls and there is not None and fall < -LEVEL * unit else "level"
 
 
 def rises_outwards(place: Place, edge: Tensor) -> Tensor:
@@ -184,7 +316,7 @@ def _on_edges(place: Place, edge: Tensor, unit: float) -> Place:
     here, value = found.here, found.point.value
     for _ in range(OUTWARD):
         loss = place.loss_at(here + OUT * outward)
-        if not value - loss > max(found.noise, LEVEL * unit):
+        if not max(found.noise, LEVEL * unit) < value - loss < place.most_of_fall(here, OUT * outward):
             break
         here, value = here + OUT * outward, loss
     return found if here is found.here else place.at(here) or found
@@ -231,21 +363,20 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
 
 def _where_it_is_known_best(place: Place, reached: Tensor, outward: Tensor, unit: float) -> Tensor:
     """Back from where the loss has levelled off, to where what is left to fall and its rounding are least together."""
-
-    def doubt(where: Tensor) -> float:
-        point = place.objective.at_full(place.coordinates.unflatten(where))
-        if point.failure is not None or not isfinite(point.value):
-            return inf
-        return abs(float(place.coordinates.flatten(point.gradient()) @ outward)) + place.noise_at(where)
-
-    best, least = reached, doubt(reached)
+    best, least = reached, _doubt(place, reached, outward)
     for steps in range(1, BACKWARDS + 1):
         if least <= LEVEL * unit:
             break
         where = reached - steps * outward
-        found = doubt(where)
+        found = _doubt(place, where, outward)
         best, least = (where, found) if found < least else (best, least)
     return best
+
+
+def _doubt(place: Place, where: Tensor, outward: Tensor) -> float:
+    """What the loss has left to fall outwards, by its slope, and its rounding there."""
+    slope, rounding = place.along(where, outward)
+    return abs(slope) + rounding
 
 
 def falling_numbers(objective: Objective, point: Point, tolerance: float, far: float) -> list[str]:
@@ -305,12 +436,15 @@ def _falls_for_ever(place: Place, number: int) -> bool:
     Towards a finite loss it falls as the value nears the edge, exponentially in the unconstrained u; towards −inf as
     the logarithm of that, linearly in u.
     """
-    losses = []
+    losses, most = [], 0.0
     for part in PARTS:
         where = place.here.clone()
         where[number] = part * float(where[number].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS))
+        most = most or place.most_of_fall(
+            where, (PARTS[-1] - part) / part * (where * (torch.arange(len(where)) == number))
+        )
         losses.append(place.loss_at(where))
-    return _is_linear(losses, place.point.size)
+    return _is_linear(losses, place.point.size) and losses[0] - losses[-1] < most
 
 
 def _lower_inside(place: Place, number: int) -> Params | None:

@@ -44,6 +44,9 @@ ROUNDING_STEP = 1e-3
 UNSEEN = 1e-12
 """A decrement of less than this part of the loss's size that is rounding: no step can divide it."""
 
+FAINT = 1e-6
+"""A curvature that changes the loss by less than this part of its size is held against the loss's rounding."""
+
 LOSS_ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
 
@@ -56,8 +59,18 @@ DOUBTFUL = 1e4
 STEADY = 0.1
 """How much of itself a curvature may change a hair's breadth away."""
 
-NUDGES = ((1.0, True), (10.0, True), (100.0, False))
-"""How many times NUDGE the loss is traced at to measure its rounding, and whether so short a way cannot bend it."""
+NUDGES = (1.0, 3.0, 10.0, 30.0, 100.0)
+"""How many times NUDGE the loss is traced at to measure its rounding: often, for roundings are equal by luck."""
+
+BENDS = 2
+"""The last of them on which what is alike on both sides may be rounding: it tells how much of it is bent."""
+
+BORNE_OUT = (0.01, 0.03, 0.1)
+"""Parts of a way over which a change of the loss is held against the slopes at both ends; on the longest that errs by
+a ten thousandth of what an e⁻ᵘ has left to fall."""
+
+STEEPER = 2.0
+"""A fall of more than so many times what the slope before it says is rounding."""
 
 FLOOR_STEPS = 4
 """Newton steps at most from a place beside a valley down to its floor."""
@@ -143,6 +156,11 @@ class Place:
         """The rounding of the loss here."""
         return self._rounding(self.point)
 
+    @property
+    def rounding(self) -> float:
+        """The same, of a loss whose terms are one observation's at least."""
+        return max(self.noise, LOSS_ROUNDING * torch.finfo(self.gradient.dtype).eps * self.point.size)
+
     def noise_at(self, where: Tensor) -> float:
         """The rounding of the loss elsewhere; inf where it has no gradient."""
         return self._rounding(self.objective.at_full(self.coordinates.unflatten(where)))
@@ -154,25 +172,76 @@ class Place:
         where, slope = (self.coordinates.flatten(one) for one in (point.params, point.gradient()))
         generator = torch.Generator().manual_seed(31)
         size = torch.clamp(where.abs(), min=NUDGE**0.5) * NUDGE
-        spread = 0.0
-        for times, bends in NUDGES:
+        odd, even = [], []
+        for times in NUDGES:
             signs = (2.0 * torch.randint(0, 2, where.shape, generator=generator) - 1).to(size)
             move = times * size * signs
-            there, back = (self.loss_at(where + sign * move) for sign in (1.0, -1.0))
-            odd = 0.5 * abs(there - back - 2.0 * float(slope @ move))
-            even = 0.5 * abs(there + back - 2.0 * point.value) if bends else 0.0
-            spread = max([spread, *(one for one in (odd, even) if isfinite(one))])
+            there, back = (self.loss_at(where + m) - point.value - float(slope @ m) for m in (move, -move))
+            odd.append(0.5 * (there - back))
+            even.append(0.5 * (there + back) / times**2)
+        # What bends does so by the square of the way.
+        even = [times**2 * (one - even[BENDS]) for times, one in zip(NUDGES[:BENDS], even, strict=False)]
+        spread = max([0.0, *(abs(one) for one in (*odd, *even) if isfinite(one))])
         return max(LOSS_ROUNDING * torch.finfo(where.dtype).eps * abs(point.value), 4.0 * spread)
+
+    def along(self, where: Tensor, way: Tensor) -> tuple[float, float]:
+        """The slope (d,) · ``way`` elsewhere, and the rounding of the loss along it: what slopes do not bear out.
+
+        On the longer way of a number that has gone far out no rounding is hidden by luck. inf where there is no loss,
+        or where it is the same to the last digit.
+        """
+
+        def traced(part: float) -> tuple[float, float]:
+            point = self.objective.at_full(self.coordinates.unflatten(where + part * way))
+            if point.failure is not None or not isfinite(point.value):
+                return inf, inf
+            return point.value, float(self.coordinates.flatten(point.gradient()) @ way)
+
+        value, slope = traced(0.0)
+        ends = [(part, *traced(part)) for size in BORNE_OUT for part in (size, -size)]
+        off = [abs(there - value - 0.5 * part * (slope + steep)) for part, there, steep in ends]
+        known = all(map(isfinite, [slope, *off])) and (slope != 0.0 or any(there != value for _, there, _ in ends))
+        return slope, 4.0 * max(off) if known else inf
+
+    def most_of_fall(self, where: Tensor, way: Tensor) -> float:
+        """What a loss may fall by on a way from elsewhere, by its slope there: more is rounding."""
+        point = self.objective.at_full(self.coordinates.unflatten(where))
+        if point.failure is not None or not isfinite(point.value):
+            return inf
+        return STEEPER * abs(float(self.coordinates.flatten(point.gradient()) @ way))
 
     @cached_property
     def unseen(self) -> Tensor:
         """Numbers of bounded supports whose curvature does not show in the loss over a unit of theirs; (d,)."""
-        bounded = {
-            name: torch.full_like(value, self.objective.sites[name].is_bounded, dtype=torch.bool)
-            for name, value in self.point.params.items()
-        }
-        small = 0.5 * self.free_hessian.diagonal().abs() <= self.noise
-        return self.coordinates.flatten(bounded) & small & ~self.held
+        small = self.bounded & (self._shown <= FAINT * self.point.size)
+        for number in small.nonzero()[:, 0].tolist():
+            way = torch.zeros_like(self.here)
+            way[number] = 1.0
+            small[number] = bool(self._shown[number] <= max(self.noise, self.along(self.here, way)[1]))
+        return small
+
+    @cached_property
+    def drowned(self) -> Tensor:
+        """The same where the loss is rounded so much that a curvature of any size may not show; (d,)."""
+        return self.unseen | (self.bounded & (self._shown <= self.noise))
+
+    @cached_property
+    def bounded(self) -> Tensor:
+        """Which numbers, of those not held, have a bounded support; (d,)."""
+        sites = self.objective.sites
+        bounded = {n: torch.full_like(v, sites[n].is_bounded, dtype=torch.bool) for n, v in self.point.params.items()}
+        return self.coordinates.flatten(bounded) & ~self.held
+
+    @cached_property
+    def slope_of_flat(self) -> float:
+        """The steepest slope along a direction of no curvature whose largest entry is one; 0 where there is none."""
+        flat = self.signs.zero
+        return float((flat / flat.abs().amax(dim=0)).T.matmul(self.gradient).abs().max()) if flat.shape[1] else 0.0
+
+    @cached_property
+    def _shown(self) -> Tensor:
+        """What the curvature of each number changes the loss by over a unit of it; (d,)."""
+        return 0.5 * self.free_hessian.diagonal().abs()
 
     def loss_at(self, where: Tensor) -> float:
         """The loss elsewhere; inf where there is none."""
@@ -206,12 +275,18 @@ class Place:
             if not bool(place.step.isfinite().all()) or place.decrement <= 0:
                 break
             there = place.at(place.here + place.step)
-            if there is None or there.point.value > place.point.value + place.noise:
+            rise = -inf if there is None else there.point.value - place.point.value
+            if there is None or (rise > 0.0 and rise > max(place.noise, there.noise)):
                 break
             if not float(there.gradient.abs().max()) < 0.5 * float(place.gradient.abs().max()):
                 break
             place = there
         return place
+
+    def settled(self, where: Tensor) -> Place | None:
+        """Elsewhere, once Newton's steps have settled what is not held."""
+        there = self.at(where)
+        return None if there is None else there.polished()
 
     def floor(self, direction: Tensor, distance: float) -> float:
         """How much higher the floor of the valley is, so far along a direction (d,): all else goes down from there.
@@ -295,6 +370,7 @@ def running_away(place: Place, there: Place | None) -> Tensor:
     first, second = place.step, there.step
     part = (place.gradient * first).abs()
     same = (second.abs() >= SAME_STEP * first.abs()) & (first * second > 0)
+    same &= first.abs() > SHORT * place.here.abs()
     running: Tensor = same & (part >= COUNTS * part.max()) & (part > 0)
     foremost = int(torch.where(running, part, -1.0).argmax())
     outwards = bool(running.any()) and bool(first[foremost] * place.here[foremost] > 0)

@@ -14,10 +14,7 @@ from ..objective.base import Objective
 from ..point import Point
 from ..status import Status
 from .checks import Check, Finding, StopState
-from .place import CONFIRM_FACTOR, CONFIRM_STEP, loss_at
-
-WALK_NOISE = 1e-13
-"""A change of the loss along a walk, relative to max(1, |loss|), that is rounding."""
+from .place import CONFIRM_FACTOR, CONFIRM_STEP, Place, loss_at
 
 WALKS = (0.003, 0.03, 0.1, 1.0, 10.0)
 """How far a walk goes along a direction whose largest entry is one; and to the origin, and as far again."""
@@ -47,35 +44,30 @@ def matters(objective: Objective, point: Point, name: str) -> bool:
     return False
 
 
-def refuted_by_walks(objective: Objective, point: Point, directions: Tensor, state: StopState) -> Finding | None:
+def refuted_by_walks(place: Place, directions: Tensor, state: StopState) -> Finding | None:
     """What walks along directions (d, k) of no curvature found that a flat minimum does not have; None if nothing.
 
     No curvature may also be a plateau, an inflection, a maximum of fourth order, or the far end of an escape: there
     the loss falls somewhere, or changes on one side only. Walks are along each direction and random mixtures of all.
     """
-    coordinates = Coordinates.of(point.params)
-    here = coordinates.flatten(point.params)
-    noise = WALK_NOISE * point.size
+    here, noise = place.here, place.rounding
     generator = torch.Generator().manual_seed(1)
     signs = 2.0 * torch.randint(0, 2, (directions.shape[1], MIXTURES), generator=generator) - 1
     walked = directions[:, :MIXTURES]
     if directions.shape[1] > 1:
         walked = torch.cat([walked, directions @ signs.to(directions)], dim=1)
 
-    def change(move: Tensor) -> float:
-        return loss_at(objective, coordinates.unflatten(here + move)) - point.value
-
     for direction in (walked / walked.abs().amax(dim=0).clamp_min(1.0)).unbind(1):
         to_origin = float((here @ direction).abs() / direction.square().sum())
         for distance in (*WALKS, to_origin, 2 * to_origin):
-            changes = [change(sign * distance * direction) for sign in (1.0, -1.0)]
+            changes = [place.loss_at(here + sign * distance * direction) - place.point.value for sign in (1.0, -1.0)]
             if min(changes) < -noise:
                 found = "the loss has no curvature but falls"
             elif min(changes) <= noise < max(changes):
                 found = "the loss has no curvature but changes on one side only (a plateau or an escape to infinity)"
             else:
                 continue
-            check = Check("flat", False, None, f"{found} along {coordinates.label(directions)}")
+            check = Check("flat", False, None, f"{found} along {place.coordinates.label(directions)}")
             return Finding(check, Status.NO_PROGRESS if state.ends else None)
     return None
 

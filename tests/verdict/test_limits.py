@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log, pi
+from math import exp, log, pi
 from typing import Any
 
 import pyro
@@ -81,6 +81,110 @@ def test_degrees_of_freedom_that_run_to_infinity_leave_the_normal_s_estimates(op
     assert result.std_errors["df"].isnan()
 
 
+EVEN_COUNTS = [3.0, 4.0, 5.0, 4.0, 3.0, 5.0, 4.0, 4.0, 2.0, 6.0, 4.0, 3.0]
+"""Less dispersed than Poisson's."""
+
+
+@pytest.mark.parametrize("optimizer", ["trust_region", "newton_cg", "newton"])
+@pytest.mark.parametrize("start", [16.63, 24.0, 38.5])
+def test_a_size_that_has_drowned_in_the_rounding_of_lgamma_leaves_poisson_s_estimates(
+    start: float, optimizer: str
+) -> None:
+    """At e¹⁶ curvature of rounding looks like a minimum, at e²⁴ like a saddle; at e³⁸ the loss itself is rounding."""
+    counts = torch.tensor(EVEN_COUNTS)
+
+    def model() -> None:
+        size, mean = positive("size", exp(start)), positive("mean", 3.9)
+        with pyro.plate("rows", len(counts)):
+            pyro.sample("y", dist.GammaPoisson(size, size / mean), obs=counts)
+
+    result, mean = fit(model, optimizer, init={"values": {"size": exp(start), "mean": 3.9}}), float(counts.mean())
+    assert result.status == "converged_on_boundary" and any("size → ∞" in remark for remark in result.remarks)
+    assert result.loss == pytest.approx(-float(dist.Poisson(mean).log_prob(counts).sum()), abs=1e-4)
+    assert float(abs(result.values["mean"] - mean)) < 1e-6 * (mean / len(counts)) ** 0.5
+    assert result.std_errors["size"].isnan()
+
+
+def michaelis(top: Tensor, half: Tensor) -> Tensor:
+    """Of a curve that bends upwards: of those that bend downwards a line is nearest."""
+    x = torch.linspace(0.5, 2.0, 12)
+    return 50.0 * (0.7 * x + 0.03 * x.square() - top * x / (half + x)).square().sum()
+
+
+def sine(size: Tensor, frequency: Tensor, slope: float = -0.002) -> Tensor:
+    """Of what hardly has a slope, which size · frequency is wherever both go: a line is nearest if it is negative."""
+    x = torch.linspace(0.5, 2.0, 12)
+    wave = (-1.0) ** torch.arange(12)
+    return 12.5 * (wave - x * (x @ wave) / (x @ x) + slope * x - size * torch.sin(frequency * x)).square().sum()
+
+
+@pytest.mark.parametrize("optimizer", ["trust_region", "newton_cg"])
+@pytest.mark.parametrize(
+    ("loss", "starts", "slope", "constraint"),
+    [
+        (michaelis, (1.0, 1.0), None, {"p0": constraints.positive, "p1": constraints.positive}),
+        (sine, (3.0, -0.002 / 3.0), -0.002, {}),
+        (sine, (20.0, -0.0001), -0.002, {}),
+    ],
+)
+def test_the_floor_of_a_valley_that_leads_to_infinity_is_followed_there(
+    loss: Callable[..., Tensor], starts: tuple[float, float], slope: float | None, constraint: Any, optimizer: str
+) -> None:
+    """Two numbers run away together: the infimum is the least squares of a line through the origin, at infinity."""
+    result = fit(of(*starts, loss=loss, **constraint), optimizer)
+    x = torch.linspace(0.5, 2.0, 12)
+    if slope is None:
+        slope = float(x @ (0.7 * x + 0.03 * x.square()) / (x @ x))
+    far = torch.tensor(1e9)
+    infimum = loss(slope * far, far) if constraint else loss(far, slope / far)
+    assert result.status == "converged_on_boundary" and any("→ ∞" in remark for remark in result.remarks)
+    assert result.loss == pytest.approx(float(infimum), abs=1e-6)
+
+
+def test_a_valley_that_falls_inwards_is_gone_back() -> None:
+    """At the far end of one there is hardly a slope, nor a curvature: what is lower is found by following its floor."""
+    wave = lambda size, frequency: sine(size, frequency, slope=0.002)  # noqa: E731
+    result = fit(of(20.0, 0.0001, loss=wave))
+    assert result.status == "converged" and result.loss == pytest.approx(fit(of(0.15, 2.0, loss=wave)).loss, abs=1e-7)
+
+
+def saturated() -> None:
+    """As many coefficients as rows: the loss is 3 · log(sd), to the last digit, wherever they fit."""
+    x = torch.tensor([-1.0, 0.5, 2.0])
+    b = pyro.param("b", torch.zeros(3))
+    with pyro.plate("rows", 3):
+        mean = b[0] + b[1] * x + b[2] * x.square()
+        pyro.sample("y", dist.Normal(mean, positive("sd", 0.05)), obs=torch.tensor([0.3, 1.1, -0.4]))
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-12])
+@pytest.mark.parametrize("optimizer", ["newton", "trust_region", "newton_cg"])
+def test_a_loss_without_a_floor_is_unbounded_however_the_fit_ends(optimizer: str, unit: float) -> None:
+    result = fit(poutine.scale(saturated, unit), optimizer, stop={"max_iterations": 200})
+    assert result.status == "unbounded" and any("sd" in remark for remark in result.remarks)
+
+
+def test_a_loss_without_a_floor_is_unbounded_where_its_hessian_overflows() -> None:
+    """The joint mode of effects and their scale: at a scale of 1e-120 one over its fourth power is infinite."""
+
+    def joint() -> None:
+        scale = positive("scale", 1e-120)
+        with pyro.plate("rows", 3):
+            b = pyro.sample("b", dist.Normal(0.0, scale))
+            pyro.sample("y", dist.Normal(b, 1.0), obs=torch.tensor([0.4, -0.3, 0.2]))
+
+    start = {"scale": 1e-120, "b": [3e-119, -2e-119, 1e-119]}
+    result = fit(joint, "newton_cg", init={"values": start}, stop={"max_iterations": 1})
+    assert result.status == "unbounded" and any("scale" in remark for remark in result.remarks)
+
+
+def test_a_number_that_runs_is_seen_once_the_others_rest() -> None:
+    """Their steps, divided a hundredfold, hide that its own are no shorter: a variance that runs to zero as e⁻²ᵘ."""
+    loss = lambda a, b: 1e-6 * (50.0 * (a - 1.0).square() + (a - 1.0) ** 3 + 1e-9 * (-b).exp())  # noqa: E731
+    result = fit(of(1.05, 0.0, loss=loss))
+    assert result.status == "converged_on_boundary" and any("p1 → ∞" in remark for remark in result.remarks)
+
+
 def test_a_gap_of_ordered_values_that_closes_is_named_by_both() -> None:
     def model() -> None:
         cut = pyro.param("cut", torch.tensor([-1.0, 0.0, 1.0]), constraint=dist.constraints.ordered_vector)
@@ -90,6 +194,24 @@ def test_a_gap_of_ordered_values_that_closes_is_named_by_both() -> None:
     result = fit(model)
     assert result.status == "converged_on_boundary" and any("cut[2] → cut[1]" in remark for remark in result.remarks)
     assert result.loss == pytest.approx(6 * log(3), abs=1e-7)
+
+
+def test_a_gap_that_closes_takes_no_other_along_in_whatever_unit() -> None:
+    """The third level falls with the second; its own gap stays, and so does its error."""
+    y = torch.tensor([[0.1, -0.1], [1.5, 1.7], [0.9, 1.1], [3.0, 2.8]])
+    for unit in (1.0, 1e6):
+        start = (unit * torch.arange(4.0)).tolist()
+
+        def model(unit: float = unit) -> None:
+            level = pyro.param("level", unit * torch.arange(4.0), constraint=dist.constraints.ordered_vector) / unit
+            with pyro.plate("rows", 4):
+                pyro.sample("y", dist.Normal(level[:, None], 1.0).to_event(1), obs=y)
+
+        result = fit(model, init={"values": {"level": start}})
+        assert result.status == "converged_on_boundary"
+        assert any("(level[2] → level[1])" in remark for remark in result.remarks)
+        assert result.std_errors["level"].isnan().tolist() == [False, False, True, False]
+        assert float(result.std_errors["level"][3]) == pytest.approx(unit * 0.5**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["trust_region", "lbfgs", "newton_cg"])
