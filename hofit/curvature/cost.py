@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..linear.supernodes import GROUP_SECONDS, PRODUCT_SECONDS, front_seconds
 from .layout import Layout
 from .lifting.pieces import LiftedLoss, Piece
 from .placement import Placement
@@ -24,13 +25,6 @@ CLEARLY = 2.0
 """How many times less the other way must cost."""
 
 
-SMALL_FRONTS = 4.0
-"""How much longer a product takes in the small fronts of a sparse factorisation than in one large matrix."""
-
-BY_LEVELS = 3e6
-"""Products that take as long as it takes to ask for a sparse factorisation."""
-
-
 def numbers_of(layout: Layout) -> int:
     """Numbers of a Hessian in a layout of rows and their border."""
     m = len(layout.border)
@@ -38,11 +32,13 @@ def numbers_of(layout: Layout) -> int:
 
 
 def costs_less_sparse(sparse: Layout, layout: Layout) -> bool:
-    """Whether a factorisation by the pattern costs less than one by rows and their border."""
+    """Whether a factorisation by the pattern clearly costs less than one by rows and their border."""
     assert sparse.sparsity is not None
     m = len(layout.border)
-    by_rows = sum(one.count * one.length * (one.length + m) ** 2 for one in layout.rows) + m**3 / 3
-    return by_rows > BY_LEVELS and BY_LEVELS + SMALL_FRONTS * sparse.sparsity.flops < by_rows
+    products = sum(one.count * one.length * (one.length + m) ** 2 for one in layout.rows)
+    by_rows = GROUP_SECONDS + PRODUCT_SECONDS * products + float(front_seconds(float(m), 0.0))
+    least = 2 * GROUP_SECONDS  # so that nothing is analysed for what is small
+    return CLEARLY * least < by_rows and CLEARLY * sparse.sparsity.seconds < by_rows
 
 
 def products_cost_less(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .elimination_tree import column_counts, elimination_tree
 from .ordering import orders, pieces
-from .supernodes import GROUP_SECONDS, Batch, Fronts, batches, find_fronts, front_seconds, one_front
+from .supernodes import GROUP_SECONDS, Batch, Fronts, batches, find_fronts, front_seconds, one_front, whole_seconds
 from .updates import InRoot, Root, Scattered, Updates, WholeRoot
 
 Array = NDArray[np.int64]
@@ -81,6 +81,15 @@ class Elimination:
     flops: float
     fill: int
     memory: int
+
+    @property
+    def seconds(self) -> float:
+        """What a factorisation is foretold to cost, by the model of ``supernodes``."""
+        total = 0.0
+        for one in self.groups:
+            cost = whole_seconds if isinstance(one.updates, WholeRoot) else front_seconds
+            total += GROUP_SECONDS + one.count * float(cost(float(one.pivots), float(one.rows)))
+        return total
 
 
 def analysed(size: int, rows: Array, columns: Array, device: torch.device) -> Elimination:

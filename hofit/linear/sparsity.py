@@ -69,6 +69,11 @@ class Sparsity:
         return self.elimination.flops
 
     @property
+    def seconds(self) -> float:
+        """What a factorisation is foretold to cost on one core of some machine: only ratios mean something."""
+        return self.elimination.seconds
+
+    @property
     def fill(self) -> int:
         """Numbers in the factor's lower triangle, foretold."""
         return self.elimination.fill

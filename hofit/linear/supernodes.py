@@ -66,6 +66,11 @@ def front_seconds(pivots: Sizes, rows: Sizes) -> Sizes:
     return own + below + rows * rows * (MOVE_SECONDS + PRODUCT_SECONDS * pivots)
 
 
+def whole_seconds(pivots: Sizes, rows: Sizes) -> Sizes:
+    """The same where all fronts of a batch have all pivots of one root as rows: one product adds what they pass on."""
+    return pivots * rows * (ROW_SECONDS + 0.5 * PRODUCT_SECONDS * rows)
+
+
 @dataclass(frozen=True)
 class Fronts:
     """Shapes (f,): how many pivots and rows; the level, zero for fronts without any below.
@@ -169,7 +174,7 @@ def _with_roots(fronts: Fronts, parent: Array) -> Fronts:
     under = (parent >= 0) & (fronts.rows[parent] == 0)
     height = np.where(under, fronts.pivots[parent], 0).astype(np.float64)
     updates = fronts.rows.astype(np.float64) ** 2
-    product = fronts.pivots * height * (ROW_SECONDS + 0.5 * PRODUCT_SECONDS * height)
+    product = whole_seconds(fronts.pivots.astype(np.float64), height)
     whole = under & (fronts.level == 0) & (ROOT_MOVE_SECONDS * updates > product)
     passed = np.bincount(parent[under & ~whole], updates[under & ~whole], len(parent))
     root = np.where(under & (whole | (passed[parent] > MANY_UPDATES)), parent, -1)

@@ -190,7 +190,7 @@ def test_a_state_goes_on_with_the_pattern(monkeypatch: pytest.MonkeyPatch) -> No
         curvature, again = Curvature(), Curvature()
         before = curvature.at(at.at(at.start()), ["x"])
         again.load_state_dict(curvature.state_dict())
-        monkeypatch.setattr(cost, "BY_LEVELS", math.inf)
+        monkeypatch.setattr(cost, "CLEARLY", math.inf)
         after = again.at(at.at(at.start()), ["x"])
         assert isinstance(before, Sparse) and isinstance(after, Sparse)
         assert torch.equal(before.values, after.values)
