@@ -125,7 +125,8 @@ class Curvature:
         if self.why_not_lifted and not self.lifts:
             how += f" ({self.why_not_lifted})"
         if self.colouring is not None:
-            how += f", of {self.colouring.count} colours"
+            entries = len(self.colouring.sparsity.rows)
+            how += f", of {self.colouring.count} colours: a pattern of {entries} entries"
         what, products = Method.MATRIX_FREE.value, "Hessian-vector products as needed"
         if self.layout is not None:
             what, products = self.layout.describe(), f"{self.products} Hessian-vector products an iteration"
