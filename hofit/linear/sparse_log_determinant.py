@@ -18,11 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from .multifrontal import selected_derivative
 from .operator import MEMORY_BUDGET
-from .sparse import Sparse, SparseFactor
+from .sparse import PROBES, Sparse, SparseFactor
 from .sparsity import Sparsity
-
-PROBES = 16
-"""Random signs of an estimate: of a root of m pivots it errs by about √(2 / 16 m) of itself, a hundredth or so."""
 
 DEAR = 3e9
 """Products that an exact second derivative takes, from which on it may be estimated."""
@@ -85,8 +82,7 @@ class _Inverse(torch.autograd.Function):
 def _estimated(factor: SparseFactor, values: Tensor) -> Tensor:
     """−H⁻¹ V H⁻¹ on the pattern, as its products with matrices of the same pattern see it. Shapes: (S,) → (S,)."""
     sparsity = factor.sparsity
-    signs = 2 * torch.randint(0, 2, (PROBES, sparsity.size), generator=torch.Generator().manual_seed(17)) - 1
-    drawn = factor.draw(signs.to(values))
+    drawn = factor.probes
     answers = factor.solve(Sparse(sparsity, values).matvec(drawn))
     one, other = drawn.T.contiguous(), answers.T.contiguous()
     rows, columns = sparsity.rows, sparsity.columns

@@ -14,6 +14,7 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from hofit.linear import elimination as elimination_module
+from hofit.linear import sparse_log_determinant as determinant_module
 from hofit.linear import supernodes as supernodes_module
 from hofit.linear import updates as updates_module
 from hofit.linear.multifrontal import SPARSE_MIDDLE
@@ -278,3 +279,31 @@ def test_single_precision_is_kept(name: str) -> None:
     single = Sparse(operator.sparsity, operator.values.float()).factor()
     assert single.inverse().dtype == torch.float32
     assert close(single.inverse().double(), operator.factor().inverse(), 1e4 * CONDITIONED)
+
+
+def test_an_estimated_second_derivative_is_symmetric_seeded_and_near_the_exact_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(determinant_module, "DEAR", 0.0)
+    operator = definite(crossed(2_000, 200, 20_000))
+    generator = torch.Generator().manual_seed(3)
+    # What fits ask for: the scale of one level, and all weights at once.
+    first = torch.zeros_like(operator.values)
+    first[operator.sparsity.diagonal[:2_000]] = 1.0
+    along = operator.values * (1 + 0.1 * torch.rand(len(operator.values), generator=generator, dtype=torch.float64))
+
+    def bends(estimate: bool) -> Tensor:
+        values = operator.values.clone().requires_grad_()
+        found = sparse_log_determinant(operator.sparsity, values, estimate=estimate)
+        (slope,) = torch.autograd.grad(found, values, create_graph=True)
+        rows = []
+        for one in (first, along):
+            (row,) = torch.autograd.grad(slope @ one, values, retain_graph=True)
+            rows.append(torch.stack([row @ first, row @ along]))
+        return torch.stack(rows)
+
+    exact, estimated = bends(False), bends(True)
+    assert torch.equal(estimated, bends(True))
+    assert close(estimated, estimated.T, ROUNDING)
+    assert float(((estimated - exact) / exact).abs().max()) < 0.05
+    assert float(((estimated - exact) / exact).abs().max()) > ROUNDING  # it is an estimate
