@@ -21,8 +21,14 @@ from .operator import MEMORY_BUDGET
 from .sparse import PROBES, Sparse, SparseFactor
 from .sparsity import Sparsity
 
-DEAR = 3e9
-"""Products that an exact second derivative takes, from which on it may be estimated."""
+SECOND = 5.0
+"""Factorisations that take as long as an exact second derivative in one direction."""
+
+PROBE_SECONDS = 1.5e-9
+"""What a probe takes for a number of the factor, each time that it is gone through; compare ``supernodes``."""
+
+CLEARLY = 1.5
+"""How many times less an estimate must cost."""
 
 
 def sparse_log_determinant(
@@ -36,9 +42,15 @@ def sparse_log_determinant(
     found = SparseFactor(sparsity, values) if factor is None else factor
     if not found.positive:
         return values.sum() * torch.nan
-    estimates = estimate and 6 * sparsity.flops > DEAR
+    estimates = estimate and estimate_costs_less(sparsity)
     result: Tensor = _LogDeterminant.apply(values, found, estimates)  # type: ignore[no-untyped-call]
     return result
+
+
+def estimate_costs_less(sparsity: Sparsity) -> bool:
+    """Whether probes clearly take less than an exact second derivative."""
+    through = 3 * sparsity.fill + 4 * len(sparsity.rows)
+    return CLEARLY * PROBES * through * PROBE_SECONDS < SECOND * sparsity.seconds
 
 
 class _LogDeterminant(torch.autograd.Function):

@@ -284,7 +284,7 @@ def test_single_precision_is_kept(name: str) -> None:
 def test_an_estimated_second_derivative_is_symmetric_seeded_and_near_the_exact_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(determinant_module, "DEAR", 0.0)
+    monkeypatch.setattr(determinant_module, "CLEARLY", 0.0)
     operator = definite(crossed(2_000, 200, 20_000))
     generator = torch.Generator().manual_seed(3)
     # What fits ask for: the scale of one level, and all weights at once.
