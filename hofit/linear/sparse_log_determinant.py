@@ -74,7 +74,7 @@ class _Inverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, factor: SparseFactor, estimates: bool) -> Tensor:
         ctx.factor, ctx.estimates = factor, estimates
-        return _twice_off_the_diagonal(factor.sparsity, factor.inverse())
+        return twice_off_the_diagonal(factor.sparsity, factor.inverse())
 
     @staticmethod
     @once_differentiable
@@ -88,23 +88,29 @@ class _Inverse(torch.autograd.Function):
         else:
             panel = selected_derivative(elimination, factor.panel, factor.inverse_panel, adjoint)
             change = panel.index_select(0, elimination.address)
-        return _twice_off_the_diagonal(factor.sparsity, change), None, None
+        return twice_off_the_diagonal(factor.sparsity, change), None, None
 
 
 def _estimated(factor: SparseFactor, values: Tensor) -> Tensor:
     """−H⁻¹ V H⁻¹ on the pattern, as its products with matrices of the same pattern see it. Shapes: (S,) → (S,)."""
     sparsity = factor.sparsity
     drawn = factor.probes
-    answers = factor.solve(Sparse(sparsity, values).matvec(drawn))
+    return on_pattern(sparsity, drawn, factor.solve(Sparse(sparsity, values).matvec(drawn)))
+
+
+def on_pattern(sparsity: Sparsity, drawn: Tensor, answers: Tensor) -> Tensor:
+    """−H⁻¹ V H⁻¹ on the pattern, of draws x with covariance H⁻¹ and H⁻¹ V x: the mean of their products, made
+    symmetric. Shapes: (n, d), (n, d) → (S,)."""
     one, other = drawn.T.contiguous(), answers.T.contiguous()
     rows, columns = sparsity.rows, sparsity.columns
-    each = max(1, MEMORY_BUDGET // (4 * PROBES * values.element_size()))
+    each = max(1, MEMORY_BUDGET // (4 * len(drawn) * drawn.element_size()))
     parts = [
         (one[i] * other[j]).sum(1) + (one[j] * other[i]).sum(1)
         for i, j in zip(rows.split(each), columns.split(each), strict=True)
     ]
-    return torch.cat(parts) / (-2 * PROBES)
+    return torch.cat(parts) / (-2 * len(drawn))
 
 
-def _twice_off_the_diagonal(sparsity: Sparsity, values: Tensor) -> Tensor:
+def twice_off_the_diagonal(sparsity: Sparsity, values: Tensor) -> Tensor:
+    """An entry off the diagonal stands for both triangles. Shapes: (S,) → (S,)."""
     return torch.where(sparsity.rows == sparsity.columns, values, 2.0 * values)
