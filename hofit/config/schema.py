@@ -111,6 +111,10 @@ class Objective(_Strict):
     integrate: Annotated[dict[str, Literal["laplace", "aghq", "enumerate"]], AfterValidator(_pattern_keys)] = {}
     nodes: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=100)] | None = None
     """Of adaptive Gauss-Hermite quadrature, a dimension; None: 9."""
+    logdet: Literal["exact", "stochastic"] | None = None
+    """Of the Hessian of what is integrated by laplace; None: exact."""
+    probes: Annotated[int, BeforeValidator(_whole), Field(ge=2)] | None = None
+    """Of a stochastic one; None: 32."""
     jacobian: bool | None = None
     uncertainty: Literal["conditional", "full"] | None = None
     autoguide: Literal["normal", "multivariate_normal", "low_rank"] | None = None
@@ -147,6 +151,8 @@ class Objective(_Strict):
                 raise ValueError(f"integrate: {pattern}: what is enumerated has no structure")
         if len(set(structures.values())) > 1:
             raise ValueError("integrate: one structure for all that is integrated, for their Hessian is one")
+        if structures and found.logdet == "stochastic":
+            raise ValueError("logdet: stochastic takes the pattern as it is: leave structure out")
         found._structures = structures
         return found
 
@@ -163,6 +169,11 @@ class Objective(_Strict):
             raise ValueError(f"{self.type!r} takes `enumerate` only; laplace and aghq need type: marginal")
         if self.nodes is not None and "aghq" not in methods:
             raise ValueError("nodes: nothing is integrated by aghq")
+        if self.logdet == "stochastic":
+            if "aghq" in methods:
+                raise ValueError("logdet: stochastic goes with laplace only: aghq takes rows one by one")
+        elif self.probes is not None:
+            raise ValueError("probes: they belong to logdet: stochastic")
         return self
 
     @model_serializer(mode="wrap")
@@ -180,7 +191,7 @@ INNER_STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense")
 _KEYS_OF = {
     "map": ("integrate",),
     "map_unconstrained": ("integrate",),
-    "marginal": ("integrate", "nodes", "jacobian", "uncertainty"),
+    "marginal": ("integrate", "nodes", "logdet", "probes", "jacobian", "uncertainty"),
     "elbo": ("autoguide", "particles", "fixed_draws"),
 }
 """What an objective of each type takes beside its type."""

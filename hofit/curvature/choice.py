@@ -8,6 +8,7 @@ from typing import Any
 
 from ..coordinates import Coordinates
 from ..errors import OptionError, StepImpossible
+from ..linear.coloured import Coloured
 from ..point import Site
 from .cost import costs_less_sparse, numbers_of
 from .layout import Layout, Rows, arranged, candidates
@@ -51,13 +52,16 @@ class StructureRefuted(StepImpossible):
 class LayoutChoice:
     """Which layout some parameters are taken in: what ``structure`` claims, or the finest that holds.
 
+    With ``probes`` it is their pattern, whatever its factor would take: it has none, and is estimated by so many.
     Raises: OptionError for an unknown structure; StructureRefuted where a claimed one does not hold.
     """
 
-    def __init__(self, structure: str) -> None:
+    def __init__(self, structure: str, probes: int | None = None) -> None:
         if structure not in STRUCTURES:
             raise OptionError(f"structure must be one of {', '.join(STRUCTURES)}, not {structure!r}")
-        self.structure = structure
+        self.structure, self.probes = structure, probes
+        self.too_large = ""
+        """What was found and is too large to be factorised, though its pattern is sparse: a phrase."""
         self._without_border = structure in ("diagonal", "rows")
         self._coarsened: dict[tuple[str, ...], str] = {}
         """Names whose rows interact → what was done about it."""
@@ -86,6 +90,8 @@ class LayoutChoice:
         """What is claimed or was kept, else what costs least of the finest that holds for these pieces and their
         pattern; None where that is too large."""
         given = candidates(coordinates, sites, self.structure)
+        if self.probes is not None:
+            return _by_probes(on_pattern(lifted, pieces, coordinates, given, ENTRIES_LIMIT), coordinates, self.probes)
         if self._is_sparse:
             layout = on_pattern(lifted, pieces, coordinates, given, ENTRIES_LIMIT)
             if layout is None or layout.sparsity is None or layout.sparsity.memory > FILL_LIMIT:
@@ -112,7 +118,14 @@ class LayoutChoice:
         for one in broken:
             if any(sites[name].plates for name in one.names):
                 self._coarsened[one.names] = ONLY_PRODUCTS if _too_large(layout) else TOGETHER
-        return None if _too_large(layout) else layout
+        if not _too_large(layout):
+            return layout
+        sparse = (
+            layout if layout.sparsity is not None else on_pattern(lifted, pieces, coordinates, given, ENTRIES_LIMIT)
+        )
+        if sparse is not None and not sparse.sums:
+            self.too_large = _described(layout)
+        return None
 
     def hypotheses(self, given: list[Rows], coordinates: Coordinates) -> list[Layout]:
         """What may hold, the cheapest first; what has been refuted is left out."""
@@ -183,12 +196,36 @@ def on_pattern(
     return None if sparsity is None else replace(layout, sparsity=sparsity, sums=placement.beside)
 
 
+def _by_probes(layout: Layout | None, coordinates: Coordinates, probes: int) -> Layout:
+    """Raises: StepImpossible where there is no pattern, or sums stand beside it."""
+    names = ", ".join(coordinates.names)
+    if layout is None or layout.sparsity is None:
+        raise StepImpossible(
+            f"the Hessian of {names} has more than {ENTRIES_LIMIT} entries: `logdet: stochastic` takes sparse ones only"
+        )
+    if layout.sums:
+        raise StepImpossible(
+            f"the Hessian of {names} has {layout.sums} sum{'s' if layout.sums > 1 else ''} of many numbers beside its "
+            "pattern: `logdet: stochastic` knows no such, take `logdet: exact`"
+        )
+    return replace(layout, sparsity=Coloured(layout.sparsity, probes))
+
+
 def _too_much(coordinates: Coordinates, layout: Layout | None) -> str:
     names = ", ".join(coordinates.names)
     if layout is None or layout.sparsity is None:
         return f"the Hessian of {names} has more than {ENTRIES_LIMIT} entries: it is not `structure: sparse`"
     size = layout.sparsity.memory / 2**30
     return f"a factor of the Hessian of {names} takes {size:.3g} GiB, and {FILL_LIMIT / 2**30:.3g} are the most"
+
+
+def _described(layout: Layout) -> str:
+    if layout.sparsity is not None:
+        size = layout.sparsity.memory / 2**30
+        return f"is sparse, but a factor of it takes {size:.3g} GiB, and {FILL_LIMIT / 2**30:.3g} are the most"
+    m, rows = len(layout.border), ", ".join(name for one in layout.rows for name in one.names)
+    beside = f"has rows of {rows}, but beside them" if rows else "is sparse, but"
+    return f"{beside} {m} numbers ({', '.join(layout.border_names)}) would be dense, and {BORDER_LIMIT} are the most"
 
 
 def _too_large(layout: Layout) -> bool:

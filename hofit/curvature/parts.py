@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..linear.arrowhead import Arrowhead
 from ..linear.block_diagonal import BlockDiagonal, Blocks
+from ..linear.coloured import Coloured
 from ..linear.coupling import Coupling
 from ..linear.dense import Dense
 from ..linear.diagonal import Diagonal
@@ -20,6 +21,8 @@ from ..linear.sparse import Sparse, SparseFactor
 from ..linear.sparse_log_determinant import sparse_log_determinant
 from ..linear.sparse_solve import sparse_solve
 from ..linear.sparsity import Sparsity
+from ..linear.stochastic import Stochastic, StochasticFactor
+from ..linear.stochastic_log_determinant import stochastic_log_determinant
 from .layout import Layout
 
 
@@ -91,11 +94,15 @@ class SparseParts(Parts):
     sums: Tensor
 
     def operator(self) -> Operator:
+        if isinstance(self.sparsity, Coloured):
+            return Stochastic(self.sparsity, self.values.detach())
         base = Sparse(self.sparsity, self.values.detach())
         return LowRank(base, *(one.detach() for one in self._columns())) if len(self.sums) else base
 
     def log_determinant(self, factor: Factor, estimate: bool) -> Tensor:
         """det H = det A det(I + Vᵀ A⁻¹ V T), of H = A + V T Vᵀ."""
+        if isinstance(factor, StochasticFactor):
+            return stochastic_log_determinant(self.values, factor)
         if isinstance(factor, SparseFactor):
             return sparse_log_determinant(self.sparsity, self.values, factor, estimate)
         assert isinstance(factor, LowRankFactor)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..coordinates import Coordinates
+from ..errors import StepImpossible
 from ..linear.dense import Dense
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
@@ -55,13 +56,14 @@ class Curvature:
     one number), with whatever they all touch as a border (arrowhead), dense, or Hessian-vector products alone where
     the border is too large. Linear maps of the model are lifted (see ``lifting``); where the model cannot be followed,
     products with probes take their place. Either way a random product proves the result at the first point, and again
-    after every surprise.
+    after every surprise. With ``probes`` the Hessian is taken on its pattern and never factorised: it is solved with by
+    conjugate gradients, and its determinant estimated.
 
     Raises: OptionError for an unknown structure; StructureRefuted from ``at`` where a claimed one does not hold.
     """
 
-    def __init__(self, structure: str = "auto") -> None:
-        self._choice = LayoutChoice(structure)
+    def __init__(self, structure: str = "auto", probes: int | None = None) -> None:
+        self._choice = LayoutChoice(structure, probes)
         self.method = Method.MATRIX_FREE if structure == "matrix_free" else Method.LIFTED
         self.why_not_lifted = ""
         self.layout: Layout | None = None
@@ -84,7 +86,7 @@ class Curvature:
 
     def choose_method(self, point: Point, names: Sequence[str]) -> None:
         """Settle what ``lifts`` says before a gradient is taken at ``point``: its graph may be wanted."""
-        if not self.lifts or self.layout is not None:
+        if not self.lifts or self.layout is not None or self._choice.probes is not None:
             return
         coordinates = Coordinates.of(point.params, names)
         if _is_small(point, coordinates):
@@ -107,6 +109,12 @@ class Curvature:
             except LiftFailed as failure:
                 self._forget()
                 self.why_not_lifted = str(failure)
+        if self._choice.probes is not None:
+            why = f" ({self.why_not_lifted})" if self.why_not_lifted else ""
+            raise StepImpossible(
+                f"the Hessian of {', '.join(names)} could not be had by lifting the model's linear maps{why}: "
+                "`logdet: stochastic` needs its pattern, take `logdet: exact`"
+            )
         self.method = Method.PROBED
         return self._probed(point, coordinates)
 
@@ -135,6 +143,12 @@ class Curvature:
     def why_no_determinant(self, names: Sequence[str], size: int) -> str:
         """What to say where the Hessian is known by its products only, and its determinant is wanted."""
         why = f" ({self.why_not_lifted})" if self.why_not_lifted else ""
+        if self._choice.too_large:
+            return (
+                f"the Hessian of {', '.join(names)} ({size} numbers) {self._choice.too_large}: with "
+                "`logdet: stochastic` in the objective its determinant is estimated by probes, without a factor, and "
+                "the fit says how far that leaves the loss and the estimates uncertain"
+            )
         return (
             f"the Hessian of {', '.join(names)} ({size} numbers) was found neither sparse nor in rows{why}, and is "
             "too large to be taken whole: write what neighbours share by slices, `diff`, an index or a sparse matrix, "
@@ -205,7 +219,7 @@ class Curvature:
             if not agrees(operator, point, coordinates):
                 raise LiftFailed("a random Hessian-vector product refutes what was lifted")
             self._proved = finite
-        if asks and self._costs_less_by_products(lifted, pieces, point, operator):
+        if asks and self._choice.probes is None and self._costs_less_by_products(lifted, pieces, point, operator):
             self.method, self.why_not_lifted, self._placement = Method.PROBED, "they cost less", None
             return self._probed(point, coordinates)
         return operator

@@ -5,8 +5,8 @@ A file a structure (diagonal, block_diagonal, arrowhead with its couplings, dens
 of which only products are known. What enters is tensors and flat places; no parameter has a name here.
 
 A sparse matrix has a pattern (sparsity), analysed once: ordering, elimination_tree, supernodes, and elimination, which
-lays out addresses. With numbers, multifrontal sweeps over these; updates leads from a front to those above it. Where the
-factor would not fit, it is stochastic: coloured sweeps in the place of a factor, and lanczos for functions of it.
+lays out addresses. With numbers, multifrontal sweeps over these; updates leads from a front to those above it. Where no
+factor fits, it is stochastic: coloured sweeps in the place of a factor, and lanczos for functions of it.
 
 May import: nothing of hofit.
 """

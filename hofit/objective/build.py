@@ -18,6 +18,9 @@ from .leaves import Leaves
 from .marginal import Approximation, MarginalObjective, laplace
 from .quadrature import DEFAULT_NODES, Quadrature
 
+DEFAULT_PROBES = 32
+"""Of a log determinant that is estimated."""
+
 
 class ObjectiveRefused(Exception):
     """The model's module does not have what the objective needs; ``mistakes`` are sentences on the section."""
@@ -67,7 +70,8 @@ def _marginal(section: Section, program: Program, integrated: Mapping[str, str])
         nodes, counted = section.nodes or DEFAULT_NODES, unconstrained or integrated
         approximation = Quadrature(program, leaves, integrated, nodes, counted)
     names, jacobian = list(integrated), bool(section.jacobian)
-    return MarginalObjective(program, names, jacobian, approximation, leaves, section.structure)
+    probes = (section.probes or DEFAULT_PROBES) if section.logdet == "stochastic" else None
+    return MarginalObjective(program, names, jacobian, approximation, leaves, section.structure, probes)
 
 
 def _elbo(section: Section, program: Program, integrated: Mapping[str, str]) -> Objective:

@@ -27,6 +27,7 @@ from ..curvature.structure import Curvature
 from ..differences import central, two_sided
 from ..internals import lacks_derivative
 from ..linear.operator import Factor
+from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm
@@ -34,6 +35,7 @@ from .base import Objective, Posterior
 from .density import DensityObjective
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, place_of
+from .probing import ProbingError, probing_error
 
 Approximation = Callable[[Expansion], Tensor]
 """Φ of an expansion: minus the log of the integral; shape ()."""
@@ -143,6 +145,7 @@ class MarginalObjective(Objective):
         jacobian: whether the latents that are not integrated are taken as densities of the unconstrained scale.
         approximation: Φ, Laplace's or another.
         structure: ``auto``, or what is claimed of the Hessian of what is integrated.
+        probes: where its determinant shall be estimated, by how many; None: it is exact.
     """
 
     type: str = "marginal"
@@ -156,6 +159,7 @@ class MarginalObjective(Objective):
         approximation: Approximation = laplace,
         leaves: Leaves | None = None,
         structure: str = "auto",
+        probes: int | None = None,
     ) -> None:
         self.program = program
         self.leaves = leaves or Leaves(program.leaves)
@@ -165,7 +169,7 @@ class MarginalObjective(Objective):
         self.jacobian = frozenset(program.latents if jacobian else self.integrated)
         self.sites: Mapping[str, Site] = program.sites
         self._theta, self._u = (Coordinates.of(self.leaves.tensors, names) for names in (self.outer, self.integrated))
-        self.curvature = Curvature(structure)
+        self.curvature = Curvature(structure, probes)
         self._approximation = approximation
         self._inner = DensityObjective(program, "marginal", self.integrated, self.jacobian, self.leaves)
         self._inner.evaluations = self.evaluations
@@ -175,6 +179,8 @@ class MarginalObjective(Objective):
         self._explored = False
         self.without_third: str | None = None
         """The site, and the function there, of which torch has no third derivative: see ``_by_differences``."""
+        self.probing: ProbingError | None = None
+        """How far the end of a fit may be off, where the determinant is estimated."""
         self._known: _AtMode | None = None
         self._curved: _Curved | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
@@ -388,12 +394,32 @@ class MarginalObjective(Objective):
         return self.curvature.describe(self._expanded(point).expansion.operator)
 
     def remarks(self, params: Params) -> list[str]:
-        if self.without_third is None:
-            return []
-        return [
-            f"differences: torch has no third derivative of {self.without_third}, so the gradient of the evidence is "
-            "taken by differences of its second"
-        ]
+        found = []
+        if self.without_third is not None:
+            found.append(
+                f"differences: torch has no third derivative of {self.without_third}, so the gradient of the evidence "
+                "is taken by differences of its second"
+            )
+        self.probing = self._probing_error(params)
+        return found if self.probing is None else [*found, self.probing.remark(", ".join(self.integrated))]
+
+    def _probing_error(self, params: Params) -> ProbingError | None:
+        """Where the determinant is estimated by probes, and there is a mode."""
+        known = self._known
+        point = known.point if known is not None and _same(params, known.point.params) else self.at(params)
+        if not isinstance(point, MarginalPoint) or point.failure is not None:
+            return None
+        known = self._expanded(point)
+        if not isinstance(known.factor, StochasticFactor):
+            return None
+        theta = self._theta
+        unit = torch.eye(theta.size, dtype=known.slope.dtype, device=known.slope.device)
+        hessian = theta.flatten(self.products(point, theta.unflatten(unit)))
+        return probing_error(known.expansion, known.factor, theta, known.slope, hessian)
+
+    def facts(self, loss: float) -> dict[str, float]:
+        """Of a log determinant by probes, how far that leaves the loss and the estimates uncertain."""
+        return {} if self.probing is None else self.probing.facts()
 
     def posterior(self, point: Point) -> Posterior:
         assert isinstance(point, MarginalPoint)

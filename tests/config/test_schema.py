@@ -29,7 +29,7 @@ def checked(section: str) -> tuple[dict[str, object], list[str]]:
             "objective: nodes, jacobian, particles: no key of the objective 'map'",
         ),
         ("{type: elbo, integrate: {b: enumerate}}", "objective: integrate: no key of the objective 'elbo'"),
-        ("{type: elbo, guide: 3}", 'objective.guide: unknown key; did you mean "autoguide"?'),
+        ("{type: elbo, guide: 3}", 'objective.guide: unknown key; did you mean "autoguide" or "logdet"?'),
         (
             "{integrate: {b: laplace}}",
             "objective: 'map' takes `enumerate` only; laplace and aghq need type: marginal",
@@ -54,6 +54,18 @@ def checked(section: str) -> tuple[dict[str, object], list[str]]:
             "{type: marginal, integrate: {b: laplace}, nodes: 5}",
             "objective: nodes: nothing is integrated by aghq",
         ),
+        (
+            "{type: marginal, integrate: {b: aghq}, logdet: stochastic}",
+            "objective: logdet: stochastic goes with laplace only: aghq takes rows one by one",
+        ),
+        (
+            "{type: marginal, integrate: {b: {method: laplace, structure: dense}}, logdet: stochastic}",
+            "objective: logdet: stochastic takes the pattern as it is: leave structure out",
+        ),
+        (
+            "{type: marginal, integrate: {b: laplace}, logdet: exact, probes: 8}",
+            "objective: probes: they belong to logdet: stochastic",
+        ),
     ],
 )
 def test_what_an_objective_does_not_take_is_said_in_one_sentence(section: str, text: str) -> None:
@@ -76,6 +88,10 @@ def test_what_an_objective_does_not_take_is_said_in_one_sentence(section: str, t
         (
             "{type: marginal, integrate: {b: aghq}, nodes: 5.0, uncertainty: full}",
             {"type": "marginal", "integrate": {"b": "aghq"}, "nodes": 5, "uncertainty": "full"},
+        ),
+        (
+            "{type: marginal, integrate: {b: laplace}, logdet: stochastic, probes: 8}",
+            {"type": "marginal", "integrate": {"b": "laplace"}, "logdet": "stochastic", "probes": 8},
         ),
         ("{type: elbo, fixed_draws: false}", {"type": "elbo", "fixed_draws": False}),
     ],
