@@ -30,7 +30,7 @@ COUPLINGS_LIMIT = 2**27
 ENTRIES_LIMIT = 2**26
 """Entries of a pattern at most: half a GiB."""
 
-FILL_LIMIT = 2**32
+FILL_LIMIT = 2**30
 """Bytes of a sparse factor at most."""
 
 WIDE_BORDER = 64

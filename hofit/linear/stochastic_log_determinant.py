@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .sparse import Sparse
-from .sparse_log_determinant import PROBES, on_pattern, twice_off_the_diagonal
+from .sparse import PROBES, Sparse
+from .sparse_log_determinant import on_pattern, twice_off_the_diagonal
 from .stochastic import StochasticFactor
 
 
