@@ -271,7 +271,7 @@ class _Questions:
             return
         if not bool(edge.any()) and not self.state.ends and place.decrement > LEFT * self.objective.unit:
             return  # in whatever unit the gradient is small: there is a way to go
-        limit = find_limit(place, edge & ~place.held, self.unit, refuted)
+        limit = find_limit(place, edge & ~place.held, self.unit, refuted, self.state.ends)
         if limit is None:
             return
         there = limit.place

@@ -24,7 +24,7 @@ from ..point import Params, Point
 from ..status import Status
 from .checks import Finding
 from .place import FAINT, POLISHED, Place, confirmation, loss_at, running_away
-from .signs import EXPLAINS_AT_MOST
+from .valleys import DOUBLINGS, FOLDS, LEVEL, LOSING, along_a_valley, followed, led_inwards
 
 EDGES = (20.0, 30.0, 40.0)
 """Unconstrained sizes at which an edge may be stood on: e⁻²⁰ is nearer than any data tell, and e⁻⁴⁰ rounds to it."""
@@ -36,16 +36,13 @@ DROWNED = 1e-3
 """A Newton step of this part of max(1, |u|), on what is rounding: the number has gone too far out to be judged."""
 
 BELIEVED = 10.0
-"""Times the rounding beyond which a slope may be believed where a number has gone far out."""
+"""Times the rounding beyond which a slope or a decrement may be believed where a number has gone far out."""
 
-FOLDS = 4.0
-"""Unconstrained units that a number with a bounded support goes further at once, where others follow it."""
+SHOWS = 4.0
+"""Times the rounding by which the loss must rise on the way back."""
 
 DRAWN_IN = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
 """Steps back, of e-folds where a support is bounded, on which it is sought where the loss is known best."""
-
-BACK_PARTS = (0.9, 0.75, 0.5, 0.25, 0.1, 0.0, -0.5, -1.0)
-"""What is left of numbers that have run away on the way back from there."""
 
 BACK_STEPS = (1.0, 2.0, 4.0, 8.0)
 """Steps to both sides on which the loss rises, or does not."""
@@ -58,15 +55,6 @@ NEAR_NOISE = 1e-2
 
 ROUNDS = 6
 """How often more numbers are found to run away once some are held."""
-
-DOUBLINGS = 30
-"""Of the way outwards, until the loss has levelled off."""
-
-LEVEL = 1e-9
-"""A fall on twice the way of no more than this part of the loss's unit is none."""
-
-LOSING = 0.9
-"""Where each fall, on twice the way, is less than this part of the one before, their sum is finite."""
 
 PARTS = (0.5, 0.75, 0.875)
 """Of the way to an edge, at which it is seen whether the loss falls for ever."""
@@ -108,11 +96,12 @@ class Limit:
         return self.outward != 0
 
 
-def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False) -> Limit | None:
+def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, ended: bool = True) -> Limit | None:
     """What runs away from a place, and what becomes of the others; None where that explains nothing.
 
     ``edge`` (d,) are numbers whose values are near the edge of their support; ``unit`` is the loss's; ``refuted`` says
-    that the place is known to be no minimum, whatever a Newton step shows.
+    that the place is known to be no minimum, whatever a Newton step shows, ``ended`` that the optimizer goes no
+    further: only then a valley is gone back.
     """
     place = _in_the_clear(start)
     came_in = place is not start
@@ -135,7 +124,11 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False) -
             drawn = _drawn_in(place)
             if drawn is None and minimum:
                 break
-            valley = _along_a_valley(place) if drawn is None else None
+            valley = along_a_valley(place, ended) if drawn is None else None
+            back = _back_to_where_it_shows(place) if drawn is None and valley is None else None
+            if back is not None:
+                place = back
+                continue
             if drawn is not None:
                 (place, way), came_in = drawn, True
             elif valley is not None:
@@ -150,7 +143,8 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False) -
     else:
         return None
     if not bool((outward != 0).any()):
-        return Limit(place, outward, lower=place.point.params) if came_in else None
+        goes_on = came_in and (place.point.value < start.point.value or start.noise > FAINT * start.point.size)
+        return Limit(place, outward, lower=place.point.params) if goes_on else None
     far = torch.where(edge | bent, 0.0, outward)
     if bool((far != 0).any()):
         place, end = _far_out(place, far, unit)
@@ -168,9 +162,12 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False) -
             before = torch.where(
                 in_folds, place.here - FOLDS * far.sign(), torch.where(far != 0, 0.5, 1.0) * place.here
             )
-            if not _rises_inwards(place, far):
+            inner = led_inwards(place, far, edge)
+            if inner is None or (inner.point.value < place.point.value and not ended):
                 return None
-        place, end = _followed(before, place, unit)
+            if inner.point.value < place.point.value:
+                return Limit(place, outward, lower=inner.point.params)
+        place, end = followed(before, place, unit)
         if end != "level":
             return Limit(place, outward, place.point.params if end == "rises" else None, end == "falls")
     for number in edge.nonzero()[:, 0].tolist():
@@ -193,13 +190,12 @@ def _in_the_clear(place: Place) -> Place:
 
 
 def _drawn_in(place: Place) -> tuple[Place, Tensor] | None:
-    """The number that has gone so far out that the loss is rounding, drawn in to where it is known best, and its way
-    out (d,), zero where there is none; None where no number has."""
-    far = (place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)) | place.drowned
+    """The number whose curvature drowns in rounding, drawn in to where the loss is known best, and its way out (d,),
+    zero where there is none; None where no number has gone so far out."""
     found: list[tuple[float, Tensor, Tensor]] = []
-    for number in far.nonzero()[:TRIED, 0].tolist():
+    for number in place.drowned.nonzero()[:TRIED, 0].tolist():
         way = torch.zeros_like(place.here)
-        way[number] = 1.0 if place.drowned[number] else float(place.step[number].abs().clamp_min(1.0))
+        way[number] = 1.0
         slope, rounding = place.along(place.here, way)
         if abs(slope) > BELIEVED * rounding:
             continue
@@ -215,6 +211,20 @@ def _drawn_in(place: Place) -> tuple[Place, Tensor] | None:
     return None
 
 
+def _back_to_where_it_shows(place: Place) -> Place | None:
+    """From where a number's slope drowns in the loss's rounding, back to where it shows; None where it does not."""
+    far = place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)
+    if place.decrement > BELIEVED * place.noise or not bool(far.any()):
+        return None
+    step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)
+    for times in (1.0, 2.0, 4.0, 8.0, 16.0):
+        back = torch.minimum(times * step, (1.0 - 0.5**times) * place.here.abs()) * place.here.sign()
+        if place.loss_at(place.here - back) - place.point.value > SHOWS * place.noise:
+            there = place.at(place.here - back)
+            return None if there is None else there.holding(far).polished().holding_only(place.held)
+    return None
+
+
 def _way_out(place: Place, where: Tensor, way: Tensor) -> float:
     """The side, 1 or −1, on which the loss does not rise beyond its rounding where on the other it does; 0 if none."""
     middle, rounding = place.loss_at(where), place.along(where, way)[1]
@@ -226,72 +236,6 @@ def _way_out(place: Place, where: Tensor, way: Tensor) -> float:
         if any(rises):
             return 0.0 if all(rises) else (-1.0 if rises[0] else 1.0)
     return 0.0
-
-
-def _along_a_valley(place: Place) -> tuple[Place, Tensor, Tensor] | None:
-    """The floor of a valley that bends, the number that leads along it, outwards (d,), and a place further in (d,).
-
-    Outwards the loss does not rise, and inwards it does; where inwards it falls, that lower place, and no number. The
-    one that leads goes furthest for its size.
-    """
-    flat = torch.cat([place.signs.zero, place.signs.negative], dim=1)
-    if not flat.shape[1] or place.signs.lowest < -EXPLAINS_AT_MOST:
-        return None
-    bounded, direction = place.bounded, flat[:, 0]
-    number = int((direction / torch.where(bounded, FOLDS, place.here.abs().clamp_min(1.0))).abs().argmax())
-    leads = torch.arange(len(direction)) == number
-    floor = place.holding(leads).polished()
-    tangent = direction / direction[number] * (FOLDS if bool(bounded[number]) else float(place.here[number].abs()))
-    for sign in (1.0, -1.0) if bool(bounded[number]) else (float(place.here[number].sign()),):
-        for steps in (1.0, 2.0, 4.0) if bool(bounded[number]) else (0.5, 0.75, 0.9):
-            inner = floor.settled(floor.here - sign * steps * tangent)
-            if inner is not None and _fall(inner, floor) < 0.0:
-                return inner.holding_only(place.held), torch.zeros_like(tangent), inner.here
-            if inner is not None and _fall(inner, floor) > 0.0:
-                outer = floor.settled(_ahead(inner.here, floor))
-                rises = outer is None or _fall(floor, outer) < 0.0
-                return None if rises else (floor.holding_only(place.held), sign * leads.to(tangent), inner.here)
-    return None
-
-
-def _rises_inwards(place: Place, far: Tensor) -> bool:
-    """Whether the first change of the loss on the way back is a rise: on a plateau there is none, or a fall."""
-    for part in BACK_PARTS:
-        change = place.loss_at(torch.where(far != 0, part * place.here, place.here)) - place.point.value
-        if abs(change) > 2.0 * place.noise:
-            return change > 0.0
-    return False
-
-
-def _ahead(before: Tensor, place: Place) -> Tensor:
-    """As far again as from another place (d,) to this: in steps where a support is bounded, else in ratios; (d,)."""
-    bounded = place.holding_only(torch.zeros_like(place.held)).bounded
-    ratio = torch.where(before * place.here > 0, place.here / before, 1.0)
-    return torch.where(bounded, 2.0 * place.here - before, ratio * place.here)
-
-
-def _fall(before: Place, after: Place) -> float:
-    """How much lower a place is than another beyond rounding; 0 where that does not show."""
-    fall = before.point.value - after.point.value
-    return fall if abs(fall) > max(before.noise, after.noise) else 0.0
-
-
-def _followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
-    """As `_far_out`, on the way from another place (d,) with all that is not held settled at every step."""
-    falls: list[float] = []
-    for _ in range(DOUBLINGS):
-        where = _ahead(before, place)
-        there = place.settled(where)
-        if there is None:
-            break
-        fall = _fall(place, there)
-        if not LEVEL * unit < fall < place.most_of_fall(place.here, torch.where(place.held, where - place.here, 0.0)):
-            break
-        falls.append(fall)
-        before, place = place.here, there
-    if len(falls) >= 4 and all(after >= LOSING * fall for fall, after in pairwise(falls[-4:])):
-        return place, "falls"
-    return place, "rises" if falls and there is not None and fall < -LEVEL * unit else "level"
 
 
 def rises_outwards(place: Place, edge: Tensor) -> Tensor:

@@ -1,0 +1,104 @@
+"""The floor of a valley, followed by one number with all else settled at every step: where does it lead?
+
+Two numbers may run to infinity together, as in `size · sin(frequency · x)`, where their product stays: of them one is
+held further and further out, and the other follows.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .place import Place
+from .signs import EXPLAINS_AT_MOST
+
+FOLDS = 4.0
+"""Unconstrained units that a number with a bounded support goes further at once, where others follow it."""
+
+DOUBLINGS = 30
+"""Of the way outwards, until the loss has levelled off."""
+
+LEVEL = 1e-9
+"""A fall on twice the way of no more than this part of the loss's unit is none."""
+
+LOSING = 0.9
+"""Where each fall, on twice the way, is less than this part of the one before, their sum is finite."""
+
+
+def along_a_valley(place: Place, ended: bool) -> tuple[Place, Tensor, Tensor] | None:
+    """The floor of a valley that bends, the number that leads along it, outwards (d,), and a place further in (d,).
+
+    Outwards the loss does not rise, and inwards it does; where inwards it falls, that lower place, and no number. The
+    one that leads goes furthest for its size.
+    """
+    flat = torch.cat([place.signs.zero, place.signs.negative], dim=1)
+    if not flat.shape[1] or place.signs.lowest < -EXPLAINS_AT_MOST:
+        return None
+    bounded, direction = place.bounded, flat[:, 0]
+    number = int((direction / torch.where(bounded, FOLDS, place.here.abs().clamp_min(1.0))).abs().argmax())
+    leads = torch.arange(len(direction)) == number
+    floor = place.holding(leads).polished()
+    tangent = direction / direction[number] * (FOLDS if bool(bounded[number]) else float(place.here[number].abs()))
+    for sign in (1.0, -1.0) if bool(bounded[number]) else (float(place.here[number].sign()),):
+        inner = _first_change_inwards(floor, sign * tangent, bool(bounded[number]))
+        if inner is not None and ended and _fall(inner, floor) < 0.0 < _fall(place, inner):
+            return inner.holding_only(place.held), torch.zeros_like(tangent), inner.here
+        if inner is not None and _fall(inner, floor) > 0.0:
+            outer = floor.settled(_ahead(inner.here, floor))
+            rises = outer is None or _fall(floor, outer) < 0.0
+            return None if rises else (floor.holding_only(place.held), sign * leads.to(tangent), inner.here)
+    return None
+
+
+def _first_change_inwards(floor: Place, way: Tensor, in_folds: bool) -> Place | None:
+    """The first place on the way back, all that is not held settled there, whose loss differs; None on a plateau."""
+    for steps in (1.0, 2.0, 4.0, 8.0) if in_folds else (0.5, 0.75, 0.9, 1.0):
+        inner = floor.settled(floor.here - steps * way)
+        if inner is not None and _fall(inner, floor) != 0.0:
+            return inner
+    return None
+
+
+def led_inwards(place: Place, far: Tensor, edge: Tensor) -> Place | None:
+    """The first change on the way back of the number that has gone furthest for its size, all but the edges settled."""
+    leads = torch.arange(len(far)) == int((far / place.here.abs().clamp_min(1.0)).abs().argmax())
+    floor = place.holding_only((place.held & (far == 0)) | leads | edge)
+    in_folds = bool((floor.holding_only(edge).bounded & leads).any())
+    size = FOLDS * far.sign() if in_folds else place.here
+    return _first_change_inwards(floor.polished(), torch.where(leads, size, 0.0), in_folds)
+
+
+def _ahead(before: Tensor, place: Place) -> Tensor:
+    """As far again as from another place (d,) to this: in steps where a support is bounded, else in ratios; (d,)."""
+    bounded = place.holding_only(torch.zeros_like(place.held)).bounded
+    ratio = torch.where(before * place.here > 0, place.here / before, 1.0)
+    return torch.where(bounded, 2.0 * place.here - before, ratio * place.here)
+
+
+def _fall(before: Place, after: Place) -> float:
+    """How much lower a place is than another beyond rounding; 0 where that does not show."""
+    fall = before.point.value - after.point.value
+    return fall if abs(fall) > max(before.noise, after.noise) else 0.0
+
+
+def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
+    """Where it ends, and how (``level``, ``falls`` for ever, ``rises``), on the way from another place (d,) to this.
+
+    All that is not held is settled at every step.
+    """
+    falls: list[float] = []
+    for _ in range(DOUBLINGS):
+        where = _ahead(before, place)
+        there = place.settled(where)
+        if there is None:
+            break
+        fall = _fall(place, there)
+        if not LEVEL * unit < fall < place.most_of_fall(place.here, torch.where(place.held, where - place.here, 0.0)):
+            break
+        falls.append(fall)
+        before, place = place.here, there
+    if len(falls) >= 4 and all(after >= LOSING * fall for fall, after in pairwise(falls[-4:])):
+        return place, "falls"
+    return place, "rises" if falls and there is not None and fall < -LEVEL * unit else "level"
