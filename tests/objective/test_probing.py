@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +127,12 @@ def test_a_resumed_fit_is_the_same_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_what_is_too_large_for_a_factor_is_refused_with_the_offer(monkeypatch: pytest.MonkeyPatch) -> None:
-    for border, levels in ((8, 1e18), (8, 0.0)):  # by rows beside a dense border; on its pattern
+    for border, clearly in ((8, inf), (8, 0.0)):  # by rows beside a dense border; on its pattern
         monkeypatch.setattr(choice, "BORDER_LIMIT", border)
         monkeypatch.setattr(choice, "FILL_LIMIT", 8)
         monkeypatch.setattr(choice, "WIDE_BORDER", 8)
         monkeypatch.setattr(choice, "SPARSE", 1.0)
-        monkeypatch.setattr(cost, "BY_LEVELS", levels)
-        monkeypatch.setattr(cost, "SMALL_FRONTS", 0.0)
+        monkeypatch.setattr(cost, "CLEARLY", clearly)
         with pytest.raises(ModelError, match=r"100 numbers.*the most: with `logdet: stochastic` in the objective"):
             fitted()
         assert fitted(logdet="stochastic").converged
