@@ -23,19 +23,30 @@ from torch import Tensor
 from torch import _foreach_norm as foreach_norm  # one kernel call for many small tensors
 from torch import _foreach_sub as foreach_sub
 from torch._refs import add as reference_add  # the decomposition of an addition; torch marks it "never compile"
+from torch.jit import optimized_execution  # type: ignore[attr-defined]  # whether its interpreter may rewrite a graph
 from torch.utils import _pytree as pytree  # the tensors inside an operation's nested arguments
 from torch.utils._python_dispatch import TorchDispatchMode  # sees an operation before it is computed
 
 __all__ = [
+    "DispatchMode",
     "Subsample",
-    "TorchDispatchMode",
     "foreach_norm",
     "foreach_sub",
     "load_optimizer_state",
+    "optimized_execution",
     "optimizer_state",
     "pytree",
     "reference_add",
 ]
+
+
+class DispatchMode(TorchDispatchMode):
+    """torch's, but for a mark on its method, "never compile", that imports the compiler: that takes seconds."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
 
 unconstrained_params: Callable[[ParamStoreDict], dict[str, Tensor]] = attrgetter("_params")
 """Store name → leaf. The public ways give constrained values, or copies of the dictionary."""
@@ -53,6 +64,16 @@ packed_dims: Callable[[Tensor], str] = attrgetter("_pyro_dims")
 def result_dtypes(node: Any) -> list[torch.dtype]:
     """The dtypes of what a node of the graph has computed; a leaf's own node has its own."""
     return [one.dtype for one in attrgetter("_input_metadata")(node)]
+
+
+schema_of: Callable[[Any], Any] = attrgetter("_schema")
+"""What an operation writes to, by its arguments."""
+
+
+def memory_of(tensor: Tensor) -> int:
+    """Which memory a tensor looks at; one that is known to be zero has none, so its address cannot be asked for."""
+    address: int = attrgetter("_cdata")(tensor.untyped_storage())
+    return address
 
 
 mask_of: Callable[[MaskedDistribution], Tensor | bool] = attrgetter("_mask")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -69,7 +69,7 @@ class Site:
 
 @dataclass
 class Evaluations:
-    """How often each thing was computed, since the fit began."""
+    """How often each thing was asked for at a new place, since the fit began; not what it took to tell it."""
 
     loss: int = 0
     gradient: int = 0
@@ -80,10 +80,13 @@ class Evaluations:
         """Go on from other counts. Whoever counts here goes on counting here."""
         self.loss, self.gradient, self.hvp, self.inner = counts.loss, counts.gradient, counts.hvp, counts.inner
 
+    def copy(self) -> Evaluations:
+        return Evaluations(self.loss, self.gradient, self.hvp, self.inner)
+
     @contextmanager
     def uncounted(self) -> Iterator[None]:
         """Inside, nothing counts: the counts are put back on leaving."""
-        counts = replace(self)
+        counts = self.copy()
         try:
             yield
         finally:
@@ -117,6 +120,14 @@ class Retraceable(Source, Protocol):
 
     def hear_of_differences(self, point: TracedPoint) -> None:
         """Hear that second derivatives at a point are taken by differences, torch having none."""
+
+
+@runtime_checkable
+class Replays(Protocol):
+    """A source that may know products of the Hessian without a trace."""
+
+    def products(self, point: TracedPoint, vectors: Params, compute: Callable[[], Params]) -> Params:
+        """What ``compute`` gives: products of the Hessian at ``point``, by autograd."""
 
 
 @runtime_checkable
@@ -177,6 +188,10 @@ class Point(ABC):
             self._value = float(self.loss.detach())
         return self._value
 
+    def take_value(self, value: float) -> None:
+        """Hear what the loss is as a number."""
+        self._value = value
+
     @property
     def sites(self) -> Mapping[str, Site]:
         """What is known of each parameter; empty for a bare loss."""
@@ -221,6 +236,8 @@ class TracedPoint(Point):
     source: Retraceable | None = field(default=None, kw_only=True)
     full: bool = field(default=False, kw_only=True)
     """Whether subsampled plates were traced whole."""
+    replayed: Params | None = field(default=None, kw_only=True)
+    """The gradient, where the source has it without a graph: the model is traced only when a graph is asked for."""
     without_second: bool = field(default=False, init=False)
     """Whether torch has no second derivative here: products are then taken by differences of the gradient."""
     _graph: Params | None = field(default=None, init=False)
@@ -236,10 +253,19 @@ class TracedPoint(Point):
         return self.source.at(params)
 
     def gradient(self, differentiable: bool = False) -> Params:
-        if self.known_gradient is None or (differentiable and self._graph is None):
+        if self.replayed is not None:
+            if self.known_gradient is None:
+                self.known_gradient = self.replayed
+                if self.source is not None:
+                    self.source.evaluations.gradient += 1
+        elif self.known_gradient is None or (differentiable and self._graph is None):
             self._differentiate(differentiable)
         assert self.known_gradient is not None
         return self.known_gradient
+
+    def forget_graph(self) -> None:
+        """Trace again when the graph is needed next."""
+        self._graph, self._spent = None, True
 
     def loss_graph(self) -> Tensor:
         """The loss as a function of ``leaves``, to be differentiated by someone else."""
@@ -260,7 +286,10 @@ class TracedPoint(Point):
             self.source.evaluations.hvp += next(iter(vectors.values())).shape[0]
         if not self.without_second:
             try:
-                found = self._products(vectors)
+                if isinstance(self.source, Replays):
+                    found = self.source.products(self, vectors, lambda: self._products(vectors))
+                else:
+                    found = self._products(vectors)
             except _Lacking:
                 self.without_second = True
             else:
@@ -303,7 +332,7 @@ class TracedPoint(Point):
         if not live or probes == 0:
             return {name: torch.zeros_like(vectors[name]) for name in names}
 
-        def products(rows: list[Tensor], batched: bool) -> tuple[Tensor, ...]:
+        def products(*rows: Tensor) -> tuple[Tensor, ...]:
             return torch.autograd.grad(
                 [graph[name] for name in live],
                 [self.leaves[name] for name in names],
@@ -311,28 +340,21 @@ class TracedPoint(Point):
                 retain_graph=True,
                 allow_unused=True,
                 materialize_grads=True,
-                is_grads_batched=batched,
             )
 
         if probes == 1:
             with self._faults_of_the_model("second derivative"):
-                single = products([vectors[n][0] for n in live], False)
+                single = products(*(vectors[n][0] for n in live))
             return dict(zip(names, (p[None] for p in single), strict=True))
         try:
             chunks = [
-                products(list(rows), True)
+                torch.vmap(products)(*rows)
                 for rows in zip(*(vectors[name].split(_PROBE_CHUNK) for name in live), strict=True)
             ]
-            return {
-                # Where nothing depends on a name, torch makes zeros without the probes' dimension.
-                name: torch.cat([chunk[i] for chunk in chunks])
-                if chunks[0][i].dim() > self.leaves[name].dim()
-                else torch.zeros_like(vectors[name])
-                for i, name in enumerate(names)
-            }
+            return {name: torch.cat([chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
         except RuntimeError:  # an operation in the model that cannot be batched over probes
             with self._faults_of_the_model("second derivative"):
-                rows = [products([vectors[name][k] for name in live], False) for k in range(probes)]
+                rows = [products(*(vectors[name][k] for name in live)) for k in range(probes)]
             return {name: torch.stack([row[i] for row in rows]) for i, name in enumerate(names)}
 
     @contextmanager
@@ -353,9 +375,11 @@ class TracedPoint(Point):
     def _differentiate(self, differentiable: bool) -> None:
         if self.source is not None:
             if self._stale():
-                self.loss = self.source.retrace(self)
+                with self.source.evaluations.uncounted():  # what is known of the point, once more
+                    self.loss = self.source.retrace(self)
                 self._spent = False
-            self.source.evaluations.gradient += 1
+            if self.known_gradient is None and self.replayed is None:
+                self.source.evaluations.gradient += 1
         names = list(self.leaves)
         gradients: tuple[Tensor | None, ...]
         if self.loss.requires_grad:

@@ -251,9 +251,15 @@ class Progress(_Strict):
 
 
 class CheckpointPolicy(_Strict):
-    every: Count = 50
+    every: Count | None = None
+    """Iterations; None: by time alone."""
     seconds: Positive = 60.0
     keep: Annotated[int, Field(ge=2)] = 2
+
+
+def _yaml_word(value: Any) -> Any:
+    """YAML reads off as false."""
+    return "off" if value is False else value
 
 
 class Config(_Strict):
@@ -272,5 +278,7 @@ class Config(_Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dtype: Literal["float64", "float32"] = "float64"
     device: str = "cpu"
+    capture: Annotated[Literal["auto", "off"], BeforeValidator(_yaml_word)] = "auto"
+    """Whether evaluations may be replayed without the model."""
     threads: Count | None = None
     """Threads of torch during the fit; None: one for a small model, else as torch is set."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from ..verdict.checks import Check, StopRules, StopState, Verdict
 from ..verdict.edges import unbounded_parameters
 from ..verdict.judge import gradient_tolerance, judge
 from ..verdict.limits import falling_numbers
+from .burst import Burst
 from .slopes import Slopes
 from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
@@ -54,7 +56,12 @@ SAME = 1e3
 class Observer(Protocol):
     """Who watches a fit: progress on the screen, the run directory."""
 
-    def on_iteration(self, record: Progress, snapshot: Callable[[], Snapshot]) -> None: ...
+    @property
+    def keeps_every(self) -> int | None:
+        """Iterations after which it wants to keep a snapshot; None where it wants none at a certain one."""
+
+    def on_iteration(self, record: Progress, snapshot: Callable[[], Snapshot] | None) -> None:
+        """``snapshot`` is None where nothing can be kept: the fit is further on already."""
 
     def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
         """Before a verdict, which may take long: what is not saved now may be lost."""
@@ -66,8 +73,9 @@ class Clock:
     def __init__(self, began: float, already: float = 0.0) -> None:
         self._origin = began - already
 
-    def seconds(self) -> float:
-        return time.perf_counter() - self._origin
+    def seconds(self, now: float | None = None) -> float:
+        """Until now, or a time of ``time.perf_counter``."""
+        return (time.perf_counter() if now is None else now) - self._origin
 
 
 @dataclass
@@ -100,6 +108,8 @@ class Loop:
         self.objective, self.optimizer, self.stop = objective, optimizer, stop
         self._curvature = Curvature()
         self.observers, self.interrupted, self.clock, self.state = observers, interrupted, clock, state
+        self._ahead = 2
+        """Iterations to be taken at once, where that can be."""
         self._lower: Params | None = None
         """Where the next iteration goes, instead of where the optimizer would."""
         self.point: Point
@@ -171,35 +181,77 @@ class Loop:
             return self._end_at(self.point, Status.MODEL_ERROR, [f"{error}{why}"])
 
     def _iterate(self, point: Point, norm: float) -> LoopEnd:
-        stop, state, objective = self.stop, self.state, self.objective
-        stochastic = objective.stochastic
-        eps = torch.finfo(point.loss.dtype).eps
         while True:
             self.point = point
             end = self._stop_here(point, norm)
             if end is not None:
                 return end
-            try:
-                candidate, accepted = self._advance(point)
-            except LinAlgError as error:
-                return self._non_finite(point, point, str(error))
-            if candidate is point:
-                step_norm: float | None = 0.0
-            else:
-                if not isfinite(candidate.value):
-                    return self._non_finite(point, candidate)
-                gradient = candidate.gradient(self.optimizer.second_order)
-                norm, step_norm = max_norms(list(gradient.values()), _moves(point.params, candidate.params))
-                if not (isfinite(norm) and isfinite(step_norm)):
-                    return self._non_finite(point, candidate)
-            state.iteration += 1
-            change = candidate.value - point.value
-            if accepted and not stochastic:
-                size = candidate.size
-                state.stalled = _counted(state.stalled, abs(change) <= stop.relative_loss * size)
-                state.rounded = _counted(state.rounded, abs(change) <= ROUNDING * eps * size)
+            length = self._iterations_ahead()
+            step = self._step(point) if length < 2 else self._step_ahead(point, norm, length)
+            if isinstance(step, LoopEnd):
+                return step
+            point, norm = step
+
+    def _step(self, point: Point) -> tuple[Point, float] | LoopEnd:
+        """One iteration: the next point, and its gradient's norm."""
+        try:
+            candidate, accepted = self._advance(point)
+        except LinAlgError as error:
+            return self._non_finite(point, point, str(error))
+        if candidate is point:
+            norm, step_norm = max_norm(point.gradient()), 0.0
+        else:
+            if not isfinite(candidate.value):
+                return self._non_finite(point, candidate)
+            gradient = candidate.gradient(self.optimizer.second_order)
+            norm, step_norm = max_norms(list(gradient.values()), _moves(point.params, candidate.params))
+            if not (isfinite(norm) and isfinite(step_norm)):
+                return self._non_finite(point, candidate)
+        self._count(point, candidate, accepted)
+        self._record(candidate, candidate.value - point.value, norm, step_norm)
+        return candidate, norm
+
+    def _step_ahead(self, point: Point, norm: float, length: int) -> tuple[Point, float] | LoopEnd:
+        """As `_step`, by several iterations of which none but the last can be the end."""
+        burst = Burst(self.objective, self.optimizer, point, length)
+        self._ahead, tolerance = burst.length_next, gradient_tolerance(self.objective, self.stop)
+        reports = self.optimizer.reports()
+        for k, candidate in enumerate(burst.points):
+            if not all(map(isfinite, (burst.losses[k], burst.norms[k], burst.step_norms[k]))):
+                burst.put_back(k)
+                self.point = point
+                return self._step(point)
+            self._count(point, candidate, True)
+            change, norm = burst.losses[k] - point.value, burst.norms[k]
+            state, seconds = self.state, self.clock.seconds(burst.ended[k])
+            acts = self._asks_for_verdict(norm, tolerance, self.optimizer.exhausted()) or self._is_cut_short(seconds)
+            if acts and k + 1 < len(burst.points):
+                burst.put_back(k + 1)
+            last = acts or k + 1 == len(burst.points)
+            row = Progress(state.iteration, burst.losses[k], change, norm, burst.step_norms[k], seconds, reports)
+            self._show(row, candidate if last else None)
             point = candidate
-            self._record(point, change, norm, step_norm)
+            if last:
+                break
+        return point, norm
+
+    def _iterations_ahead(self) -> int:
+        """How many iterations may be taken before one looks."""
+        optimizer, state = self.optimizer, self.state
+        if self._lower is not None or not (optimizer.rewinds and self.objective.replays):
+            return 1
+        every = [observer.keeps_every for observer in self.observers if observer.keeps_every is not None]
+        wanted = [one - state.iteration % one for one in every]
+        return min(self._ahead, self.stop.max_iterations - state.iteration, *wanted)
+
+    def _count(self, point: Point, candidate: Point, accepted: bool) -> None:
+        """Count an iteration, and how many in a row have hardly changed the loss."""
+        state, change, size = self.state, candidate.value - point.value, candidate.size
+        state.iteration += 1
+        if accepted and not self.objective.stochastic:
+            eps = torch.finfo(candidate.loss.dtype).eps
+            state.stalled = _counted(state.stalled, abs(change) <= self.stop.relative_loss * size)
+            state.rounded = _counted(state.rounded, abs(change) <= ROUNDING * eps * size)
 
     def _advance(self, point: Point) -> tuple[Point, bool]:
         """The optimizer's next point, or a lower one that the verdict has found off its way."""
@@ -218,8 +270,7 @@ class Loop:
         exhausted = self.optimizer.exhausted()
         stalled = state.stalled >= stop.patience or exhausted
         rounding = state.rounded >= stop.patience or exhausted
-        due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
-        if self.objective.settles and (stalled or (norm <= gradient_tolerance(self.objective, stop) and due)):
+        if self._asks_for_verdict(norm, gradient_tolerance(self.objective, stop), exhausted):
             verdict = self._judge(point, StopState(stalled, rounding, judged=self.optimizer.judges))
             gone = verdict.status in (None, Status.NON_FINITE)
             if gone and verdict.lower is not None and state.escapes < ESCAPES:
@@ -239,6 +290,17 @@ class Loop:
         if stop.max_seconds is not None and self.clock.seconds() >= stop.max_seconds:
             return self._end_final(point, Status.TIME)
         return None
+
+    def _asks_for_verdict(self, norm: float, tolerance: float, exhausted: bool) -> bool:
+        state = self.state
+        stalled = state.stalled >= self.stop.patience or exhausted
+        due = state.iteration >= state.next_verdict or norm <= VERDICT_GRADIENT_DROP * state.verdict_gradient
+        return self.objective.settles and (stalled or (norm <= tolerance and due))
+
+    def _is_cut_short(self, seconds: float) -> bool:
+        stop = self.stop
+        late = stop.max_seconds is not None and seconds >= stop.max_seconds
+        return late or self.state.iteration >= stop.max_iterations or self.interrupted()
 
     def _check_start(self, point: Point, validated: Point) -> LoopEnd | None:
         """The start point must be finite, in every support, and the same when it is traced again."""
@@ -275,6 +337,7 @@ class Loop:
         """
         for observer in self.observers:
             observer.on_pause(lambda: self._snapshot(point))
+        self.objective.check(point)
         verdict = judge(self.objective, point.params, self._curvature, self.stop, state)
         if verdict.status is Status.NON_FINITE and verdict.lower is None:
             there = self.objective.at(point.params)
@@ -328,6 +391,7 @@ class Loop:
         return self._end(point, status, verdict, remarks)
 
     def _non_finite(self, last_good: Point, bad: Point, when: str = "") -> LoopEnd:
+        self.objective.check(bad)
         why = self._why_not_finite(last_good, bad)
         remark = f"not finite{' ' + when if when else f' at iteration {self.state.iteration + 1}'}: {why}"
         if bad.failure is None and bad.value == float("-inf"):
@@ -368,12 +432,18 @@ class Loop:
         return LoopEnd(status, settled.params, verdict, everything, self._snapshot(point))
 
     def _record(self, point: Point, change: float | None, norm: float, step_norm: float | None) -> None:
-        state = self.state
-        record = Progress(
-            state.iteration, point.value, change, norm, step_norm, self.clock.seconds(), self.optimizer.reports()
-        )
+        seconds, reports = self.clock.seconds(), self.optimizer.reports()
+        self._show(Progress(self.state.iteration, point.value, change, norm, step_norm, seconds, reports), point)
+
+    def _show(self, record: Progress, point: Point | None) -> None:
+        """Tell of an iteration; of a point that can be kept, as the optimizer stands there."""
         for observer in self.observers:
-            observer.on_iteration(record, lambda: self._snapshot(point))
+            observer.on_iteration(record, None if point is None else partial(self._checked, point))
+
+    def _checked(self, point: Point) -> Snapshot:
+        """What is kept of a point, held against a trace where the model is not traced at each. Raises: ModelError."""
+        self.objective.check(point)
+        return self._snapshot(point)
 
     def _snapshot(self, point: Point) -> Snapshot:
         self.state.seconds = self.clock.seconds()

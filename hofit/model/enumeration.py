@@ -33,7 +33,7 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
 from ..errors import ModelError
-from ..internals import DIM_TO_ID, ENUMERATE_DIM, MARKOV_SCOPE, TorchDispatchMode, packed_dims, pytree, with_packed_dims
+from ..internals import DIM_TO_ID, ENUMERATE_DIM, MARKOV_SCOPE, DispatchMode, packed_dims, pytree, with_packed_dims
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of one tensor at most: a gradient keeps several of that size."""
@@ -395,7 +395,7 @@ class TooLarge(ModelError):
         super().__init__(f"a tensor of shape {tuple(shape)} takes {size / 2**30:.3g} GiB")
 
 
-class MemoryGuard(TorchDispatchMode):
+class MemoryGuard(DispatchMode):
     """Inside, an operation whose result would take more than ``limit`` bytes is not begun.
 
     What it would make is found on torch's meta device, which computes shapes alone.

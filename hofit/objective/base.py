@@ -98,6 +98,20 @@ class Objective(Source, Protocol):
         """What is to be said of the loss itself at the end of a fit."""
         return []
 
+    def set_capture(self, mode: str) -> None:
+        """Say whether evaluations may be replayed without the model, once that is proved to be the same: ``auto`` or
+        ``off``."""
+        return None
+
+    @property
+    def replays(self) -> bool:
+        """Whether points are had without the model by now."""
+        return False
+
+    def check(self, point: Point) -> None:
+        """Hold a point that was replayed against the model. Raises: ModelError where they differ."""
+        return None
+
     def start(self) -> Params:
         """The start point: what the model's own starts and the config's make of each parameter."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from math import log, pi
+from math import isfinite, log, pi
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .base import Objective
 from .batched import Batched
+from .captured import Captured
 from .information import InformationObjective
 from .leaves import Leaves
 
@@ -54,6 +56,9 @@ class DensityObjective(Objective):
         """The site of which torch has no second derivative, once one was asked for."""
         tensors = self.leaves.tensors
         self.batched = batched or Batched(program, tensors)
+        self._captured = Captured(program, self.leaves, on=False)
+        self._last: Callable[[], TracedPoint | None] = lambda: None
+        """The last point that was traced, if anybody has it still."""
         self._own = {name: leaf for name, leaf in tensors.items() if names is None or name in names}
 
     @property
@@ -78,12 +83,17 @@ class DensityObjective(Objective):
                 "differences of the gradient"
             ]
         if not self.program.subsampled:
-            return []
+            return self.captured_remarks()
         plates = ", ".join(f"{name} ({k} of {size})" for name, (size, k) in self.program.subsampled.items())
         return [
             f"stochastic: the loss of an iteration is an estimate (subsampled: {plates}); "
             "the verdict is taken on the full plates"
         ]
+
+    def captured_remarks(self) -> list[str]:
+        """Why the model was traced at every point, where that is its own doing."""
+        refused = self._captured.refused
+        return [f"capture: the model is traced at every point: {refused}"] if refused else []
 
     @property
     def entries(self) -> int:
@@ -97,8 +107,70 @@ class DensityObjective(Objective):
         density = self.program.take_start_density()
         return None if density is None or self.type != "map" else -density
 
+    def set_capture(self, mode: str) -> None:
+        self._captured = Captured(self.program, self.leaves, mode != "off" and not self.stochastic)
+
+    @property
+    def replays(self) -> bool:
+        return self._captured.loss.used
+
     def at(self, params: Params) -> TracedPoint:
-        return self._evaluate(params, full=False, validate=False)
+        function = self._captured.loss
+        inputs = self._captured.inputs(params)
+        found = function.replayed(inputs)
+        if found is not None and isfinite(value := found[0].item()):
+            self.evaluations.loss += 1
+            gradient = dict(zip(self._own, found[1:], strict=True))
+            point = TracedPoint(params, found[0], self._own, source=self, replayed=gradient)
+            point.take_value(value)
+            return point
+        if function.used:
+            return self._checked(params)
+        if not function.waits and not self.batched.operations(self.jacobian):
+            return self._written_down(params, inputs)
+        function.count()
+        point = self._evaluate(params, full=False, validate=False)
+        self._last = ref(point)
+        return point
+
+    def _written_down(self, params: Params, inputs: list[Tensor]) -> TracedPoint:
+        """The point, computed by the model while that is written down, or held against what was."""
+        made: list[TracedPoint] = []
+        last = self._last()
+        with_graph = last is not None and last.has_graph
+        self.leaves.write(params)
+
+        def compute() -> list[Tensor] | None:
+            point = self._evaluate(params, full=False, validate=False)
+            made.append(point)
+            if point.failure is not None or not point.loss.requires_grad:
+                return None
+            with self.evaluations.uncounted():
+                point.replayed = point.gradient(with_graph)
+            point.known_gradient = None
+            return [point.loss.detach(), *point.replayed.values()]
+
+        self._captured.take(inputs, compute)
+        return made[0]
+
+    def _checked(self, params: Params) -> TracedPoint:
+        """The point by a trace, where replays are used. Raises: ModelError where they are not the same."""
+        point = self._evaluate(params, full=False, validate=False)
+        again = self._captured.loss.replayed(self._captured.inputs(params))
+        if again is None or point.failure is not None:
+            same = not isfinite(point.value)
+        else:
+            with self.evaluations.uncounted():
+                own = (point.loss.detach(), *point.gradient().values())
+            same = all(map(_equal, own, again))
+        if not same:
+            raise self._captured.difference()
+        return point
+
+    def check(self, point: Point) -> None:
+        if self._captured.loss.used:
+            with self.evaluations.uncounted():
+                self._checked(point.params)
 
     def at_full(self, params: Params) -> TracedPoint:
         return self._evaluate(params, full=True, validate=True)
@@ -128,6 +200,29 @@ class DensityObjective(Objective):
     def information(self, point: TracedPoint) -> TracedPoint:
         program, jacobian, evaluations = self.program, self.jacobian, self.evaluations
         return InformationObjective(program, self.leaves, jacobian, evaluations, point).at(point.params)
+
+    def products(self, point: TracedPoint, vectors: Params, compute: Callable[[], Params]) -> Params:
+        function = None if point.full else self._captured.products(vectors)
+        if function is None:
+            return compute()
+        inputs = [*self._captured.inputs(point.params), *vectors.values()]
+        found = function.replayed(inputs)
+        if found is not None:
+            return dict(zip(vectors, found, strict=True))
+        if function.waits:
+            function.count()
+            return compute()
+        made: list[Params] = []
+
+        def again() -> list[Tensor]:
+            point.forget_graph()
+            made.append(compute())
+            return list(made[0].values())
+
+        self.leaves.write(point.params)
+        with self.evaluations.uncounted():
+            function.take(inputs, [*self.leaves.tensors.values(), *vectors.values()], again)
+        return made[0]
 
     def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
         self.evaluations.loss += 1
@@ -179,3 +274,7 @@ class DensityObjective(Objective):
 
     def _loss(self, full: bool = False, validate: bool = False) -> Tensor:
         return -self.program.log_density(self.jacobian, full, validate)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -24,6 +24,9 @@ class ElboObjective(DensityObjective):
         super().__init__(program, "elbo")
         self._elbo = program
 
+    def set_capture(self, mode: str) -> None:
+        return None  # each evaluation draws
+
     @property
     def stochastic(self) -> bool:
         return not self.settles or super().stochastic

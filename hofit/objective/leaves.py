@@ -19,13 +19,17 @@ class Leaves:
     def __init__(self, tensors: Params) -> None:
         self.tensors = tensors
         self._current: Point | None = None
+        self._written: Params = {}
+        """What each leaf was written from: values of parameters are never written to themselves."""
 
     def write(self, params: Params) -> None:
         """Let the leaves of these parameters hold them. What was computed before must be computed again."""
         self._current = None
         with torch.no_grad():
             for name, value in params.items():
-                self.tensors[name].copy_(value)
+                if self._written.get(name) is not value:
+                    self.tensors[name].copy_(value)
+                    self._written[name] = value
 
     def make_current(self, point: Point) -> None:
         """Hear that the loss of a point was computed from what the leaves hold."""
@@ -37,7 +41,7 @@ class Leaves:
 
     def invalidate(self) -> None:
         """Hear that someone else has written the leaves, as an optimizer of the user's does."""
-        self._current = None
+        self._current, self._written = None, {}
 
     @contextmanager
     def holding(self, point: Point, names: Collection[str]) -> Iterator[None]:

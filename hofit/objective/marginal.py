@@ -187,6 +187,13 @@ class MarginalObjective(Objective):
         """The point that the search goes out from, and the mode there."""
         self._last = self._anchor
 
+    def set_capture(self, mode: str) -> None:
+        self._inner.set_capture(mode)
+
+    def check(self, point: Point) -> None:
+        with self._outer_held(point.params):
+            self._inner.check(replace(point, params=point.inner))
+
     def start(self) -> Params:
         return {name: leaf.detach().clone() for name, leaf in self.leaves.tensors.items() if name in self.outer}
 
@@ -400,6 +407,7 @@ class MarginalObjective(Objective):
                 f"differences: torch has no third derivative of {self.without_third}, so the gradient of the evidence "
                 "is taken by differences of its second"
             )
+        found += self._inner.captured_remarks()
         self.probing = self._probing_error(params)
         return found if self.probing is None else [*found, self.probing.remark(", ".join(self.integrated))]
 

@@ -45,6 +45,8 @@ class Optimizer(MultiOptimizer):
     second_order: bool = False
     judges: bool = False
     reads_model: bool = False
+    rewinds: bool = False
+    """Whether ``load_state_dict`` puts it back to where it was in the middle of a fit: it keeps nothing else."""
 
     names: Sequence[str] | None = None
     """The parameters it was bound to; None where it was bound to none in particular, as from plain Pyro code."""

@@ -65,6 +65,11 @@ class MixedMultiOptimizer(Optimizer):
         """Whether any part reads the gradient's graph."""
         return any(part.second_order for part in self._moving)
 
+    @property
+    def rewinds(self) -> bool:  # type: ignore[override]
+        """Whether all parts do, and none judges its step."""
+        return self.order == "simultaneous" and all(part.rewinds and not part.judges for part in self._moving)
+
     def restart(self) -> None:
         for part in self._moving:
             part.restart()

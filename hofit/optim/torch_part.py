@@ -51,6 +51,8 @@ class TorchOptimizer(Optimizer):
         schedule: class and options of a ``torch.optim.lr_scheduler``, or None.
     """
 
+    rewinds = True
+
     def __init__(
         self,
         constructor: type[torch.optim.Optimizer],

@@ -19,13 +19,15 @@ class ProgressTable:
     A row goes out once and scrolls, so that a long fit leaves its whole history in the terminal.
     """
 
+    keeps_every = None
+
     def __init__(self, console: Console, every: int) -> None:
         self.console, self.every = console, every
         self._headed = False
         self._shown = False
         self._pending: Progress | None = None
 
-    def on_iteration(self, record: Progress, snapshot: Callable[[], object]) -> None:
+    def on_iteration(self, record: Progress, snapshot: Callable[[], object] | None) -> None:
         if record.iteration % self.every == 0 or not self._shown:
             self._shown = True
             self._print(record)

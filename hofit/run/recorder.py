@@ -14,6 +14,9 @@ from .checkpoint import write_checkpoint
 from .directory import RunDirectory, write_text
 from .provenance import Provenance
 
+ROWS_AT_ONCE = 0.1
+"""Seconds that a row may wait for others, so that a thousand short iterations are not a thousand calls."""
+
 
 class RunRecorder:
     """Writes a row of progress.csv an iteration, and a checkpoint every so many iterations or seconds."""
@@ -23,33 +26,53 @@ class RunRecorder:
         self._file: IO[bytes] | None = None
         self._last_written = 0.0
         self._last_iteration = -1
+        self._rows: list[list[float | None]] = []
+        self._last_rows = 0.0
 
-    def on_iteration(self, record: Progress, snapshot: Callable[[], Snapshot]) -> None:
+    @property
+    def keeps_every(self) -> int | None:
+        return self.policy.every
+
+    def on_iteration(self, record: Progress, snapshot: Callable[[], Snapshot] | None) -> None:
         if self._file is None:
             self._open(record)
-        assert self._file is not None
-        self._file.write(as_csv([record.cells()]).encode())  # unbuffered: a row is there as soon as it is written
+        self._rows.append(record.cells())
+        if record.iteration == 0 or record.seconds - self._last_rows >= ROWS_AT_ONCE:
+            self._write_rows()
+            self._last_rows = record.seconds
         if record.iteration == 0:
             self._last_written = record.seconds
-        elif record.iteration % self.policy.every == 0 or record.seconds - self._last_written >= self.policy.seconds:
+            return
+        late = record.seconds - self._last_written >= self.policy.seconds
+        if snapshot is not None and (
+            late or (self.keeps_every is not None and record.iteration % self.keeps_every == 0)
+        ):
             self.checkpoint(snapshot())
             self._last_written = record.seconds
 
     def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._write_rows()
         taken_now = snapshot()
         if taken_now.loop.iteration != self._last_iteration:
             self.checkpoint(taken_now)
 
     def checkpoint(self, snapshot: Snapshot) -> None:
+        self._write_rows()
         # One iteration has one file: what is written of it later takes the place of what was written before.
         keep = 1 if snapshot.loop.iteration == self._last_iteration else self.policy.keep
         write_checkpoint(self.directory.path, snapshot, self.provenance, keep)
         self._last_iteration = snapshot.loop.iteration
 
     def close(self) -> None:
+        self._write_rows()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _write_rows(self) -> None:
+        if self._file is not None and self._rows:
+            rows, self._rows = self._rows, []
+            self._file.write(as_csv(rows).encode())  # unbuffered: they are there as soon as they are written
 
     def _open(self, record: Progress) -> None:
         path = self.directory.path / PROGRESS

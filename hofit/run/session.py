@@ -168,6 +168,7 @@ class _Builder:
         optimizer = self._optimizer(ownership.owners, bool(methods))
         refuse_subsampling(program, optimizer, bool(methods))
         objective = objective_of(config.objective, program, methods)
+        objective.set_capture(config.capture)
         refuse_changing_draws(objective, optimizer, mistakes)
         torch.set_num_threads(threads_for(config.threads, self.data.arguments, objective.start()))
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}

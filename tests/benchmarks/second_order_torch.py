@@ -220,6 +220,8 @@ def run_hofit(job: Job, objective: Objective, recorder: Recorder) -> Ended:
     from hofit.run.session import Request
 
     class Watcher:
+        keeps_every = None
+
         def on_iteration(self, record: Any, snapshot: Any) -> None:
             recorder.record(record.loss, record.gradient_norm)
 

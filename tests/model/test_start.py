@@ -73,6 +73,8 @@ def test_the_first_gradient_comes_from_the_last_of_few_traces(
         model()
 
     class Watcher:
+        keeps_every = None
+
         def on_iteration(self, record: Any, snapshot: Any) -> None:
             seen.append(len(calls))
 

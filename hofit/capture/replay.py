@@ -1,0 +1,50 @@
+"""How a tape is run again: one seam, behind which the way may change.
+
+torch's own interpreter of traced graphs (`torch.jit.trace`, of the tape and not of the model) needs a third of the time
+of the same calls from Python; it is deprecated, and where it is gone, or cannot take a tape, Python calls them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..internals import optimized_execution
+from .tape import Tape
+
+Replay = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+
+
+def by_python(tape: Tape) -> Replay:
+    """The operations called one by one."""
+    function = tape.function()
+
+    def replay(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return tape.filled(function(*inputs))
+
+    return replay
+
+
+def by_script(tape: Tape, inputs: Sequence[Tensor]) -> Replay:
+    """The operations called by torch's interpreter, unchanged: nothing is fused, no bit differs."""
+    with warnings.catch_warnings(), torch.no_grad(), optimized_execution(False):
+        warnings.simplefilter("ignore")
+        graph = torch.jit.trace(tape.function(), tuple(one.detach() for one in inputs), check_trace=False)
+
+    def replay(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with torch.no_grad(), optimized_execution(False):
+            return tape.filled(graph(*inputs))
+
+    return replay
+
+
+def replay_of(tape: Tape, inputs: Sequence[Tensor]) -> Replay:
+    """The fastest way that is there."""
+    try:
+        return by_script(tape, inputs)
+    except Exception:  # whatever the interpreter cannot take, or no longer has
+        return by_python(tape)
