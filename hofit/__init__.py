@@ -18,6 +18,7 @@ __all__ = [
     "draws",
     "errors",
     "fit",
+    "fit_many",
     "linalg",
     "optim",
     "resume",
@@ -25,12 +26,13 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import distributions, errors, linalg, optim
-    from .api import diagnose, fit, resume
+    from .api import diagnose, fit, fit_many, resume
     from .fitting.result import FitResult, draws
     from .uncertainty.diagnosis import Diagnosis
 
 _HOME = {
     "fit": "api",
+    "fit_many": "api",
     "resume": "api",
     "diagnose": "api",
     "Diagnosis": "uncertainty.diagnosis",

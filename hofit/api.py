@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from .errors import ConfigError
 from .fitting.result import FitResult
 from .run.diagnose import run_diagnose
 from .run.fit import FitOptions, run_fit
+from .run.many import run_many
 from .run.resume import ResumeRequest, run_resume
 from .run.session import Request
 from .uncertainty.diagnosis import Diagnosis
@@ -42,6 +43,30 @@ def fit(
     reference = str(model) if isinstance(model, Path) else model
     request = Request(load_source(config), reference, _merged(data, arguments))
     return run_fit(request, FitOptions(run_dir=None if run_dir is None else Path(run_dir)))
+
+
+def fit_many(
+    model: Callable[..., Any] | str | Path,
+    config: str | Path | Mapping[str, Any],
+    datasets: Iterable[Mapping[str, Any]],
+    /,
+    **arguments: Any,
+) -> list[FitResult]:
+    """Fit one model to many data sets: what ``fit`` gives of each, in order, in much less time where they are alike.
+
+    Data sets whose arguments differ in the values of tensors alone are computed as one batch, each with errors of its
+    own and the verdict of its own Hessian, gradient and Newton step; one whose minimum is not plain (a boundary, a flat
+    direction) is fitted alone, and so are all where the model cannot be batched (`torch.vmap`), draws, or integrates
+    by other means than laplace.
+
+    Args:
+        model, config: as for ``fit``.
+        datasets: arguments of the model, a mapping each.
+        arguments: those that are the same for all.
+    Raises: HofitError for wrong input, naming the data set by its number, from 0.
+    """
+    reference = str(model) if isinstance(model, Path) else model
+    return run_many(load_source(config), reference, [_merged(one, arguments) for one in datasets])
 
 
 def resume(

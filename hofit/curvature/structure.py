@@ -63,7 +63,7 @@ class Curvature:
     """
 
     def __init__(self, structure: str = "auto", probes: int | None = None) -> None:
-        self._choice = LayoutChoice(structure, probes)
+        self._choice, self.probes = LayoutChoice(structure, probes), probes
         self.method = Method.MATRIX_FREE if structure == "matrix_free" else Method.LIFTED
         self.why_not_lifted = ""
         self.layout: Layout | None = None

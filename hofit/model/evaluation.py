@@ -141,9 +141,13 @@ class Evaluation(SiteMessenger):
                 f"the parameter {entry.site.name!r} changed its shape from {tuple(entry.site.value_shape)} to "
                 f"{tuple(given.shape)} since the first trace"
             )
+        if entry.stand_in is not None:
+            msg["value"] = entry.transform(entry.stand_in)
 
     def _pyro_post_param(self, msg: Any) -> None:
         entry = self.sites.of_store[msg["name"]]
+        if entry.stand_in is not None:
+            return
         if unconstrained_params(pyro.get_param_store()).get(msg["name"]) is not entry.leaf:
             raise TraceChanged(
                 f"the parameter {entry.site.name!r} was replaced in Pyro's parameter store while the model ran "

@@ -240,15 +240,29 @@ class Program:
 
     @contextmanager
     def substituted(self, values: Params) -> Iterator[None]:
-        """Inside, unconstrained ``values`` stand in the place of latents' leaves; they may have a graph."""
-        leaves = {name: self.latents[name].leaf for name in values}
-        for name, value in values.items():
-            self.latents[name].leaf = value
+        """Inside, unconstrained ``values`` stand in the place of the leaves; they may have a graph, or be a batch."""
+        leaves = {name: self.latents[name].leaf for name in values if name in self.latents}
+        parameters = [self.parameters[name] for name in values if name not in leaves]
+        for name in leaves:
+            self.latents[name].leaf = values[name]
+        for parameter in parameters:
+            parameter.stand_in = values[parameter.site.name]
         try:
             yield
         finally:
             for name, leaf in leaves.items():
                 self.latents[name].leaf = leaf
+            for parameter in parameters:
+                parameter.stand_in = None
+
+    @contextmanager
+    def arguments_replaced(self, arguments: Mapping[str, Any]) -> Iterator[None]:
+        """Inside, the model is called with other data."""
+        before, self.arguments = self.arguments, dict(arguments)
+        try:
+            yield
+        finally:
+            self.arguments = before
 
     def observed_distributions(self, full: bool = False) -> dict[str, Any]:
         """The distribution of each observed site at the leaves, but for those that depend on an enumerated one."""

@@ -46,13 +46,17 @@ class Latent:
 
 @dataclass
 class Parameter:
-    """A parameter site: its name in Pyro's store, its leaf there, and its support."""
+    """A parameter site: its name in Pyro's store, its leaf there, and its support.
+
+    ``stand_in`` is the unconstrained tensor that a trace reads in the leaf's place, where there is one.
+    """
 
     site: Site
     store_name: str
     leaf: Tensor
     support: constraints.Constraint
     held: Tensor | None = None
+    stand_in: Tensor | None = None
 
     @property
     def transform(self) -> Transform:

@@ -13,6 +13,7 @@ from ..linear.operator import Factor
 from ..model.program import Program
 from ..point import Params, Point, Source
 from .leaves import Leaves
+from .stacked import Stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,10 @@ class Objective(Source, Protocol):
     def set_capture(self, mode: str) -> None:
         """Say whether evaluations may be replayed without the model, once that is proved to be the same: ``auto`` or
         ``off``."""
+        return None
+
+    def stacked(self) -> Stacked | None:
+        """The same objective of many data sets at once; None where there is no such thing."""
         return None
 
     @property

@@ -21,6 +21,7 @@ from .batched import Batched
 from .captured import Captured
 from .information import InformationObjective
 from .leaves import Leaves
+from .stacked import Stacked
 
 
 class DensityObjective(Objective):
@@ -109,6 +110,11 @@ class DensityObjective(Objective):
 
     def set_capture(self, mode: str) -> None:
         self._captured = Captured(self.program, self.leaves, mode != "off" and not self.stochastic)
+
+    def stacked(self) -> Stacked | None:
+        if self.stochastic or self.program.discrete:
+            return None
+        return Stacked(self.program, list(self._own), [], self.jacobian, None)
 
     @property
     def replays(self) -> bool:

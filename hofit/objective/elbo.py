@@ -9,6 +9,7 @@ from ..model.elbo import ElboProgram
 from ..model.sites import InfeasibleError
 from ..point import Params
 from .density import DensityObjective
+from .stacked import Stacked
 
 
 class ElboObjective(DensityObjective):
@@ -26,6 +27,9 @@ class ElboObjective(DensityObjective):
 
     def set_capture(self, mode: str) -> None:
         return None  # each evaluation draws
+
+    def stacked(self) -> Stacked | None:
+        return None
 
     @property
     def stochastic(self) -> bool:

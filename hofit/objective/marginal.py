@@ -36,6 +36,7 @@ from .density import DensityObjective
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, place_of
 from .probing import ProbingError, probing_error
+from .stacked import Stacked
 
 Approximation = Callable[[Expansion], Tensor]
 """Φ of an expansion: minus the log of the integral; shape ()."""
@@ -189,6 +190,12 @@ class MarginalObjective(Objective):
 
     def set_capture(self, mode: str) -> None:
         self._inner.set_capture(mode)
+
+    def stacked(self) -> Stacked | None:
+        layout, exact = self.curvature.layout, self._approximation is laplace and not self.curvature.probes
+        if not exact or layout is None or self.without_third is not None or self.program.discrete:
+            return None
+        return Stacked(self.program, self.outer, self.integrated, self.jacobian, layout)
 
     def check(self, point: Point) -> None:
         with self._outer_held(point.params):

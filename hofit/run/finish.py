@@ -13,6 +13,7 @@ from ..fitting.result import FitResult
 from ..point import Params
 from ..record import DERIVED, DIAGNOSIS, ESTIMATES, FIT, Derived, Estimate, table
 from ..uncertainty.errors import find_uncertainty, gaussian_of
+from ..uncertainty.gaussian import Gaussian
 from ..uncertainty.likelihood import likelihood_of
 from .directory import RunDirectory
 from .environment import versions
@@ -34,14 +35,14 @@ def finish(
     ``began`` is when the command did. Raises: RunDirectoryError when the disk does not take it.
     """
     if directory is None:
-        result = _result(session, end or loop.go(), interruption)
+        result = result_of(session, end or loop.go(), interruption)
         result.total_seconds = time.perf_counter() - began
         return result
     try:
         with closing(RunRecorder(directory, session.provenance, session.config.checkpoint)) as recorder:
             loop.observers.append(recorder)
             end = end or loop.go()
-            result = _result(session, end, interruption)
+            result = result_of(session, end, interruption)
             recorder.checkpoint(end.snapshot)
         directory.write(ESTIMATES, table(Estimate, result.estimate_rows()))
         derived = result.derived_rows()
@@ -59,11 +60,16 @@ def finish(
         ) from error
 
 
-def _result(session: Session, end: LoopEnd, interruption: Interruption) -> FitResult:
+def result_of(
+    session: Session, end: LoopEnd, interruption: Interruption, gaussian: Gaussian | None = None
+) -> FitResult:
+    """What a fit returns. ``gaussian`` is that at its end, where it is known."""
     program, provenance, objective = session.program, session.provenance, session.objective
     full = session.config.objective.uncertainty == "full"
     with objective.evaluations.uncounted():  # standard errors are no part of the fit
-        gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
+        remarks: list[str] = []
+        if gaussian is None:
+            gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
         values = objective.values(end.params)
         uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict, full)
     likelihood = likelihood_of(objective, uncertainty, end.verdict.loss, session.config.data.observations)

@@ -62,6 +62,8 @@ class Session:
     began: float
     """When the model was first traced, by ``time.perf_counter``."""
     find_provenance: Callable[[], Provenance]
+    arguments_of: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """The model's arguments, of other arguments given from Python."""
 
     @cached_property
     def provenance(self) -> Provenance:
@@ -176,7 +178,17 @@ class _Builder:
         provenance = partial(provenance_of, config, self.reference, self.model, self.data, given, threads)
         start, warnings = objective.start(), self.data.warnings
         return Session(
-            config, program, objective, optimizer, labels, start, frozenset(values), warnings, began, provenance
+            config,
+            program,
+            objective,
+            optimizer,
+            labels,
+            start,
+            frozenset(values),
+            warnings,
+            began,
+            provenance,
+            lambda given: load_data(config, self.model, given, mistakes).arguments,
         )
 
     def _rehearse(self) -> None:
