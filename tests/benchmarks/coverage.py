@@ -3,8 +3,9 @@
     python tests/benchmarks/coverage.py [--data-sets 50]
 
 Three mixed models, simulated from known parameters and fitted by maximum marginal likelihood, the group effects
-integrated out by Laplace's approximation, all data sets of a model at once. An interval is the estimate ± 1.96 standard
-errors on the unconstrained scale (log of a scale, atanh of a correlation), mapped back; a fit that did not converge, or gave no error, covers nothing.
+integrated out by Laplace's approximation, all data sets of a model at once. An interval is the estimate ± 1.96
+standard errors on the unconstrained scale (log of a scale, atanh of a correlation), mapped back; a fit that did not
+converge, or gave no error, covers nothing.
 Prints a table and leaves with 1 when a model's coverage, over all its parameters, is not within 90 and 98 %.
 """
 
