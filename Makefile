@@ -34,7 +34,7 @@ coverage: .venv/installed
 	touch $@
 
 bench: .venv/installed
-	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python -m tests.benchmarks.overhead
 
 bench-tables: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/tables.py
