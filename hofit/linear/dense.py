@@ -94,8 +94,19 @@ def held_matrices(matrices: Tensor, places: Tensor) -> Tensor:
     return free
 
 
+def times(inverse: Tensor, middle: Tensor) -> Tensor:
+    """K M of symmetric matrices; a parameter of few effects moves few places of M, or its diagonal alone."""
+    touched = (middle != 0).any(1)
+    if int(touched.sum()) <= len(middle) // 2:
+        place, found = touched.nonzero()[:, 0], torch.zeros_like(inverse)
+        found[:, place] = inverse.index_select(1, place) @ middle[place][:, place]
+        return found
+    diagonal = middle.diagonal()
+    return inverse * diagonal if bool((middle == diagonal.diag()).all()) else inverse @ middle
+
+
 def congruent(inverse: Tensor, middle: Tensor) -> Tensor:
-    """K M K for a symmetric K. A parameter of few effects moves few places of the curvature, or its diagonal alone."""
+    """K M K for a symmetric K, with M as in ``times``."""
     touched = (middle != 0).any(1) | (middle != 0).any(0)
     if int(touched.sum()) <= len(middle) // 2:
         place = touched.nonzero()[:, 0]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .dense import congruent
+from .dense import congruent, times
 from .elimination import Elimination
 
 SPARSE_MIDDLE = 256
@@ -165,6 +165,41 @@ def selected_derivative(elimination: Elimination, panel: Tensor, inverse: Tensor
     return result
 
 
+def second_traces(elimination: Elimination, panel: Tensor, inverse: Tensor, values: Tensor) -> Tensor:
+    """tr(H⁻¹ V H⁻¹ W) of every two of some matrices, the selected inverse being known. Shapes: (k, S) → (k, k).
+
+    What eliminating a front leaves of it is, of its pivots, tr(N M) with N = L₁₁⁻¹ dD L₁₁⁻ᵀ and M the same along W, and
+    of its rows 2 tr(Z₂₂ Q Rᵀ) with Q = dB L₁₁⁻ᵀ − L₂₁ N; above it the same is asked with V and W as they arrive there.
+    """
+    changes = values.new_zeros(len(values), elimination.length).index_add_(1, elimination.address, values)
+    total = values.new_zeros(len(values), len(values))
+    for group in elimination.groups:
+        lower, below = group.blocks(panel), group.below(panel)
+        moved = [k for k, one in enumerate(changes) if bool(group.blocks(one).any()) or bool(group.below(one).any())]
+        middles, rests, images = [], [], []
+        for change in (changes[k] for k in moved):
+            own = _symmetric(group.blocks(change))
+            if group.updates is None:
+                middles.append(_times(group.blocks(inverse), own))
+                continue
+            middle = _right(_right(own, lower).mT, lower)
+            across = _right(group.below(change), lower)
+            rest = across - below @ middle
+            group.updates.subtract(change, across.add_(rest), below)
+            image = rest.new_empty(rest.shape)
+            group.updates.product(inverse, rest, out=image)
+            middles.append(middle)
+            rests.append(rest)
+            images.append(image)
+        for i, one in enumerate(moved):
+            for j, other in enumerate(moved[: i + 1]):
+                trace = (middles[i] * middles[j].mT).sum(dtype=total.dtype)
+                if rests:
+                    trace = trace + 2.0 * (rests[i] * images[j]).sum()
+                total[one, other] += trace
+    return total.tril() + total.tril(-1).T
+
+
 def _factor_derivative(elimination: Elimination, panel: Tensor, values: Tensor) -> Tensor:
     """dL as a panel; at a root the change of the block that was factorised there, the lower triangle."""
     change = values.new_zeros(elimination.length).index_add_(0, elimination.address, values)
@@ -195,6 +230,16 @@ def _congruent(inverse: Tensor, middle: Tensor) -> Tensor:
     if len(middle) == 1 and middle.shape[-1] >= SPARSE_MIDDLE:
         return congruent(inverse[0], whole[0])[None]
     return inverse @ whole @ inverse
+
+
+def _times(inverse: Tensor, whole: Tensor) -> Tensor:
+    """Z M; of a large root in single precision. Shapes: (B, p, p)."""
+    if len(whole) > 1 or whole.shape[-1] < SPARSE_MIDDLE:
+        return inverse @ whole
+    if whole.shape[-1] < SINGLE_MIDDLE:
+        return times(inverse[0], whole[0])[None]
+    size, unit = inverse.abs().max(), whole.abs().max()  # the change is not zero
+    return times((inverse[0] / size).float(), (whole[0] / unit).float()).mul_(size * unit)[None]
 
 
 def _right(vectors: Tensor, lower: Tensor) -> Tensor:

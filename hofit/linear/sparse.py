@@ -75,6 +75,8 @@ class SparseFactor(Factor):
 
     def __init__(self, sparsity: Sparsity, values: Tensor, shift: float = 0.0) -> None:
         self.sparsity = sparsity
+        self.bends: list[tuple[Tensor, float]] | None = None
+        """Where second derivatives of the determinant wait to be taken together: see ``Bends``."""
         elimination, values = sparsity.elimination, values.detach()
         if shift:
             values = values.index_add(0, sparsity.diagonal, values.new_full((sparsity.size,), shift))

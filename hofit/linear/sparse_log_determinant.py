@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .multifrontal import selected_derivative
-from .operator import MEMORY_BUDGET
+from .low_rank import LowRankFactor
+from .multifrontal import second_traces, selected_derivative
+from .operator import MEMORY_BUDGET, Factor
 from .sparse import PROBES, Sparse, SparseFactor
 from .sparsity import Sparsity
 
@@ -47,6 +48,52 @@ def sparse_log_determinant(
     return result
 
 
+class Bends:
+    """Inside ``with``, derivatives of the gradient of log det H leave out how H⁻¹ changes; ``take`` after each of them
+    keeps the direction, and ``matrix`` is what was left out of all second derivatives: −w tr(H⁻¹ V H⁻¹ W), with w what
+    the determinant counts for.
+
+    One sweep for each direction, where autograd's way takes two and the product of all at a root once more. ``factor``
+    may be of any kind: of others nothing is left out.
+    """
+
+    def __init__(self, factor: Factor) -> None:
+        base = factor.base if isinstance(factor, LowRankFactor) else factor
+        self._factor = base if isinstance(base, SparseFactor) else None
+        self._found: list[tuple[Tensor, float] | None] = []
+
+    def __enter__(self) -> Bends:
+        if self._factor is not None:
+            self._factor.bends = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._factor is not None:
+            self._factor.bends = None
+
+    def take(self) -> None:
+        """Hear that a direction is done."""
+        kept = self._factor.bends if self._factor is not None else None
+        self._found.append(kept.pop() if kept else None)
+
+    def matrix(self, estimate: bool) -> Tensor | float:
+        """For the directions in their order; shape (k, k), or 0 where nothing was left out."""
+        found = {k: one for k, one in enumerate(self._found) if one is not None and one[1] and bool(one[0].any())}
+        if self._factor is None or not found:
+            return 0.0
+        directions, weight = torch.stack([one for one, _ in found.values()]), next(iter(found.values()))[1]
+        if estimate and estimate_costs_less(self._factor.sparsity):
+            traces = _estimated_traces(self._factor, directions)
+        else:
+            traces = second_traces(
+                self._factor.sparsity.elimination, self._factor.panel, self._factor.inverse_panel, directions
+            )
+        places = torch.tensor(list(found), device=traces.device)
+        whole = traces.new_zeros(len(self._found), len(self._found))
+        whole[places[:, None], places] = traces / -weight
+        return whole
+
+
 def estimate_costs_less(sparsity: Sparsity) -> bool:
     """Whether probes clearly take less than an exact second derivative."""
     through = 3 * sparsity.fill + 4 * len(sparsity.rows)
@@ -64,7 +111,8 @@ class _LogDeterminant(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, None, None]:
-        inverse: Tensor = _Inverse.apply(*ctx.saved_tensors, ctx.factor, ctx.estimates)  # type: ignore[no-untyped-call]
+        (values,), weight = ctx.saved_tensors, float(adjoint.detach())
+        inverse: Tensor = _Inverse.apply(values, ctx.factor, ctx.estimates, weight)  # type: ignore[no-untyped-call]
         return adjoint * inverse, None, None
 
 
@@ -72,15 +120,18 @@ class _Inverse(torch.autograd.Function):
     """On the pattern, an entry off the diagonal counted for both triangles. Its derivative is symmetric."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, factor: SparseFactor, estimates: bool) -> Tensor:
-        ctx.factor, ctx.estimates = factor, estimates
+    def forward(ctx: Any, values: Tensor, factor: SparseFactor, estimates: bool, weight: float) -> Tensor:
+        ctx.factor, ctx.estimates, ctx.weight = factor, estimates, weight
         return twice_off_the_diagonal(factor.sparsity, factor.inverse())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, adjoint: Tensor) -> tuple[Tensor | None, None, None, None]:
         factor: SparseFactor = ctx.factor
         elimination = factor.sparsity.elimination
+        if factor.bends is not None:
+            factor.bends.append((adjoint, ctx.weight))
+            return None, None, None, None
         if not bool(adjoint.any()):
             change = adjoint
         elif ctx.estimates:
@@ -88,7 +139,7 @@ class _Inverse(torch.autograd.Function):
         else:
             panel = selected_derivative(elimination, factor.panel, factor.inverse_panel, adjoint)
             change = panel.index_select(0, elimination.address)
-        return twice_off_the_diagonal(factor.sparsity, change), None, None
+        return twice_off_the_diagonal(factor.sparsity, change), None, None, None
 
 
 def _estimated(factor: SparseFactor, values: Tensor) -> Tensor:
@@ -96,6 +147,13 @@ def _estimated(factor: SparseFactor, values: Tensor) -> Tensor:
     sparsity = factor.sparsity
     drawn = factor.probes
     return on_pattern(sparsity, drawn, factor.solve(Sparse(sparsity, values).matvec(drawn)))
+
+
+def _estimated_traces(factor: SparseFactor, values: Tensor) -> Tensor:
+    """tr(H⁻¹ V H⁻¹ W) of every two matrices. Shapes: (k, S) → (k, k)."""
+    halves = [factor.half_solve(Sparse(factor.sparsity, one).matvec(factor.probes)).reshape(-1) for one in values]
+    seen = torch.stack(halves)
+    return seen @ seen.T / len(factor.probes)
 
 
 def on_pattern(sparsity: Sparsity, drawn: Tensor, answers: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from ..curvature.structure import Curvature
 from ..differences import central, two_sided
 from ..internals import lacks_derivative
 from ..linear.operator import Factor
+from ..linear.sparse_log_determinant import Bends
 from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
@@ -43,6 +44,9 @@ Approximation = Callable[[Expansion], Tensor]
 
 SAME = 1e3
 """Units of eps, relative, that a density may differ by and be the same: it is summed in another order."""
+
+SOLVES = 64
+"""Vectors that are solved for at once."""
 
 REFINEMENTS = 5
 """Newton steps more, at most, where the mode is not within √eps."""
@@ -116,6 +120,20 @@ class _AtMode:
         change = self.expansion.gradient(_along(self.expansion.slope, vector))
         curvature = float(torch.stack([(change[name] * v).sum() for name, v in vector.items()]).sum().abs())
         return (curvature or 1.0) ** -0.5, -self.factor.solve(self.u.flatten(change)).detach()
+
+    def hessian(self, theta: Coordinates, estimate: bool) -> tuple[Tensor, Tensor]:
+        """That of Ψ over all of θ (p, p), and dû/dθ (p, d): the form along (dû/dθ, 1), from either side."""
+        expansion, u = self.expansion, self.u
+        units = torch.eye(theta.size).to(self.slope)
+        mixed = [u.flatten(expansion.gradient(_along(expansion.slope, theta.unflatten(unit)))) for unit in units]
+        moves = -torch.cat([self.factor.solve(some) for some in torch.stack(mixed).split(SOLVES)])
+        rows = []
+        with Bends(self.factor) as bends:
+            for unit, move in zip(units, moves, strict=True):
+                second = expansion.gradient(_along(self.slopes, {**theta.unflatten(unit), **u.unflatten(move)}))
+                rows.append((theta.flatten(second) + moves @ u.flatten(second)).detach())
+                bends.take()
+        return torch.stack(rows) + bends.matrix(estimate), moves
 
     def product(self, vector: Params) -> tuple[Params, Tensor]:
         """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""
@@ -377,6 +395,11 @@ class MarginalObjective(Objective):
             return last.hessian
         self.evaluations.hvp += probes
         known = self._expanded(point)
+        if whole and self.without_third is None:
+            hessian, point.sensitivity = known.hessian(self._theta, estimate=not point.exact)
+            found = self._theta.unflatten(hessian)
+            self._curved = _Curved(point.params, point.inner, point.exact, found, point.sensitivity)
+            return found
         moves, rows = [], []
         for k in range(probes):
             vector = {name: vectors[name][k] for name in names}

@@ -14,12 +14,13 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from hofit.linear import elimination as elimination_module
+from hofit.linear import multifrontal as multifrontal_module
 from hofit.linear import sparse_log_determinant as determinant_module
 from hofit.linear import supernodes as supernodes_module
 from hofit.linear import updates as updates_module
-from hofit.linear.multifrontal import SPARSE_MIDDLE
+from hofit.linear.multifrontal import SPARSE_MIDDLE, second_traces
 from hofit.linear.sparse import Sparse
-from hofit.linear.sparse_log_determinant import sparse_log_determinant
+from hofit.linear.sparse_log_determinant import Bends, sparse_log_determinant
 from hofit.linear.sparsity import Sparsity
 from hofit.linear.updates import InRoot, Scattered, WholeRoot
 from tests.linear.graphs import GRAPHS, Graph, band, beside, chain, crossed, grid, groups, nested, random, skewed
@@ -205,7 +206,7 @@ def test_addresses_that_are_computed_in_chunks_change_no_number(graph: Graph, mo
         solved = factor.solve(torch.ones(operator.size))
         kinds = {type(group.updates) for group in operator.sparsity.elimination.groups}
         assert kinds & ({Scattered, WholeRoot} if many else {InRoot, WholeRoot})
-        found.append(torch.cat([factor.inverse(), solved, second(operator)]))
+        found.append(torch.cat([factor.inverse(), solved, second(operator), traces(operator, three(operator)).ravel()]))
     assert all(close(one, found[0], ROUNDING) for one in found[1:])
 
 
@@ -216,6 +217,25 @@ def second(operator: Sparse) -> Tensor:
     (slope,) = torch.autograd.grad(sparse_log_determinant(operator.sparsity, values), values, create_graph=True)
     (curvature,) = torch.autograd.grad(slope, values, along)
     return curvature
+
+
+def three(operator: Sparse) -> Tensor:
+    """Directions: along everything, along the diagonal of some, and nowhere."""
+    along = torch.randn(3, len(operator.values), generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    along[1, operator.sparsity.rows != operator.sparsity.columns] = 0.0
+    along[1, operator.sparsity.diagonal[: operator.size // 2]] = 0.0
+    along[2] = 0.0
+    return along
+
+
+def traces(operator: Sparse, along: Tensor) -> Tensor:
+    factor = operator.factor()
+    return second_traces(operator.sparsity.elimination, factor.panel, factor.inverse_panel, along)
+
+
+def expected_traces(operator: Sparse, along: Tensor) -> Tensor:
+    moved = torch.stack([torch.linalg.solve(dense(operator), dense(Sparse(operator.sparsity, one))) for one in along])
+    return torch.einsum("aij,bji->ab", moved, moved)
 
 
 # --- The log determinant ----------------------------------------------------------------------------
@@ -234,6 +254,42 @@ def test_the_log_determinant_has_two_derivatives(name: str, fronts: str, request
 
     assert torch.autograd.gradcheck(of, values)
     assert torch.autograd.gradgradcheck(of, values)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("many_fronts")
+def test_the_traces_of_every_two_directions_are_those_of_numpy(name: str) -> None:
+    operator = definite(SMALL[name])
+    along = three(operator)
+    assert close(traces(operator, along), expected_traces(operator, along), ROUNDING)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_the_traces_at_a_large_root(single: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multifrontal_module, "SINGLE_MIDDLE", 256 if single else 10**9)
+    operator = definite(crossed(500, 300, 9000))
+    along = three(operator)
+    along[2, :10] = 1.0  # few places
+    assert close(traces(operator, along), expected_traces(operator, along), 1e-7 if single else ROUNDING)
+
+
+def test_second_derivatives_that_were_left_out_come_back_together() -> None:
+    operator = definite(grid(5))
+    along = three(operator)
+    values, factor = operator.values.clone().requires_grad_(), operator.factor()
+    found = sparse_log_determinant(operator.sparsity, values, factor) / 2 + values.pow(3).sum()
+    (slope,) = torch.autograd.grad(found, values, create_graph=True)
+
+    def rows() -> list[Tensor]:
+        return [along @ torch.autograd.grad(slope @ one, values, retain_graph=True)[0] for one in along]
+
+    whole, left = torch.stack(rows()), []
+    with Bends(factor) as bends:
+        for one in along:
+            left.append(along @ torch.autograd.grad(slope @ one, values, retain_graph=True)[0])
+            bends.take()
+    assert close(torch.stack(left) + bends.matrix(estimate=False), whole, ROUNDING)
+    assert close(torch.stack(rows()), whole, ROUNDING)  # nothing is left out any more
 
 
 @pytest.mark.parametrize("touched", ["all", "few", "diagonal"])
