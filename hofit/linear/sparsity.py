@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 
 import torch
@@ -57,6 +58,19 @@ class Sparsity:
     def off(self) -> Tensor:
         """Where the values below the diagonal stand; shape (S − size,)."""
         return (self.rows != self.columns).nonzero()[:, 0]
+
+    @cached_property
+    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Both triangles row by row, as a product takes them: where each row starts (size + 1,), the columns, and which
+        value stands there, (2 S − size,)."""
+        with warnings.catch_warnings():  # torch calls its format a beta, once
+            warnings.simplefilter("ignore")
+            torch.sparse_csr_tensor(torch.zeros(2, dtype=torch.int64), self.rows[:0], self.rows[:0].double(), (1, 1))
+        place = torch.arange(len(self.rows), device=self.rows.device)
+        rows, columns = torch.cat([self.rows, self.columns[self.off]]), torch.cat([self.columns, self.rows[self.off]])
+        order = (rows * self.size + columns).argsort()
+        counts = torch.bincount(rows, minlength=self.size).cumsum(0)
+        return torch.cat([counts.new_zeros(1), counts]), columns[order], torch.cat([place, self.off])[order]
 
     @cached_property
     def elimination(self) -> Elimination:

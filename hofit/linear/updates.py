@@ -16,12 +16,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from .dense import BLOCK
+
 CHUNK = 2**16
 """Numbers of updates at a time: what one product writes is still in the cache when it is added to the panel."""
+
+PARTS = 8
+"""Parts of the rows of fronts, by which what is above the diagonal is mostly left out."""
 
 
 class Updates(ABC):
@@ -125,16 +131,18 @@ class InRoot(Updates):
 
     def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
         block = self.root.block(panel)
-        for entry, front, addresses in self._addresses():
-            update = _outer(left, right, entry, front)
-            if left is not right:
-                update = (update + _outer(right, left, entry, front)).div_(2.0)
-            block.index_add_(0, addresses.view(-1), update.view(-1), alpha=-1)  # both triangles have room
+        for start, entries in self._parts:
+            others = left[:, start:], right[:, start:]
+            for entry, front, addresses in self._addresses(entries, start):
+                update = _outer(left, others[1], entry, front)
+                if left is not right:
+                    update = (update + _outer(right, others[0], entry, front)).div_(2.0)
+                block.index_add_(0, addresses.view(-1), update.view(-1), alpha=-1)  # both triangles have room
 
     def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
         flat = out.zero_().view(-1, out.shape[2])
         block = self.root.block(panel)
-        for entry, front, addresses in self._addresses():
+        for entry, front, addresses in self._addresses(self.entries, 0):
             meeting = block.index_select(0, addresses.view(-1)).view(addresses.shape)
             flat[entry] = torch.bmm(meeting[:, None], right.index_select(0, front))[:, 0]
 
@@ -145,13 +153,22 @@ class InRoot(Updates):
         own = self.root.vectors(vectors)
         own.index_add_(0, self.pivots.view(-1), (left @ right).flatten(0, 1), alpha=-1)
 
-    def _addresses(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """In chunks: entries and their fronts (c,), and where each meets all rows of its front (c, u)."""
-        rows = self.pivots.shape[1]
-        for entry in self.entries.split(max(1, CHUNK // rows)):
+    @cached_property
+    def _parts(self) -> list[tuple[int, Tensor]]:
+        """Entries by where they stand among the rows of their front, and the first row that each of a part meets: those
+        of a front follow its pivots, so that rows before belong to the other triangle."""
+        row, count = self.entries % self.pivots.shape[1], self.pivots.shape[1]
+        ends = [count * part // PARTS for part in range(PARTS + 1)]
+        inside = [(row >= start) & (row < stop) for start, stop in pairwise(ends)]
+        return [(start, self.entries[own]) for start, own in zip(ends, inside, strict=False) if bool(own.any())]
+
+    def _addresses(self, entries: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """In chunks: entries and their fronts (c,), and where each meets the rows of its front from the first on."""
+        rows, pivots = self.pivots.shape[1], self.pivots[:, first:]
+        for entry in entries.split(max(1, CHUNK // pivots.shape[1])):
             front = entry // rows
             start = self.pivots.view(-1).index_select(0, entry) * self.root.pivots
-            yield entry, front, self.pivots.index_select(0, front).add_(start[:, None])
+            yield entry, front, pivots.index_select(0, front).add_(start[:, None])
 
 
 @dataclass(frozen=True)
@@ -163,11 +180,15 @@ class WholeRoot(Updates):
     def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
         pivots = self.root.pivots
         block = self.root.block(panel).view(pivots, pivots)
-        if left is right:
-            block.addmm_(_wide(left), _wide(left).T, alpha=-1)
-        else:
-            block.addmm_(_wide(left), _wide(right).T, alpha=-0.5)
-            block.addmm_(_wide(right), _wide(left).T, alpha=-0.5)
+        sides = (
+            [(_wide(left), _wide(right))]
+            if left is right
+            else [(_wide(left), _wide(right)), (_wide(right), _wide(left))]
+        )
+        for start in range(0, pivots, BLOCK):
+            part = slice(start, start + BLOCK)
+            for one, other in sides:
+                block[part, start:].addmm_(one[part], other[start:].T, alpha=-1.0 / len(sides))
 
     def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
         count, rows, pivots = right.shape
