@@ -88,6 +88,8 @@ class Expansion(LossGraph):
     parts: Parts
     estimate: bool = False
     """Whether an estimate will do of second derivatives of the determinant that are dear."""
+    alike: Operator | None = None
+    """A Hessian that may be the same matrix, where u does not move it; let go once that is known."""
 
     @cached_property
     def operator(self) -> Operator:
@@ -96,7 +98,8 @@ class Expansion(LossGraph):
 
     @cached_property
     def factor(self) -> Factor:
-        return self.operator.factor()
+        alike, self.alike = self.alike, None
+        return self.operator.factor() if alike is None else self.operator.factor_as(alike)
 
     def log_determinant(self) -> Tensor:
         """log det of the Hessian; shape (). nan where it is not positive definite."""

@@ -185,7 +185,7 @@ def second_traces(elimination: Elimination, panel: Tensor, inverse: Tensor, valu
             middle = _right(_right(own, lower).mT, lower)
             across = _right(group.below(change), lower)
             rest = across - below @ middle
-            group.updates.subtract(change, across.add_(rest), below)
+            group.updates.subtract(change, (across + rest).contiguous(), below)
             image = rest.new_empty(rest.shape)
             group.updates.product(inverse, rest, out=image)
             middles.append(middle)

@@ -84,6 +84,10 @@ class Operator(ABC):
     def factor(self, shift: float = 0.0) -> Factor:
         """Factorise H + shift · I."""
 
+    def factor_as(self, other: Operator) -> Factor:
+        """Factorise H; where ``other`` is the same matrix up to rounding, its factor may be taken."""
+        return self.factor()
+
     @abstractmethod
     def lowest(self, count: int = 1) -> Spectrum:
         """The ``count`` lowest eigenvalues with their eigenvectors; fewer where the matrix is smaller.

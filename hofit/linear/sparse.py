@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -17,13 +18,21 @@ PROBES = 16
 """Random signs of an estimate: of a root of m pivots it errs by about √(2 / 16 m) of itself, a hundredth or so."""
 
 
+SAME = 16.0
+"""Units of eps that an entry may differ by, relative, in a matrix that is the same: it is summed in another order."""
+
+
 class Sparse(Operator):
-    """Shape of values: (S,), as the places of the pattern."""
+    """Shape of values: (S,), as the places of the pattern. ``whence``: what it is a scaled one of, and the scale (d,).
+
+    The factor without a shift is kept; that of a scaled matrix is a scaled one.
+    """
 
     structure = "sparse"
 
-    def __init__(self, sparsity: Sparsity, values: Tensor) -> None:
-        self.sparsity, self.values = sparsity, values
+    def __init__(self, sparsity: Sparsity, values: Tensor, whence: tuple[Sparse, Tensor] | None = None) -> None:
+        self.sparsity, self.values, self._whence = sparsity, values, whence
+        self._factor: SparseFactor | None = None
         self.size = sparsity.size
         self.like = values.new_empty(0)
 
@@ -34,19 +43,20 @@ class Sparse(Operator):
 
     def _product(self, vectors: Tensor) -> Tensor:
         """Shapes: (d, k) → (d, k)."""
-        off = self.sparsity.off
-        rows, columns = self.sparsity.rows[off], self.sparsity.columns[off]
-        values = self.values[off, None]
-        result = self.diagonal()[:, None] * vectors
-        result.index_add_(0, rows, values * vectors.index_select(0, columns))
-        return result.index_add_(0, columns, values * vectors.index_select(0, rows))
+        start, column, taken = self.sparsity.whole
+        shape = (self.size, self.size)
+        whole = torch.sparse_csr_tensor(start, column, self.values[taken], shape, check_invariants=False)
+        found: Tensor = whole @ vectors
+        return found
 
     def diagonal(self) -> Tensor:
         return self.values[self.sparsity.diagonal]
 
     def scaled(self, scale: Tensor) -> Sparse:
         rows, columns = self.sparsity.rows, self.sparsity.columns
-        return Sparse(self.sparsity, self.values * scale[rows] * scale[columns])
+        base, before = self._whence or (self, None)
+        whence = base, scale if before is None else before * scale
+        return Sparse(self.sparsity, self.values * scale[rows] * scale[columns], whence)
 
     def held(self, places: Tensor) -> Sparse:
         rows, columns = self.sparsity.rows, self.sparsity.columns
@@ -64,14 +74,34 @@ class Sparse(Operator):
         return float(magnitudes.matvec(self.values.new_ones(self.size)).max())
 
     def factor(self, shift: float = 0.0) -> SparseFactor:
-        return SparseFactor(self.sparsity, self.values, shift)
+        if shift:
+            return SparseFactor(self.sparsity, self.values, shift)
+        if self._factor is None:
+            base, scale = self._whence or (self, self.values)
+            if base is not self and bool(((scale > 0) & (scale < inf)).all()):
+                self._factor = base.factor().scaled(scale)
+            else:
+                self._factor = SparseFactor(self.sparsity, self.values)
+        return self._factor
+
+    def factor_as(self, other: Operator) -> SparseFactor:
+        if isinstance(other, Sparse) and other.sparsity is self.sparsity and other._factor is not None:
+            off = SAME * torch.finfo(self.values.dtype).eps * self.values.abs()
+            if bool(((other.values - self.values).abs() <= off).all()):
+                self._factor = other._factor
+        return self.factor()
 
     def lowest(self, count: int = 1) -> Spectrum:
         return lowest_by_inverse_iteration(self, min(count, self.size))
 
 
 class SparseFactor(Factor):
-    """L of H + shift · I = Pᵀ L Lᵀ P, with P the order of elimination. Shape of values: (S,)."""
+    """L of H + shift · I = Pᵀ L Lᵀ P, with P the order of elimination; of diag(s) H diag(s) if it is ``scaled``.
+
+    ``panel``, ``probes`` and ``inverse_panel`` are those of H itself. Shape of values: (S,).
+    """
+
+    _scale: Tensor | None = None
 
     def __init__(self, sparsity: Sparsity, values: Tensor, shift: float = 0.0) -> None:
         self.sparsity = sparsity
@@ -93,14 +123,24 @@ class SparseFactor(Factor):
             norm = float(direction.norm())
             self.direction = direction / norm if isfinite(norm) and norm > 0 else None
 
+    def scaled(self, scale: Tensor) -> SparseFactor:
+        """That of diag(s) H diag(s), by the same numbers. Shape (d,)."""
+        found = copy(self)
+        found._scale = scale
+        if self.direction is not None:
+            direction = self.direction / scale
+            found.direction = direction / direction.norm()
+        return found
+
     def solve(self, vectors: Tensor) -> Tensor:
-        placed = self._placed(vectors)
+        placed = self._placed(self._unscaled(vectors))
         forward(self.sparsity.elimination, self.panel, placed)
         backward(self.sparsity.elimination, self.panel, placed)
-        return self._taken(placed, vectors)
+        return self._unscaled(self._taken(placed, vectors))
 
     def log_determinant(self) -> Tensor:
-        return 2.0 * self._pivots.log().sum()
+        own = 2.0 * self._pivots.log().sum()
+        return own if self._scale is None else own + 2.0 * self._scale.log().sum()
 
     def inverse_diagonal(self) -> Tensor:
         return self.inverse()[self.sparsity.diagonal]
@@ -109,21 +149,25 @@ class SparseFactor(Factor):
         """Pᵀ L⁻ᵀ P z."""
         placed = self._placed(noise)
         backward(self.sparsity.elimination, self.panel, placed)
-        return self._taken(placed, noise)
+        return self._unscaled(self._taken(placed, noise))
 
     def half_solve(self, vectors: Tensor) -> Tensor:
         """Pᵀ L⁻¹ P v, whose square is vᵀ (H + shift · I)⁻¹ v. Shapes: (…, d) → (…, d)."""
-        placed = self._placed(vectors)
+        placed = self._placed(self._unscaled(vectors))
         forward(self.sparsity.elimination, self.panel, placed)
         return self._taken(placed, vectors)
 
     def inverse(self) -> Tensor:
         """(H + shift · I)⁻¹ on the pattern, off it there is nothing of it; shape (S,)."""
-        return self.inverse_panel.index_select(0, self.sparsity.elimination.address)
+        found = self.inverse_panel.index_select(0, self.sparsity.elimination.address)
+        if self._scale is None:
+            return found
+        return found / (self._scale[self.sparsity.rows] * self._scale[self.sparsity.columns])
 
     @cached_property
     def probes(self) -> Tensor:
         """What random signs, the same for all factors, become under the inverse: of estimates. Shape (PROBES, d)."""
+        assert self._scale is None
         signs = 2 * torch.randint(0, 2, (PROBES, self.sparsity.size), generator=torch.Generator().manual_seed(17)) - 1
         return self.draw(signs.to(self.panel))
 
@@ -131,6 +175,9 @@ class SparseFactor(Factor):
     def inverse_panel(self) -> Tensor:
         """The inverse where L may have entries, kept."""
         return selected_inverse(self.sparsity.elimination, self.panel)
+
+    def _unscaled(self, vectors: Tensor) -> Tensor:
+        return vectors if self._scale is None else vectors / self._scale
 
     def _placed(self, vectors: Tensor) -> Tensor:
         """Shapes: (…, d) → (places, k)."""

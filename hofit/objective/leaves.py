@@ -23,13 +23,19 @@ class Leaves:
         """What each leaf was written from: values of parameters are never written to themselves."""
 
     def write(self, params: Params) -> None:
-        """Let the leaves of these parameters hold them. What was computed before must be computed again."""
+        """Let the leaves of these parameters hold them. What was computed before must be computed again.
+
+        Leaves that hold them already are left alone, with the graphs that read them.
+        """
         self._current = None
         with torch.no_grad():
             for name, value in params.items():
-                if self._written.get(name) is not value:
-                    self.tensors[name].copy_(value)
-                    self._written[name] = value
+                if self._written.get(name) is value:
+                    continue
+                leaf = self.tensors[name]
+                if leaf.dtype != value.dtype or not torch.equal(leaf, value):
+                    leaf.copy_(value)
+                self._written[name] = value
 
     def make_current(self, point: Point) -> None:
         """Hear that the loss of a point was computed from what the leaves hold."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from math import isfinite, log, pi
 
 import torch
@@ -26,12 +26,11 @@ from ..curvature.expansion import Expander, Expansion
 from ..curvature.structure import Curvature
 from ..differences import central, two_sided
 from ..internals import lacks_derivative
-from ..linear.operator import Factor
-from ..linear.sparse_log_determinant import Bends
 from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm
+from .at_mode import AtMode
 from .base import Objective, Posterior
 from .density import DensityObjective
 from .leaves import Leaves
@@ -44,9 +43,6 @@ Approximation = Callable[[Expansion], Tensor]
 
 SAME = 1e3
 """Units of eps, relative, that a density may differ by and be the same: it is summed in another order."""
-
-SOLVES = 64
-"""Vectors that are solved for at once."""
 
 REFINEMENTS = 5
 """Newton steps more, at most, where the mode is not within √eps."""
@@ -78,71 +74,6 @@ class MarginalPoint(Point):
 
     def hvp(self, vectors: Params) -> Params:
         return self.source.products(self, vectors)
-
-
-@dataclass(eq=False)
-class _AtMode:
-    """What can still be differentiated: f at the mode of one point, with H and its factor, and Φ. ``u`` orders (d,)."""
-
-    point: MarginalPoint
-    u: Coordinates
-    expansion: Expansion
-    factor: Factor
-    approximation: Tensor
-
-    @cached_property
-    def slope(self) -> Tensor:
-        """∂f/∂u, with its graph; shape (d,)."""
-        return self.u.flatten(self.expansion.slope)
-
-    @cached_property
-    def change(self) -> Params:
-        """∂Φ, over all parameters."""
-        return self.expansion.gradient(self.approximation)
-
-    @cached_property
-    def lag(self) -> Tensor:
-        """wᵀ ∂f/∂u, shape ()."""
-        return (self.slope * self.factor.solve(self.u.flatten(self.change))).sum()
-
-    @cached_property
-    def slopes(self) -> Params:
-        """∇Ψ over all parameters, differentiable."""
-        return self.expansion.gradient(self.approximation - self.lag, create_graph=True)
-
-    def gradient(self, names: list[str]) -> Params:
-        """∂Ψ by some parameters, as numbers."""
-        back = self.expansion.gradient(self.lag)
-        return {name: (self.change[name] - back[name]).detach() for name in names}
-
-    def second(self, vector: Params) -> tuple[float, Tensor]:
-        """A length along a direction of θ in which f curves by one, and how û moves along it, shape (d,)."""
-        change = self.expansion.gradient(_along(self.expansion.slope, vector))
-        curvature = float(torch.stack([(change[name] * v).sum() for name, v in vector.items()]).sum().abs())
-        return (curvature or 1.0) ** -0.5, -self.factor.solve(self.u.flatten(change)).detach()
-
-    def hessian(self, theta: Coordinates, estimate: bool) -> tuple[Tensor, Tensor]:
-        """That of Ψ over all of θ (p, p), and dû/dθ (p, d): the form along (dû/dθ, 1), from either side."""
-        expansion, u = self.expansion, self.u
-        units = torch.eye(theta.size).to(self.slope)
-        mixed = [u.flatten(expansion.gradient(_along(expansion.slope, theta.unflatten(unit)))) for unit in units]
-        moves = -torch.cat([self.factor.solve(some) for some in torch.stack(mixed).split(SOLVES)])
-        rows = []
-        with Bends(self.factor) as bends:
-            for unit, move in zip(units, moves, strict=True):
-                second = expansion.gradient(_along(self.slopes, {**theta.unflatten(unit), **u.unflatten(move)}))
-                rows.append((theta.flatten(second) + moves @ u.flatten(second)).detach())
-                bends.take()
-        return torch.stack(rows) + bends.matrix(estimate), moves
-
-    def product(self, vector: Params) -> tuple[Params, Tensor]:
-        """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""
-        expansion, factor = self.expansion, self.factor
-        move = -factor.solve(self.u.flatten(expansion.gradient(_along(expansion.slope, vector))))
-        second = expansion.gradient(_along(self.slopes, {**vector, **self.u.unflatten(move)}))
-        back = factor.solve(self.u.flatten(second))
-        rest = expansion.gradient((self.slope * back).sum())
-        return {name: (second[name] - rest[name]).detach() for name in vector}, move
 
 
 @dataclass(frozen=True)
@@ -200,7 +131,8 @@ class MarginalObjective(Objective):
         """The site, and the function there, of which torch has no third derivative: see ``_by_differences``."""
         self.probing: ProbingError | None = None
         """How far the end of a fit may be off, where the determinant is estimated."""
-        self._known: _AtMode | None = None
+        self._known: tuple[MarginalPoint, AtMode] | None = None
+        """The last point, with what it can still be differentiated by."""
         self._curved: _Curved | None = None
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
         """The point that the search goes out from, and the mode there."""
@@ -228,21 +160,19 @@ class MarginalObjective(Objective):
     # points ------------------------------------------------------------------------------------------------------
 
     def at(self, params: Params) -> Point:
-        return self._evaluate(params, self._mode_near(params))
+        return self._again(params) or self._evaluate(params, self._mode_near(params))
 
     def at_full(self, params: Params) -> Point:
-        known = self._known
-        if known is not None and _same(params, known.point.params):
-            again = self._validated(known)
-            if again is not None:
-                return again
-        return self._evaluate(params, self._mode_near(params), validate=True, exact=True)
+        again = self._again(params, exact=True)
+        return again or self._evaluate(params, self._mode_near(params), validate=True, exact=True)
 
-    def _validated(self, known: _AtMode) -> MarginalPoint | None:
-        """The last point once more, after a trace that validates; None where the density is another by now."""
-        before, f = known.point, known.expansion.loss.detach()
+    def _again(self, params: Params, exact: bool = False) -> MarginalPoint | None:
+        """The last point once more, after a trace that validates; None elsewhere, or where the density is another."""
+        if self._known is None or not _same(params, self._known[0].params):
+            return None
+        before, known = self._known
+        f = known.expansion.loss.detach()
         self.evaluations.loss += 1
-        self._known = None
         try:
             with self._outer_held(before.params):
                 traced = self._inner.at_full(before.inner)
@@ -250,8 +180,9 @@ class MarginalObjective(Objective):
             return None
         if not abs(traced.value - float(f)) <= SAME * torch.finfo(f.dtype).eps * traced.size:
             return None
-        point = MarginalPoint(before.params, before.loss, source=self, exact=True, inner=before.inner)
+        point = MarginalPoint(before.params, before.loss, source=self, exact=exact, inner=before.inner)
         point.known_gradient, point.sensitivity = before.known_gradient, before.sensitivity
+        self._known = point, known
         return point
 
     def near(self, point: MarginalPoint, params: Params) -> Point:
@@ -297,30 +228,30 @@ class MarginalObjective(Objective):
             raise NoMode(f"{NO_MODE}: {REFINEMENTS} Newton steps more still move by {size:.2g} of a standard deviation")
         self.evaluations.gradient += 1
         if self.without_third is None:
-            loss, gradient = self._through_the_mode(known)
+            loss, gradient = self._through_the_mode(point, known)
             point.loss, point.known_gradient = loss, gradient
             wrong = not isfinite(float(loss)) or not isfinite(max_norm(gradient))
             if wrong and isfinite(float(known.approximation.detach())):
                 self.without_third = self._site_without_third(point)
         if self.without_third is not None:
             point.loss, point.known_gradient = known.approximation.detach(), self._by_differences(point, known)
-        self._known = known
+        self._known = point, known
 
-    def _through_the_mode(self, known: _AtMode) -> tuple[Tensor, Params]:
+    def _through_the_mode(self, point: MarginalPoint, known: AtMode) -> tuple[Tensor, Params]:
         """Value and gradient, exact; nan where torch has no third derivative."""
         try:
             return (known.approximation - known.lag).detach(), known.gradient(self.outer)
         except RuntimeError as error:
             if not lacks_derivative(error):
                 raise
-            infinite = {name: torch.full_like(known.point.params[name], torch.nan) for name in self.outer}
+            infinite = {name: torch.full_like(point.params[name], torch.nan) for name in self.outer}
             return torch.full((), torch.nan), infinite
 
     def _site_without_third(self, point: MarginalPoint) -> str | None:
         self.leaves.write({**point.params, **point.inner})
         return self.program.site_without_derivative(3)
 
-    def _by_differences(self, point: MarginalPoint, known: _AtMode) -> Params:
+    def _by_differences(self, point: MarginalPoint, known: AtMode) -> Params:
         """∇Φ along the path of the mode: what is left of Φ beside f has no slope that torch can give."""
         theta, u = self._theta, self._u
         plain = {name: value.detach() for name, value in known.expansion.slope.items()}
@@ -337,13 +268,13 @@ class MarginalObjective(Objective):
         self._expand(point)  # the leaves are its own again
         return theta.unflatten(theta.flatten(_part(plain, self.outer)) + torch.stack(found))
 
-    def _expanded(self, point: MarginalPoint) -> _AtMode:
+    def _expanded(self, point: MarginalPoint) -> AtMode:
         """f at the mode, with its Hessian over u, and Φ. Raises: NoMode, ModelError."""
-        if self._known is None or self._known.point is not point:
-            self._known = self._expand(point)
-        return self._known
+        if self._known is None or self._known[0] is not point:
+            self._known = point, self._expand(point)
+        return self._known[1]
 
-    def _expand(self, point: MarginalPoint) -> _AtMode:
+    def _expand(self, point: MarginalPoint) -> AtMode:
         everything = {**point.params, **point.inner}
         if self.curvature.lifts and not self._explored:
             self._explored = True
@@ -365,14 +296,15 @@ class MarginalObjective(Objective):
             with self._outer_held(point.params):
                 point.inner = self._finder.find(point.inner)  # finds the layout, too
             return self._expand(point)
-        expansion.estimate = not point.exact
+        expansion.estimate, expansion.alike = not point.exact, self._finder.operator
+        self._finder.operator = None  # its factor, if another is needed
         factor = expansion.factor
         if not factor.positive:
             where = ""
             if factor.direction is not None:
                 where = f" along {place_of(factor.direction, self._u, self.sites)}"
             raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
-        return _AtMode(point, self._u, expansion, factor, self._approximation(expansion))
+        return AtMode(self._u, expansion, factor, self._approximation(expansion))
 
     def _watched(self, params: Params) -> TracedPoint:
         """A place for the whole model to be watched at; its loss is computed there."""
@@ -400,6 +332,9 @@ class MarginalObjective(Objective):
             found = self._theta.unflatten(hessian)
             self._curved = _Curved(point.params, point.inner, point.exact, found, point.sensitivity)
             return found
+        if point.exact and known.expansion.estimate:
+            known = self._expand(point)
+            self._known = point, known
         moves, rows = [], []
         for k in range(probes):
             vector = {name: vectors[name][k] for name in names}
@@ -413,7 +348,7 @@ class MarginalObjective(Objective):
         return found
 
     def _difference(self, point: MarginalPoint, vector: Params) -> tuple[Params, Tensor]:
-        """As ``_AtMode.product``, by differences of the gradient."""
+        """As ``AtMode.product``, by differences of the gradient."""
         known = self._expanded(point)
         bend, move = known.second(vector)
         own = Coordinates.of(point.params, vector)
@@ -443,8 +378,8 @@ class MarginalObjective(Objective):
 
     def _probing_error(self, params: Params) -> ProbingError | None:
         """Where the determinant is estimated by probes, and there is a mode."""
-        known = self._known
-        point = known.point if known is not None and _same(params, known.point.params) else self.at(params)
+        last = self._known
+        point = last[0] if last is not None and _same(params, last[0].params) else self.at(params)
         if not isinstance(point, MarginalPoint) or point.failure is not None:
             return None
         known = self._expanded(point)
@@ -505,12 +440,6 @@ class MarginalObjective(Objective):
 
 def _is_identity(matrix: Tensor) -> bool:
     return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix)).to(matrix))
-
-
-def _along(slopes: Params, vector: Params) -> Tensor:
-    """The slope along a direction over some of the parameters; shape ()."""
-    along = Coordinates.of(vector)
-    return (along.flatten(slopes) * along.flatten(vector)).sum()
 
 
 def _part(params: Params, names: Collection[str]) -> Params:

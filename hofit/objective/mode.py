@@ -33,6 +33,8 @@ class ModeFinder:
 
     objective: DensityObjective
     curvature: Curvature
+    operator: Operator | None = None
+    """The last Hessian that a mode was found by, with its factor; whoever takes it says None, to free that."""
 
     def find(self, start: Params) -> Params:
         """The mode, from ``start``: within about eps of it where the last steps converge quadratically.
@@ -40,7 +42,7 @@ class ModeFinder:
         A start that is within √eps of the mode, in units of the curvature, comes back as it is.
         Raises: NoMode; ModelError where no structure makes the determinant affordable, or the claimed one is refuted.
         """
-        names = list(start)
+        names, self.operator = list(start), None
         part = TrustRegion()
         part.curvature = self.curvature
         part.bind(names)
@@ -57,6 +59,7 @@ class ModeFinder:
             operator = part.operator
             if isinstance(operator, MatrixFree):
                 raise ModelError(part.curvature.why_no_determinant(names, operator.size))
+            self.operator = operator
             solution = proposal.step
             assert solution is not None
             size = float(solution.step.abs().max()) if solution.step.numel() else 0.0

@@ -1,0 +1,91 @@
+"""What a marginal is differentiated by: f at the mode of one point, its Hessian H over u with its factor, and Φ.
+
+See ``marginal`` for the formulas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..coordinates import Coordinates
+from ..curvature.expansion import Expansion
+from ..linear.operator import Factor
+from ..linear.sparse_log_determinant import Bends
+from ..point import Params
+
+SOLVES = 64
+"""Vectors that are solved for at once."""
+
+
+@dataclass(eq=False)
+class AtMode:
+    """``approximation`` is Φ; ``u`` orders (d,)."""
+
+    u: Coordinates
+    expansion: Expansion
+    factor: Factor
+    approximation: Tensor
+
+    @cached_property
+    def slope(self) -> Tensor:
+        """∂f/∂u, with its graph; shape (d,)."""
+        return self.u.flatten(self.expansion.slope)
+
+    @cached_property
+    def change(self) -> Params:
+        """∂Φ, over all parameters."""
+        return self.expansion.gradient(self.approximation)
+
+    @cached_property
+    def lag(self) -> Tensor:
+        """wᵀ ∂f/∂u, shape ()."""
+        return (self.slope * self.factor.solve(self.u.flatten(self.change))).sum()
+
+    @cached_property
+    def slopes(self) -> Params:
+        """∇Ψ over all parameters, differentiable."""
+        return self.expansion.gradient(self.approximation - self.lag, create_graph=True)
+
+    def gradient(self, names: list[str]) -> Params:
+        """∂Ψ by some parameters, as numbers."""
+        back = self.expansion.gradient(self.lag)
+        return {name: (self.change[name] - back[name]).detach() for name in names}
+
+    def second(self, vector: Params) -> tuple[float, Tensor]:
+        """A length along a direction of θ in which f curves by one, and how û moves along it, shape (d,)."""
+        change = self.expansion.gradient(_along(self.expansion.slope, vector))
+        curvature = float(torch.stack([(change[name] * v).sum() for name, v in vector.items()]).sum().abs())
+        return (curvature or 1.0) ** -0.5, -self.factor.solve(self.u.flatten(change)).detach()
+
+    def hessian(self, theta: Coordinates, estimate: bool) -> tuple[Tensor, Tensor]:
+        """That of Ψ over all of θ (p, p), and dû/dθ (p, d): the form along (dû/dθ, 1), from either side."""
+        expansion, u = self.expansion, self.u
+        units = torch.eye(theta.size).to(self.slope)
+        mixed = [u.flatten(expansion.gradient(_along(expansion.slope, theta.unflatten(unit)))) for unit in units]
+        moves = -torch.cat([self.factor.solve(some) for some in torch.stack(mixed).split(SOLVES)])
+        rows = []
+        with Bends(self.factor) as bends:
+            for unit, move in zip(units, moves, strict=True):
+                second = expansion.gradient(_along(self.slopes, {**theta.unflatten(unit), **u.unflatten(move)}))
+                rows.append((theta.flatten(second) + moves @ u.flatten(second)).detach())
+                bends.take()
+        return torch.stack(rows) + bends.matrix(estimate), moves
+
+    def product(self, vector: Params) -> tuple[Params, Tensor]:
+        """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""
+        expansion, factor = self.expansion, self.factor
+        move = -factor.solve(self.u.flatten(expansion.gradient(_along(expansion.slope, vector))))
+        second = expansion.gradient(_along(self.slopes, {**vector, **self.u.unflatten(move)}))
+        back = factor.solve(self.u.flatten(second))
+        rest = expansion.gradient((self.slope * back).sum())
+        return {name: (second[name] - rest[name]).detach() for name in vector}, move
+
+
+def _along(slopes: Params, vector: Params) -> Tensor:
+    """The slope along a direction over some of the parameters; shape ()."""
+    along = Coordinates.of(vector)
+    return (along.flatten(slopes) * along.flatten(vector)).sum()
