@@ -10,6 +10,7 @@ matrix", CACM 18.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -176,18 +177,17 @@ def second_traces(elimination: Elimination, panel: Tensor, inverse: Tensor, valu
     for group in elimination.groups:
         lower, below = group.blocks(panel), group.below(panel)
         moved = [k for k, one in enumerate(changes) if bool(group.blocks(one).any()) or bool(group.below(one).any())]
-        middles, rests, images = [], [], []
-        for change in (changes[k] for k in moved):
-            own = _symmetric(group.blocks(change))
-            if group.updates is None:
-                middles.append(_times(group.blocks(inverse), own))
-                continue
-            middle = _right(_right(own, lower).mT, lower)
+        middles, rests, images, updates = [], [], [], group.updates
+        if updates is None:
+            middles = _products(group.blocks(inverse), [group.blocks(changes[k]) for k in moved])
+        for change in [changes[k] for k in moved] if updates else []:
+            assert updates is not None
+            middle = _right(_right(_symmetric(group.blocks(change)), lower).mT, lower)
             across = _right(group.below(change), lower)
             rest = across - below @ middle
-            group.updates.subtract(change, (across + rest).contiguous(), below)
-            image = rest.new_empty(rest.shape)
-            group.updates.product(inverse, rest, out=image)
+            updates.subtract(change, (across + rest).contiguous(), below)
+            image = torch.empty_like(rest, memory_format=torch.contiguous_format)
+            updates.product(inverse, rest, out=image)
             middles.append(middle)
             rests.append(rest)
             images.append(image)
@@ -232,14 +232,18 @@ def _congruent(inverse: Tensor, middle: Tensor) -> Tensor:
     return inverse @ whole @ inverse
 
 
-def _times(inverse: Tensor, whole: Tensor) -> Tensor:
-    """Z M; of a large root in single precision. Shapes: (B, p, p)."""
-    if len(whole) > 1 or whole.shape[-1] < SPARSE_MIDDLE:
-        return inverse @ whole
-    if whole.shape[-1] < SINGLE_MIDDLE:
-        return times(inverse[0], whole[0])[None]
-    size, unit = inverse.abs().max(), whole.abs().max()  # the change is not zero
-    return times((inverse[0] / size).float(), (whole[0] / unit).float()).mul_(size * unit)[None]
+def _products(inverse: Tensor, changes: Sequence[Tensor]) -> list[Tensor]:
+    """Z M for some M, the lower triangles; of a large root in single precision. Shapes: (B, p, p)."""
+    if len(inverse) > 1 or inverse.shape[-1] < SPARSE_MIDDLE:
+        return [inverse @ _symmetric(one) for one in changes]
+    if inverse.shape[-1] < SINGLE_MIDDLE:
+        return [times(inverse[0], _symmetric(one)[0])[None] for one in changes]
+    size = inverse.abs().max()
+    single, found = (inverse[0] / size).float(), []
+    for one in changes:
+        unit = one.abs().max()  # not zero
+        found.append(times(single, _symmetric((one / unit).float())[0]).mul_(size * unit)[None])
+    return found
 
 
 def _right(vectors: Tensor, lower: Tensor) -> Tensor:

@@ -132,6 +132,13 @@ class SparseFactor(Factor):
             found.direction = direction / direction.norm()
         return found
 
+    def alone(self) -> SparseFactor:
+        """The same without the inverse and what else was made of it."""
+        found = copy(self)
+        for name in ("inverse_panel", "probes"):
+            vars(found).pop(name, None)
+        return found
+
     def solve(self, vectors: Tensor) -> Tensor:
         placed = self._placed(self._unscaled(vectors))
         forward(self.sparsity.elimination, self.panel, placed)

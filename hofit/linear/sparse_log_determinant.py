@@ -28,6 +28,9 @@ SECOND = 5.0
 PROBE_SECONDS = 1.5e-9
 """What a probe takes for a number of the factor, each time that it is gone through; compare ``supernodes``."""
 
+PANELS = 2**30
+"""Bytes of panels, one a direction, up to which all pairs of directions are taken together."""
+
 CLEARLY = 1.5
 """How many times less an estimate must cost."""
 
@@ -85,9 +88,7 @@ class Bends:
         if estimate and estimate_costs_less(self._factor.sparsity):
             traces = _estimated_traces(self._factor, directions)
         else:
-            traces = second_traces(
-                self._factor.sparsity.elimination, self._factor.panel, self._factor.inverse_panel, directions
-            )
+            traces = _exact_traces(self._factor, directions)
         places = torch.tensor(list(found), device=traces.device)
         whole = traces.new_zeros(len(self._found), len(self._found))
         whole[places[:, None], places] = traces / -weight
@@ -154,6 +155,16 @@ def _estimated_traces(factor: SparseFactor, values: Tensor) -> Tensor:
     halves = [factor.half_solve(Sparse(factor.sparsity, one).matvec(factor.probes)).reshape(-1) for one in values]
     seen = torch.stack(halves)
     return seen @ seen.T / len(factor.probes)
+
+
+def _exact_traces(factor: SparseFactor, values: Tensor) -> Tensor:
+    """The same exactly; where the panels of all directions would take too much memory, one by one."""
+    elimination = factor.sparsity.elimination
+    panels = factor.panel, factor.inverse_panel
+    if len(values) * elimination.length * values.element_size() <= PANELS:
+        return second_traces(elimination, *panels, values)
+    changes = [selected_derivative(elimination, *panels, one)[elimination.address] for one in values]
+    return -values @ twice_off_the_diagonal(factor.sparsity, torch.stack(changes)).T
 
 
 def on_pattern(sparsity: Sparsity, drawn: Tensor, answers: Tensor) -> Tensor:

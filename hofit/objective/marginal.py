@@ -26,6 +26,7 @@ from ..curvature.expansion import Expander, Expansion
 from ..curvature.structure import Curvature
 from ..differences import central, two_sided
 from ..internals import lacks_derivative
+from ..linear.sparse import SparseFactor
 from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
@@ -34,7 +35,7 @@ from .at_mode import AtMode
 from .base import Objective, Posterior
 from .density import DensityObjective
 from .leaves import Leaves
-from .mode import NO_MODE, ModeFinder, NoMode, place_of
+from .mode import NO_MODE, ModeFinder, NoMode, is_slow, place_of
 from .probing import ProbingError, probing_error
 from .stacked import Stacked
 
@@ -63,6 +64,8 @@ class MarginalPoint(Point):
     source: MarginalObjective = field(kw_only=True)
     exact: bool = False
     sensitivity: Tensor | None = field(default=None, init=False)
+    factor: SparseFactor | None = field(default=None, init=False)
+    """Of the Hessian at û, where it is dear: it serves on the way to the modes of points nearby."""
 
     def at(self, params: Params) -> Point:
         return self.source.near(self, params)
@@ -182,6 +185,7 @@ class MarginalObjective(Objective):
             return None
         point = MarginalPoint(before.params, before.loss, source=self, exact=exact, inner=before.inner)
         point.known_gradient, point.sensitivity = before.known_gradient, before.sensitivity
+        point.factor = before.factor
         self._known = point, known
         return point
 
@@ -193,9 +197,16 @@ class MarginalObjective(Objective):
             move = self._theta.flatten(params) - self._theta.flatten(point.params)
             forecast = self._u.unflatten(move @ point.sensitivity)
             mode = {name: mode[name] + forecast[name] for name in mode}
-        return self._evaluate(params, mode, exact=point.exact)
+        return self._evaluate(params, mode, exact=point.exact, nearby=point.factor)
 
-    def _evaluate(self, params: Params, start: Params, validate: bool = False, exact: bool = False) -> MarginalPoint:
+    def _evaluate(
+        self,
+        params: Params,
+        start: Params,
+        validate: bool = False,
+        exact: bool = False,
+        nearby: SparseFactor | None = None,
+    ) -> MarginalPoint:
         self._known = None
         self.evaluations.loss += 1
         infinite = torch.tensor(float("inf"))
@@ -204,7 +215,7 @@ class MarginalObjective(Objective):
             with self._outer_held(params):
                 if validate:
                     self._inner.at_full(start)
-                point.inner = self._finder.find(start)
+                point.inner = self._finder.find(start, nearby)
             self._settle(point)
             self._last = (params, point.inner)
         except (NoMode, InfeasibleError) as failure:
@@ -236,6 +247,8 @@ class MarginalObjective(Objective):
         if self.without_third is not None:
             point.loss, point.known_gradient = known.approximation.detach(), self._by_differences(point, known)
         self._known = point, known
+        if isinstance(known.factor, SparseFactor) and is_slow(known.factor):
+            point.factor = known.factor.alone()
 
     def _through_the_mode(self, point: MarginalPoint, known: AtMode) -> tuple[Tensor, Params]:
         """Value and gradient, exact; nan where torch has no third derivative."""

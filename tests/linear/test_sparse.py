@@ -273,7 +273,9 @@ def test_the_traces_at_a_large_root(single: bool, monkeypatch: pytest.MonkeyPatc
     assert close(traces(operator, along), expected_traces(operator, along), 1e-7 if single else ROUNDING)
 
 
-def test_second_derivatives_that_were_left_out_come_back_together() -> None:
+@pytest.mark.parametrize("panels", [0, 2**30])
+def test_second_derivatives_that_were_left_out_come_back_together(panels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(determinant_module, "PANELS", panels)
     operator = definite(grid(5))
     along = three(operator)
     values, factor = operator.values.clone().requires_grad_(), operator.factor()
@@ -320,6 +322,30 @@ def test_a_factor_that_is_there_is_used_again() -> None:
     assert torch.equal(found, factor.log_determinant())
     off = operator.sparsity.rows != operator.sparsity.columns
     assert torch.equal(slope, torch.where(off, 2.0, 1.0) * factor.inverse())
+
+
+def test_the_factor_of_a_scaled_matrix_is_a_scaled_one() -> None:
+    operator = definite(grid(6))
+    scale = torch.linspace(0.1, 3.0, operator.size)
+    scaled = operator.scaled(scale).scaled(scale)
+    factor, own = scaled.factor(), Sparse(operator.sparsity, scaled.values).factor()
+    assert factor.panel is operator.factor().panel
+    noise = torch.randn(2, operator.size, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    assert close(factor.log_determinant(), own.log_determinant(), ROUNDING)
+    for name in ("solve", "half_solve", "draw"):
+        assert close(getattr(factor, name)(noise), getattr(own, name)(noise), CONDITIONED)
+    assert close(factor.inverse(), own.inverse(), CONDITIONED)
+
+
+def test_a_matrix_that_is_the_same_but_for_rounding_takes_the_factor() -> None:
+    operator = definite(grid(6))
+    factor = operator.factor()
+    eps = torch.finfo(torch.float64).eps
+    assert Sparse(operator.sparsity, operator.values * (1 + eps)).factor_as(operator) is factor
+    assert Sparse(operator.sparsity, operator.values * 1.0001).factor_as(operator) is not factor
+    assert (
+        Sparse(operator.sparsity, operator.values).factor_as(Sparse(operator.sparsity, operator.values)) is not factor
+    )
 
 
 def test_what_is_not_positive_definite_has_no_log_determinant() -> None:
