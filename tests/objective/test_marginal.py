@@ -20,7 +20,10 @@ import hofit
 from hofit.coordinates import Coordinates
 from hofit.errors import ConfigError, ModelError
 from hofit.fitting.result import FitResult
+from hofit.linear import sparse as sparse_module
+from hofit.linear.multifrontal import factorise
 from hofit.model.program import Program
+from hofit.objective import mode as mode_module
 
 from .conftest import Make, slopes_along
 
@@ -297,6 +300,57 @@ DATA = {
     "x": covariate(seed=22).double(),
     "group": GROUP,
 }
+
+
+def crossed_gaussian(y: Tensor) -> None:
+    one, other = torch.arange(len(y)) % 700, torch.randperm(len(y), generator=torch.Generator().manual_seed(3)) % 600
+    mu, sd_a, sd_b = scalar("mu", 0.1), positive("sd_a", 0.8), positive("sd_b", 0.5)
+    with pyro.plate("first", 700):
+        a = pyro.sample("a", dist.Normal(0.0, sd_a))
+    with pyro.plate("second", 600):
+        b = pyro.sample("b", dist.Normal(0.0, sd_b))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(mu + a[one] + b[other], 0.7), obs=y)
+
+
+@pytest.fixture
+def factorised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A place for each sparse matrix that is factorised."""
+    found: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        found.append(1)
+        return factorise(*arguments)
+
+    monkeypatch.setattr(sparse_module, "factorise", counted)
+    return found
+
+
+def test_where_the_latents_do_not_move_their_hessian_one_factor_does(evidence: Make, factorised: list[int]) -> None:
+    own = evidence(crossed_gaussian, ["a", "b"], y=covariate(1400, seed=5).double())
+    point = own.at(own.near_start())
+    assert "sparse" in own.objective.describe_inner(point)
+    assert len(factorised) == own.objective.evaluations.inner  # none at the mode
+    own.hessian(point)
+    again = own.objective.at_full(point.params)
+    assert again.loss == point.loss and len(factorised) == own.objective.evaluations.inner
+
+
+def test_a_factor_nearby_leads_to_the_same_mode(
+    evidence: Make, factorised: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for slow in (float("inf"), 0.0):
+        monkeypatch.setattr(mode_module, "SLOW", slow)
+        own = evidence(crossed(700, 600, 1400), ["a", "b"])
+        point = own.at(own.near_start())
+        own.hessian(point)
+        factorised.clear()
+        there = point.at({name: value + 0.02 for name, value in point.params.items()})
+        seen.append((there.loss, own.flat(there.gradient()), len(factorised)))
+    (loss, gradient, without), (followed, other, count) = seen
+    assert count == 1 < without
+    assert torch.allclose(followed, loss, rtol=1e-13) and torch.allclose(other, gradient, rtol=1e-9, atol=1e-9)
 
 
 def test_gaussian_latents_are_integrated_exactly_in_one_inner_step(path: str, evidence: Make) -> None:
