@@ -57,6 +57,20 @@ class LossGraph:
         """d output / d parameters, all of them; shape of output ()."""
         return self.tape.gradient(output, create_graph)
 
+    def along(self, slopes: Params, vectors: Params) -> Params:
+        """Of several directions at once, d (slope · vector) / d parameters; ``slopes`` have a graph.
+
+        Shapes: vectors[name] (k, *shape) → (k, *shape), all parameters.
+        Raises: RuntimeError where the model has an operation that cannot be batched.
+        """
+        names = [name for name in vectors if slopes[name].requires_grad]
+
+        def one(*seeds: Tensor) -> Params:
+            return self.tape.pulled([slopes[name] for name in names], seeds)
+
+        found: Params = torch.vmap(one)(*(vectors[name] for name in names))
+        return found
+
     def product(self, vector: Tensor) -> Tensor:
         """H v by autograd alone, where the tape has no cuts; shape (d,)."""
         slope = self.coordinates.flatten(self.slope)

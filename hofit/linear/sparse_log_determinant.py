@@ -65,6 +65,11 @@ class Bends:
         self._factor = base if isinstance(base, SparseFactor) else None
         self._found: list[tuple[Tensor, float] | None] = []
 
+    @property
+    def any(self) -> bool:
+        """Whether anything is left out."""
+        return self._factor is not None
+
     def __enter__(self) -> Bends:
         if self._factor is not None:
             self._factor.bends = []

@@ -5,6 +5,7 @@ See ``marginal`` for the formulas.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,9 @@ from ..curvature.expansion import Expansion
 from ..linear.operator import Factor
 from ..linear.sparse_log_determinant import Bends
 from ..point import Params
+
+TOGETHER = 2**13
+"""Numbers of dû/dθ up to which its rows are computed as one batch."""
 
 SOLVES = 64
 """Vectors that are solved for at once."""
@@ -65,15 +69,26 @@ class AtMode:
         """That of Ψ over all of θ (p, p), and dû/dθ (p, d): the form along (dû/dθ, 1), from either side."""
         expansion, u = self.expansion, self.u
         units = torch.eye(theta.size).to(self.slope)
+        bends = Bends(self.factor)
+        if theta.size * u.size <= TOGETHER and not bends.any:
+            with suppress(RuntimeError):  # an operation in the model that cannot be batched
+                return self._hessian_at_once(theta, units)
         mixed = [u.flatten(expansion.gradient(_along(expansion.slope, theta.unflatten(unit)))) for unit in units]
         moves = -torch.cat([self.factor.solve(some) for some in torch.stack(mixed).split(SOLVES)])
         rows = []
-        with Bends(self.factor) as bends:
+        with bends:
             for unit, move in zip(units, moves, strict=True):
                 second = expansion.gradient(_along(self.slopes, {**theta.unflatten(unit), **u.unflatten(move)}))
                 rows.append((theta.flatten(second) + moves @ u.flatten(second)).detach())
                 bends.take()
         return torch.stack(rows) + bends.matrix(estimate), moves
+
+    def _hessian_at_once(self, theta: Coordinates, units: Tensor) -> tuple[Tensor, Tensor]:
+        """As `hessian`, all directions in one batch: small models wait for the calls, not for the arithmetic."""
+        expansion, u = self.expansion, self.u
+        moves = -self.factor.solve(u.flatten(expansion.along(expansion.slope, theta.unflatten(units))))
+        second = expansion.along(self.slopes, {**theta.unflatten(units), **u.unflatten(moves)})
+        return (theta.flatten(second) + u.flatten(second) @ moves.T).detach(), moves.detach()
 
     def product(self, vector: Params) -> tuple[Params, Tensor]:
         """The Hessian of Ψ along a direction of θ, over its names, and how û moves along it, shape (d,)."""

@@ -43,6 +43,10 @@ class Tape:
 
     def gradient(self, output: Tensor, create_graph: bool = False) -> Params:
         """d output / d parameters, total. Shape of output: (). ``create_graph``: a function of the leaves again."""
+        return self.pulled([output], None, create_graph)
+
+    def pulled(self, outputs: Sequence[Tensor], seeds: Sequence[Tensor] | None, create_graph: bool = False) -> Params:
+        """The total derivative of Σ outputs · seeds, which have their shapes; without seeds that of one number."""
         parameters = len(self._names)
         adjoints: dict[int, Tensor] = {}
 
@@ -50,8 +54,8 @@ class Tape:
             before = adjoints.get(id(leaf))
             adjoints[id(leaf)] = gradient if before is None else before + gradient
 
-        if output.requires_grad:
-            found = grad(output, self._leaves, create_graph=create_graph)
+        if outputs and any(output.requires_grad for output in outputs):
+            found = grad(outputs, self._leaves, seeds, create_graph=create_graph)
             for leaf, gradient in zip(self._leaves, found, strict=True):
                 if gradient is not None:
                     add(leaf, gradient)
