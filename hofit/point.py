@@ -129,6 +129,9 @@ class Replays(Protocol):
     def products(self, point: TracedPoint, vectors: Params, compute: Callable[[], Params]) -> Params:
         """What ``compute`` gives: products of the Hessian at ``point``, by autograd."""
 
+    def hear_of_graph(self) -> None:
+        """Hear that a gradient is asked for with its graph: its last bits may be others."""
+
 
 @runtime_checkable
 class Watchable(Protocol):
@@ -259,6 +262,8 @@ class TracedPoint(Point):
                 if self.source is not None:
                     self.source.evaluations.gradient += 1
         elif self.known_gradient is None or (differentiable and self._graph is None):
+            if differentiable and isinstance(self.source, Replays):
+                self.source.hear_of_graph()
             self._differentiate(differentiable)
         assert self.known_gradient is not None
         return self.known_gradient

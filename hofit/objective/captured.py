@@ -72,18 +72,19 @@ class Function:
 
         Nothing comes of it where it gives None, or what is not finite.
         """
-        recorder = Recorder(leaves) if self._replay is None else None
-        if recorder is None:
-            found = compute()
-        else:
+        recorder, recorded = Recorder(leaves), None
+        if self._replay is None:
             with recorder:
-                found = compute()
+                recorded = compute()
+        found = compute()  # what is recorded may be computed in another order: torch asks whether someone looks on
         if found is None or not all(bool(torch.isfinite(one).all()) for one in found):
             return
-        if recorder is not None:
-            self._write_down(recorder, found, inputs)
-        else:
+        if self._replay is not None:
             self._prove(found, inputs)
+        elif recorded is not None:
+            self._write_down(recorder, recorded, inputs)
+            if self._replay is not None and not all(map(torch.equal, recorded, found)):
+                self.refused = ""
 
     def _write_down(self, recorder: Recorder, found: Tensors, inputs: Tensors) -> None:
         try:

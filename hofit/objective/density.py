@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from math import isfinite, log, pi
-from weakref import ref
 
 import torch
 from torch import Tensor
@@ -58,8 +57,8 @@ class DensityObjective(Objective):
         tensors = self.leaves.tensors
         self.batched = batched or Batched(program, tensors)
         self._captured = Captured(program, self.leaves, on=False)
-        self._last: Callable[[], TracedPoint | None] = lambda: None
-        """The last point that was traced, if anybody has it still."""
+        self._with_graph = False
+        """Whether gradients are asked for with their graph."""
         self._own = {name: leaf for name, leaf in tensors.items() if names is None or name in names}
 
     @property
@@ -135,15 +134,11 @@ class DensityObjective(Objective):
         if not function.waits and not self.batched.operations(self.jacobian):
             return self._written_down(params, inputs)
         function.count()
-        point = self._evaluate(params, full=False, validate=False)
-        self._last = ref(point)
-        return point
+        return self._evaluate(params, full=False, validate=False)
 
     def _written_down(self, params: Params, inputs: list[Tensor]) -> TracedPoint:
         """The point, computed by the model while that is written down, or held against what was."""
         made: list[TracedPoint] = []
-        last = self._last()
-        with_graph = last is not None and last.has_graph
         self.leaves.write(params)
 
         def compute() -> list[Tensor] | None:
@@ -151,13 +146,14 @@ class DensityObjective(Objective):
             made.append(point)
             if point.failure is not None or not point.loss.requires_grad:
                 return None
-            with self.evaluations.uncounted():
-                point.replayed = point.gradient(with_graph)
+            point.replayed = point.gradient(self._with_graph)
             point.known_gradient = None
             return [point.loss.detach(), *point.replayed.values()]
 
-        self._captured.take(inputs, compute)
-        return made[0]
+        with self.evaluations.uncounted():
+            self._captured.take(inputs, compute)
+        self.evaluations.loss += 1
+        return made[-1]
 
     def _checked(self, params: Params) -> TracedPoint:
         """The point by a trace, where replays are used. Raises: ModelError where they are not the same."""
@@ -167,7 +163,7 @@ class DensityObjective(Objective):
             same = not isfinite(point.value)
         else:
             with self.evaluations.uncounted():
-                own = (point.loss.detach(), *point.gradient().values())
+                own = (point.loss.detach(), *point.gradient(self._with_graph).values())
             same = all(map(_equal, own, again))
         if not same:
             raise self._captured.difference()
@@ -223,12 +219,15 @@ class DensityObjective(Objective):
         def again() -> list[Tensor]:
             point.forget_graph()
             made.append(compute())
-            return list(made[0].values())
+            return list(made[-1].values())
 
         self.leaves.write(point.params)
         with self.evaluations.uncounted():
             function.take(inputs, [*self.leaves.tensors.values(), *vectors.values()], again)
-        return made[0]
+        return made[-1]
+
+    def hear_of_graph(self) -> None:
+        self._with_graph = True
 
     def losses_by_row(self, params: Params, plates: Sequence[str]) -> Tensor | None:
         self.evaluations.loss += 1
