@@ -32,17 +32,20 @@ EDGES = (20.0, 30.0, 40.0)
 OUT, OUTWARD = 4.0, 5
 """How far, and how often, one goes nearer to an edge while the loss shows it."""
 
-DROWNED = 1e-3
-"""A Newton step of this part of max(1, |u|), on what is rounding: the number has gone too far out to be judged."""
+CLIMBS = 1e-3
+"""A Newton step of this part of max(1, |u|) is of a number that moves."""
 
 BELIEVED = 10.0
-"""Times the rounding beyond which a slope or a decrement may be believed where a number has gone far out."""
+"""Times the rounding beyond which a slope may be believed where a number has gone far out."""
 
 SHOWS = 4.0
 """Times the rounding by which the loss must rise on the way back."""
 
 DRAWN_IN = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
-"""Steps back, of e-folds where a support is bounded, on which it is sought where the loss is known best."""
+"""Steps of e-folds, to both sides, on which it is sought where the loss is known best."""
+
+BACK_PARTS = (0.9, 0.75, 0.5, 0.25, 0.1, 0.0, -0.5, -1.0)
+"""What is left of numbers that have run away on the way back from there."""
 
 BACK_STEPS = (1.0, 2.0, 4.0, 8.0)
 """Steps to both sides on which the loss rises, or does not."""
@@ -125,7 +128,7 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
             if drawn is None and minimum:
                 break
             valley = along_a_valley(place, ended) if drawn is None else None
-            back = _back_to_where_it_shows(place) if drawn is None and valley is None else None
+            back = _back_from_a_climb(place) if drawn is None and valley is None and ended else None
             if back is not None:
                 place = back
                 continue
@@ -163,10 +166,10 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
                 in_folds, place.here - FOLDS * far.sign(), torch.where(far != 0, 0.5, 1.0) * place.here
             )
             inner = led_inwards(place, far, edge)
-            if inner is None or (inner.point.value < place.point.value and not ended):
-                return None
-            if inner.point.value < place.point.value:
+            if inner is not None and ended:
                 return Limit(place, outward, lower=inner.point.params)
+            if inner is not None or not _rises_inwards(place, far):
+                return None
         place, end = followed(before, place, unit)
         if end != "level":
             return Limit(place, outward, place.point.params if end == "rises" else None, end == "falls")
@@ -199,8 +202,7 @@ def _drawn_in(place: Place) -> tuple[Place, Tensor] | None:
         slope, rounding = place.along(place.here, way)
         if abs(slope) > BELIEVED * rounding:
             continue
-        way *= min((1.0, -1.0), key=lambda sign: -_doubt(place, place.here + 4.0 * sign * way, way))
-        drawn = [place.here - steps * way for steps in DRAWN_IN]
+        drawn = [place.here + side * steps * way for steps in DRAWN_IN for side in (-1.0, 1.0)]
         doubts = [_doubt(place, where, way) for where in drawn]
         found.append((min(doubts), drawn[doubts.index(min(doubts))], way))
     for _, where, way in sorted(found, key=lambda one: one[0]):
@@ -211,10 +213,13 @@ def _drawn_in(place: Place) -> tuple[Place, Tensor] | None:
     return None
 
 
-def _back_to_where_it_shows(place: Place) -> Place | None:
-    """From where a number's slope drowns in the loss's rounding, back to where it shows; None where it does not."""
-    far = place.step.abs() >= DROWNED * torch.clamp(place.here.abs(), min=1.0)
-    if place.decrement > BELIEVED * place.noise or not bool(far.any()):
+def _back_from_a_climb(place: Place) -> Place | None:
+    """Where Newton's step climbs, as it does along a valley whose floor bends downwards: as far back as it is long.
+
+    There the loss is higher, all that hardly moves settled, and the step leads out again; None where it does not climb.
+    """
+    far = place.step.abs() >= CLIMBS * torch.clamp(place.here.abs(), min=1.0)
+    if not place.decrement < 0.0 or not bool(far.any()):
         return None
     step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)
     for times in (1.0, 2.0, 4.0, 8.0, 16.0):
@@ -223,6 +228,15 @@ def _back_to_where_it_shows(place: Place) -> Place | None:
             there = place.at(place.here - back)
             return None if there is None else there.holding(far).polished().holding_only(place.held)
     return None
+
+
+def _rises_inwards(place: Place, far: Tensor) -> bool:
+    """Whether the first change of the loss on the straight way back is a rise: on a plateau there is none."""
+    for part in BACK_PARTS:
+        change = place.loss_at(torch.where(far != 0, part * place.here, place.here)) - place.point.value
+        if abs(change) > 2.0 * place.noise:
+            return change > 0.0
+    return False
 
 
 def _way_out(place: Place, where: Tensor, way: Tensor) -> float:

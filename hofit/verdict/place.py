@@ -47,6 +47,9 @@ UNSEEN = 1e-12
 FAINT = 1e-6
 """A curvature that changes the loss by less than this part of its size is held against the loss's rounding."""
 
+OUTERMOST = 8
+"""Numbers of bounded supports that are asked whether their curvature is rounding, however large it is, at most."""
+
 LOSS_ROUNDING = 64.0
 """Units of eps · |loss| within which a difference of two losses is rounding."""
 
@@ -68,6 +71,9 @@ BENDS = 2
 BORNE_OUT = (0.01, 0.03, 0.1)
 """Parts of a way over which a change of the loss is held against the slopes at both ends; on the longest that errs by
 a ten thousandth of what an e⁻ᵘ has left to fall."""
+
+FOLLOWS = 0.2
+"""A loss that is off by less than so many slopes, on the longest of these ways half of what they say, follows them."""
 
 STEEPER = 2.0
 """A fall of more than so many times what the slope before it says is rounding."""
@@ -215,15 +221,28 @@ class Place:
         """Numbers of bounded supports whose curvature does not show in the loss over a unit of theirs; (d,)."""
         small = self.bounded & (self._shown <= FAINT * self.point.size)
         for number in small.nonzero()[:, 0].tolist():
-            way = torch.zeros_like(self.here)
-            way[number] = 1.0
-            small[number] = bool(self._shown[number] <= max(self.noise, self.along(self.here, way)[1]))
+            small[number] = self._is_hidden(number)
         return small
 
     @cached_property
     def drowned(self) -> Tensor:
-        """The same where the loss is rounded so much that a curvature of any size may not show; (d,)."""
-        return self.unseen | (self.bounded & (self._shown <= self.noise))
+        """The same of a curvature of any size, for those that have gone furthest out; (d,)."""
+        drowned = self.unseen | (self.bounded & (self._shown <= self.noise))
+        others = (self.bounded & ~drowned).nonzero()[:, 0]
+        for number in others[self.here[others].abs().argsort(descending=True)][:OUTERMOST].tolist():
+            drowned[number] = self._is_hidden(number)
+        return drowned
+
+    def _is_hidden(self, number: int) -> bool:
+        """Whether what its curvature changes the loss by over a unit is no more than the rounding on that way.
+
+        That is as much as the slope where the loss does not follow it.
+        """
+        way = torch.zeros_like(self.here)
+        way[number] = 1.0
+        slope, rounding = self.along(self.here, way)
+        follows = rounding < FOLLOWS * abs(slope)
+        return bool(self._shown[number] <= max(self.noise, rounding, 0.0 if follows else abs(slope)))
 
     @cached_property
     def bounded(self) -> Tensor:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .place import Place
+from .place import Place, running_away
 from .signs import EXPLAINS_AT_MOST
 
 FOLDS = 4.0
@@ -62,12 +62,19 @@ def _first_change_inwards(floor: Place, way: Tensor, in_folds: bool) -> Place | 
 
 
 def led_inwards(place: Place, far: Tensor, edge: Tensor) -> Place | None:
-    """The first change on the way back of the number that has gone furthest for its size, all but the edges settled."""
+    """A lower place on the way back of the number that has gone furthest for its size, all but the edges settled.
+
+    The first change decides; None where it is a rise, or none, or where others still run: there is no floor.
+    """
     leads = torch.arange(len(far)) == int((far / place.here.abs().clamp_min(1.0)).abs().argmax())
     floor = place.holding_only((place.held & (far == 0)) | leads | edge)
     in_folds = bool((floor.holding_only(edge).bounded & leads).any())
     size = FOLDS * far.sign() if in_folds else place.here
-    return _first_change_inwards(floor.polished(), torch.where(leads, size, 0.0), in_folds)
+    floor = floor.polished()
+    inner = _first_change_inwards(floor, torch.where(leads, size, 0.0), in_folds)
+    if inner is None or not (_fall(place, inner) > 0.0 < _fall(floor, inner)):
+        return None
+    return None if bool(running_away(inner, inner.at(inner.here + inner.step)).any()) else inner
 
 
 def _ahead(before: Tensor, place: Place) -> Tensor:
