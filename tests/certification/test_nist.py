@@ -28,5 +28,10 @@ def test_every_run_from_start_2_does(runs: list[nist.Run]) -> None:
     assert [run for run in runs if run.start == 2 and not run.found] == []
 
 
+def test_the_valley_along_which_a_newton_step_climbs_is_left(runs: list[nist.Run]) -> None:
+    """MGH10 from start 1: where the trust region gets stuck the floor bends downwards, and b1 is 1e-8 of what it is."""
+    assert [run.found for run in runs if (run.problem, run.start) == ("MGH10", 1)] == [True]
+
+
 def test_no_run_ends_well_elsewhere(runs: list[nist.Run]) -> None:
     assert [run for run in runs if run.falsely_converged] == []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -11,6 +12,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import hofit
+from hofit.curvature.structure import Curvature
+from hofit.linear.operator import Operator
+from hofit.model.program import Program
+from hofit.objective.density import DensityObjective
+from hofit.point import Params
+from hofit.verdict.place import Place
 
 NEWTON = [{"params": "*", "optimizer": "newton"}]
 ADAM = [{"params": "*", "optimizer": "adam", "lr": 0.1, "schedule": {"name": "exponential", "gamma": 0.99}}]
@@ -27,6 +34,20 @@ def of(*starts: float, loss: Callable[..., Tensor], **constraint: Any) -> Callab
         pyro.factor("loss", -loss(*values))
 
     return model
+
+
+@contextmanager
+def judged(model: Callable[[], None], params: Params) -> Iterator[Place]:
+    """A place that the verdict looks at, at unconstrained numbers."""
+    program = Program(model, {})
+    with program.scope():
+        program.discover()
+        objective, curvature = DensityObjective(program, "map"), Curvature()
+        point = objective.at_full(params)
+        hessian = curvature.at(point, list(params))
+        assert isinstance(hessian, Operator)
+        held = torch.zeros(sum(value.numel() for value in params.values()), dtype=torch.bool)
+        yield Place.of(objective, curvature, point, hessian, held)
 
 
 def check(result: hofit.FitResult, name: str) -> bool | None:

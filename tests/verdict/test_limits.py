@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 import hofit
-from tests.verdict.problems import of
+from hofit.verdict.limits import find_limit
+from tests.verdict.problems import judged, of
 
 
 def fit(model: Callable[[], None], optimizer: str = "trust_region", **more: Any) -> hofit.FitResult:
@@ -44,6 +45,20 @@ def separated() -> None:
     b = pyro.param("b", torch.zeros(2))
     with pyro.plate("rows", 6):
         pyro.sample("y", dist.Bernoulli(logits=b[0] + b[1] * torch.arange(6.0)), obs=torch.arange(6).gt(2).double())
+
+
+@pytest.mark.parametrize("start", [(2.0, 90.0), (3.0, 80.0), (4.3, 88.6)])
+def test_where_two_run_the_others_do_not_make_a_lower_place_of_the_way_back(start: tuple[float, float]) -> None:
+    """The loss is 1e-12 and less there: further in by one number it is lower, for the other has run out meanwhile."""
+    x = torch.tensor([-2.0, -1.5, -1.1, -0.4, 0.3, 0.8, 1.4, 2.2])
+
+    def model() -> None:
+        b = pyro.param("b", torch.zeros(2))
+        with pyro.plate("rows", 8):
+            pyro.sample("y", dist.Bernoulli(logits=b[0] + b[1] * x), obs=x.gt(0).double())
+
+    result = fit(model, init={"values": {"b": list(start)}})
+    assert result.status == "converged_on_boundary" and result.loss < 1e-11
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6, 1e12])
@@ -105,6 +120,24 @@ def test_a_size_that_has_drowned_in_the_rounding_of_lgamma_leaves_poisson_s_esti
     assert result.std_errors["size"].isnan()
 
 
+@pytest.mark.parametrize("out", [20.0, 33.0, 38.0, 40.0, 44.0, 45.9906])
+def test_what_the_loss_does_not_follow_is_rounding_however_steep_it_is(out: float) -> None:
+    """Degrees of freedom of e³⁸ have a loss that is the same to the last digit, with a slope and a curvature of 20."""
+    y = torch.special.ndtri((torch.arange(40.0) + 0.5) / 40.0).clamp(-1.9, 1.9)
+
+    def model() -> None:
+        with pyro.plate("rows", 40):
+            student = dist.StudentT(positive("df", 5.0), pyro.param("m", torch.tensor(0.0)), positive("s", 1.0))
+            pyro.sample("y", student, obs=y)
+
+    start = {"df": torch.tensor(out), "m": torch.tensor(0.0), "s": y.std(correction=0).log()}
+    with judged(model, start) as place:
+        limit = find_limit(place, torch.zeros(3, dtype=torch.bool), place.point.size)
+    assert limit is not None and limit.lower is None and limit.running.tolist() == [True, False, False]
+    normal = dist.Normal(y.mean(), y.std(correction=0))
+    assert limit.place.point.value == pytest.approx(-float(normal.log_prob(y).sum()), abs=1e-5)
+
+
 def michaelis(top: Tensor, half: Tensor) -> Tensor:
     """Of a curve that bends upwards: of those that bend downwards a line is nearest."""
     x = torch.linspace(0.5, 2.0, 12)
@@ -141,10 +174,11 @@ def test_the_floor_of_a_valley_that_leads_to_infinity_is_followed_there(
     assert result.loss == pytest.approx(float(infimum), abs=1e-6)
 
 
-def test_a_valley_that_falls_inwards_is_gone_back() -> None:
+@pytest.mark.parametrize("optimizer", ["trust_region", "newton_cg"])
+def test_a_valley_that_falls_inwards_is_gone_back(optimizer: str) -> None:
     """At the far end of one there is hardly a slope, nor a curvature: what is lower is found by following its floor."""
     wave = lambda size, frequency: sine(size, frequency, slope=0.002)  # noqa: E731
-    result = fit(of(20.0, 0.0001, loss=wave))
+    result = fit(of(20.0, 0.0001, loss=wave), optimizer)
     assert result.status == "converged" and result.loss == pytest.approx(fit(of(0.15, 2.0, loss=wave)).loss, abs=1e-7)
 
 
