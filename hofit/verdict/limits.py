@@ -32,8 +32,8 @@ EDGES = (20.0, 30.0, 40.0)
 OUT, OUTWARD = 4.0, 5
 """How far, and how often, one goes nearer to an edge while the loss shows it."""
 
-CLIMBS = 1e-3
-"""A Newton step of this part of max(1, |u|) is of a number that moves."""
+MOVES = 1e-3
+"""A Newton step of this part of max(1, |u|) moves the number."""
 
 BELIEVED = 10.0
 """Times the rounding beyond which a slope may be believed where a number has gone far out."""
@@ -125,22 +125,21 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
         way = place.step * running_away(place, None if minimum else found.there)
         if not bool((way != 0).any()):
             drawn = _drawn_in(place)
-            if drawn is None and minimum:
-                break
-            valley = along_a_valley(place, ended) if drawn is None else None
-            back = _back_from_a_climb(place) if drawn is None and valley is None and ended else None
-            if back is not None:
-                place = back
-                continue
+            valley = along_a_valley(place, ended) if drawn is None and not minimum else None
             if drawn is not None:
                 (place, way), came_in = drawn, True
+            elif minimum:
+                break
             elif valley is not None:
                 place, way, before = valley
                 if not bool((way != 0).any()):
                     return Limit(place, outward, lower=place.point.params)
                 bent = bent | (way != 0)
             else:
-                return None
+                back = _back_from_a_climb(place) if ended else None
+                if back is None:
+                    return None
+                place = back
         outward = torch.where(way != 0, way, outward)
         place = place.holding(way != 0)
     else:
@@ -216,9 +215,10 @@ def _drawn_in(place: Place) -> tuple[Place, Tensor] | None:
 def _back_from_a_climb(place: Place) -> Place | None:
     """Where Newton's step climbs, as it does along a valley whose floor bends downwards: as far back as it is long.
 
-    There the loss is higher, all that hardly moves settled, and the step leads out again; None where it does not climb.
+    There the loss is higher, all that hardly moves settled, and steps lead out again, to where the fit goes on: it was
+    stuck, and that may be a little higher. None where the step does not climb.
     """
-    far = place.step.abs() >= CLIMBS * torch.clamp(place.here.abs(), min=1.0)
+    far = place.step.abs() >= MOVES * torch.clamp(place.here.abs(), min=1.0)
     if not place.decrement < 0.0 or not bool(far.any()):
         return None
     step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)
