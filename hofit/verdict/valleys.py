@@ -93,7 +93,7 @@ def _fall(before: Place, after: Place) -> float:
 def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
     """Where it ends, and how (``level``, ``falls`` for ever, ``rises``), on the way from another place (d,) to this.
 
-    All that is not held is settled at every step.
+    All that is not held is settled at every step. What the slopes further out do not bear out is rounding.
     """
     falls: list[float] = []
     for _ in range(DOUBLINGS):
@@ -102,10 +102,12 @@ def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
         if there is None:
             break
         fall = _fall(place, there)
-        if not LEVEL * unit < fall < place.most_of_fall(place.here, torch.where(place.held, where - place.here, 0.0)):
+        most = place.most_of_fall(place.here, torch.where(place.held, where - place.here, 0.0))
+        level = max(LEVEL * unit, there.along(there.here, there.here - place.here)[1])
+        if not level < fall < most:
             break
         falls.append(fall)
         before, place = place.here, there
     if len(falls) >= 4 and all(after >= LOSING * fall for fall, after in pairwise(falls[-4:])):
         return place, "falls"
-    return place, "rises" if falls and there is not None and fall < -LEVEL * unit else "level"
+    return place, "rises" if falls and there is not None and fall < -level else "level"

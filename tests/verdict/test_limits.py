@@ -120,7 +120,7 @@ def test_a_size_that_has_drowned_in_the_rounding_of_lgamma_leaves_poisson_s_esti
     assert result.std_errors["size"].isnan()
 
 
-@pytest.mark.parametrize("out", [20.0, 33.0, 38.0, 40.0, 44.0, 45.9906])
+@pytest.mark.parametrize("out", [18.0404, 20.0, 33.0, 38.0, 40.0, 44.0, 45.9906])
 def test_what_the_loss_does_not_follow_is_rounding_however_steep_it_is(out: float) -> None:
     """Degrees of freedom of e³⁸ have a loss that is the same to the last digit, with a slope and a curvature of 20."""
     y = torch.special.ndtri((torch.arange(40.0) + 0.5) / 40.0).clamp(-1.9, 1.9)
@@ -135,7 +135,7 @@ def test_what_the_loss_does_not_follow_is_rounding_however_steep_it_is(out: floa
         limit = find_limit(place, torch.zeros(3, dtype=torch.bool), place.point.size)
     assert limit is not None and limit.lower is None and limit.running.tolist() == [True, False, False]
     normal = dist.Normal(y.mean(), y.std(correction=0))
-    assert limit.place.point.value == pytest.approx(-float(normal.log_prob(y).sum()), abs=1e-5)
+    assert limit.place.point.value == pytest.approx(-float(normal.log_prob(y).sum()), abs=2e-6)
 
 
 def michaelis(top: Tensor, half: Tensor) -> Tensor:
