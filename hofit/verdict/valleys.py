@@ -23,6 +23,9 @@ DOUBLINGS = 30
 LEVEL = 1e-9
 """A fall on twice the way of no more than this part of the loss's unit is none."""
 
+UNBENT = 0.1
+"""Of a step of the way, over which no valley bends as much as it falls: there slopes tell what is rounding."""
+
 LOSING = 0.9
 """Where each fall, on twice the way, is less than this part of the one before, their sum is finite."""
 
@@ -103,7 +106,7 @@ def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
             break
         fall = _fall(place, there)
         most = place.most_of_fall(place.here, torch.where(place.held, where - place.here, 0.0))
-        level = max(LEVEL * unit, there.along(there.here, there.here - place.here)[1])
+        level = max(LEVEL * unit, there.along(there.here, UNBENT * (there.here - place.here))[1])
         if not level < fall < most:
             break
         falls.append(fall)
