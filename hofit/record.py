@@ -104,7 +104,11 @@ Row = TypeVar("Row", Estimate, Derived)
 def as_csv(lines: Iterable[Iterable[object]]) -> str:
     """Lines of cells as text: empty for None, quoted where a cell holds a comma, a quote or a line's end."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    plain, quoted = csv.writer(text, lineterminator="\n"), csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for line in lines:
+        cells = list(line)
+        # A carriage return ends a line to who reads, and not to this writer.
+        (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
     return text.getvalue()
 
 

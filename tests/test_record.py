@@ -63,3 +63,10 @@ def test_reading_a_run_needs_neither_torch_nor_the_model() -> None:
     heavy = "{'torch', 'pyro', 'pydantic', 'numpy', 'hofit.point', 'hofit.model'}"
     code = f"import sys, hofit.report.reading, hofit.report.summary; assert not {heavy} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_name_with_a_carriage_return_reads_back(tmp_path: Path) -> None:
+    rows = [Estimate("a\rb", "", "latent", 1.5, None), Estimate('c"\r\n,d', "0", "latent", 2.5, 0.5)]
+    path = tmp_path / "estimates.csv"
+    path.write_text(table(Estimate, rows), newline="")
+    assert read_table(Estimate, path) == rows

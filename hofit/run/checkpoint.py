@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..errors import CheckpointError, OptionError
 from ..fitting.state import LoopState, Snapshot
 from ..record import CHECKPOINT, CHECKPOINTS
 from .codec import decode, encode
+from .files import fsync_directory, write_temporary
 from .provenance import Provenance
 
 FORMAT = 1
@@ -25,11 +27,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as it was read, its digest verified."""
+    """A checkpoint as it was read, its digest verified.
+
+    ``passed_over`` says what is wrong with newer ones.
+    """
 
     path: Path
     provenance: Provenance
     snapshot: Snapshot
+    passed_over: tuple[str, ...] = ()
 
 
 def previous_name(age: int) -> str:
@@ -60,17 +66,13 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
     text = json.dumps(body)
     data = safetensors.torch.save(tensors, {"hofit": text, "sha256": _digest(text, tensors)})
     path = directory / CHECKPOINT
-    temporary = directory / (CHECKPOINT + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary = write_temporary(path, data)
     for age in range(keep - 1, 0, -1):
         older, newer = directory / previous_name(age), directory / previous_name(age - 1)
         if newer.exists():
             os.replace(newer, older)
     os.replace(temporary, path)
-    _fsync_directory(directory)
+    fsync_directory(directory)
     return path
 
 
@@ -99,18 +101,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of hofit")
     if metadata.get("sha256") != _digest(text, tensors):
         raise CheckpointError(f"{path} is damaged: its digest does not match what it holds")
-    body = decode(json.loads(text), tensors)
-    if body["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {body['format']}; this hofit reads format {FORMAT}")
-    snapshot = Snapshot(
-        {name: body["params"][name] for name in body["order"]},
-        body["optimizer"],
-        LoopState.from_plain(body["loop"]),
-        body["random_now"],
-        body["random_before_trace"],
-        body.get("inner", {}),
-    )
-    return Checkpoint(path, Provenance(**body["provenance"]), snapshot)
+    try:  # a digest is no signature: whoever can write the file can write it
+        body = decode(json.loads(text), tensors)
+        if body["format"] != FORMAT:
+            raise CheckpointError(f"{path} has format {body['format']}; this hofit reads format {FORMAT}")
+        params = {name: body["params"][name] for name in body["order"]}
+        snapshot = Snapshot(
+            params,
+            body["optimizer"],
+            LoopState.from_plain(body["loop"]),
+            body["random_now"],
+            body["random_before_trace"],
+            body.get("inner", {}),
+        )
+        provenance = Provenance(**body["provenance"])
+        wrong = [name for name, value in (params | snapshot.inner).items() if not _is_place(value)]
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError) as error:
+        raise CheckpointError(f"{path} does not hold what a checkpoint of hofit holds ({error!r:.200})") from error
+    if wrong:
+        raise CheckpointError(f"{path} is no checkpoint of hofit: {', '.join(wrong)} hold no finite numbers")
+    return Checkpoint(path, provenance, snapshot)
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(torch.isfinite(value).all())
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
@@ -119,16 +133,34 @@ def find_checkpoint(path: Path) -> Checkpoint:
     Raises: CheckpointError when there is none, naming what is wrong with each that was tried.
     """
     if path.is_file():
-        return read_checkpoint(path)
+        try:
+            return read_checkpoint(path)
+        except CheckpointError as error:
+            others = [other for other in _checkpoints(path.parent) if other != path and _is_good(other)]
+            if not others:
+                raise
+            raise CheckpointError(f"{error}\n`hofit resume {others[0]}` goes on from an older one beside it") from error
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint or run directory {path}")
-    tried = []
-    for candidate in sorted(path.glob(CHECKPOINTS), key=lambda p: (len(p.name), p.name)):
+    tried: list[str] = []
+    for candidate in _checkpoints(path):
         try:
-            return read_checkpoint(candidate)
+            return replace(read_checkpoint(candidate), passed_over=tuple(tried))
         except CheckpointError as error:
             tried.append(str(error))
     raise CheckpointError("\n".join(tried) if tried else f"{path} holds no checkpoint")
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    """Those of a run directory, the newest first; what is no regular file is none."""
+    found = (path for path in directory.glob(CHECKPOINTS) if path.is_file())
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def _is_good(path: Path) -> bool:
+    with suppress(CheckpointError):
+        return bool(read_checkpoint(path))
+    return False
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:
@@ -138,11 +170,3 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _fsync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

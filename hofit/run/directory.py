@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,16 @@ from filelock import FileLock, Timeout
 from ..config.source import dump_yaml
 from ..errors import RunDirectoryError
 from ..record import CHECKPOINT, CONFIG, LOCK, OWN_FILES
+from .files import write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows, where filelock tells a lock that is held from one that cannot be had
+    fcntl = None  # type: ignore[assignment]
+
+
+class Taken(RunDirectoryError):
+    """Another run has the directory: another may be taken."""
 
 
 class RunDirectory:
@@ -36,7 +47,7 @@ class RunDirectory:
         directory = cls(path, _locked(path))
         if not overwrite and (refusal := _taken(path)):  # another run was quicker
             directory.close()
-            raise RunDirectoryError(f"{refusal}: choose another --run-dir")
+            raise Taken(f"{refusal}: choose another --run-dir")
         for entry in path.iterdir():
             if entry.name in OWN_FILES or entry.name.startswith("checkpoint"):
                 entry.unlink()
@@ -50,10 +61,8 @@ class RunDirectory:
             path = parent / (stem if number == 1 else f"{stem}-{number}")
             try:
                 return cls.create(path)
-            except RunDirectoryError:
-                if not path.exists():
-                    raise
-            number += 1
+            except Taken:
+                number += 1
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -73,7 +82,7 @@ class RunDirectory:
 
     def write(self, name: str, text: str) -> None:
         """Write one of the run's files."""
-        write_text(self.path / name, text)
+        write_whole(self.path / name, text.encode())
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         self.write(CONFIG, dump_yaml(dict(config)))
@@ -83,21 +92,11 @@ class RunDirectory:
         self.write(name, json.dumps(_json_safe(content), indent=1) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole: temporary name, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def refuse_taken(path: Path, overwrite: bool = False) -> None:
     """Raises: RunDirectoryError where a new run cannot go."""
     refusal = _taken(path)
     if refusal and not (overwrite and path.is_dir()):
-        raise RunDirectoryError(f"{refusal}: choose another --run-dir, or --overwrite")
+        raise Taken(f"{refusal}: choose another --run-dir, or --overwrite")
 
 
 def _taken(path: Path) -> str | None:
@@ -119,10 +118,27 @@ def _locked(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunDirectoryError(f"{path} is in use by another run") from error
+        why = _refusal(path / LOCK)
+        if why is not None:
+            raise RunDirectoryError(f"{path} cannot be locked: {why}. Choose a --run-dir on a local disk") from error
+        raise Taken(f"{path} is in use by another run") from error
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
     return lock
+
+
+def _refusal(path: Path) -> str | None:
+    """Why the file system does not lock a file at all, as some network ones; None where it does, and it is held."""
+    if fcntl is None:
+        return None
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return None if error.errno in (errno.EAGAIN, errno.EACCES) else error.strerror
+    finally:
+        os.close(handle)
+    return None
 
 
 def _json_safe(value: Any) -> Any:

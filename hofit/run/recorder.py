@@ -11,7 +11,8 @@ from ..config.schema import CheckpointPolicy
 from ..fitting.state import Snapshot
 from ..record import PROGRESS, Progress, as_csv
 from .checkpoint import write_checkpoint
-from .directory import RunDirectory, write_text
+from .directory import RunDirectory
+from .files import write_whole
 from .provenance import Provenance
 
 ROWS_AT_ONCE = 0.1
@@ -93,4 +94,4 @@ def drop_rows_after(path: Path, iteration: int) -> None:
     width = len(rows[0])
     whole = [row for row in rows[1:] if len(row) == width and row[0].isdecimal()]
     kept = [rows[0]] + [row for row in whole if int(row[0]) <= iteration]
-    write_text(path, as_csv(kept))
+    write_whole(path, as_csv(kept).encode())

@@ -50,6 +50,8 @@ def run_resume(request: ResumeRequest) -> FitResult:
         state = checkpoint.snapshot.loop
         if any(assignment.startswith("stop") for assignment in request.overrides):
             state.stalled, state.next_verdict, state.verdict_gradient = 0, 0, float("inf")  # other rules, other counts
+        for wrong in checkpoint.passed_over:
+            session.warnings.append(f"checkpoint: {wrong}; the fit went on from {checkpoint.path.name}")
         clock = Clock(time.perf_counter(), state.seconds)
         loop = session.loop(request.watch(session), interruption, clock, state)
         session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
