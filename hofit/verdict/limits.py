@@ -124,7 +124,7 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
             break
         way = place.step * running_away(place, None if minimum else found.there)
         if not bool((way != 0).any()):
-            drawn = _drawn_in(place)
+            drawn = _drawn_in(place, ended)
             valley = along_a_valley(place, ended) if drawn is None and not minimum else None
             if drawn is not None:
                 (place, way), came_in = drawn, True
@@ -191,15 +191,19 @@ def _in_the_clear(place: Place) -> Place:
     return place
 
 
-def _drawn_in(place: Place) -> tuple[Place, Tensor] | None:
+def _drawn_in(place: Place, ended: bool = False) -> tuple[Place, Tensor] | None:
     """The number whose curvature drowns in rounding, drawn in to where the loss is known best, and its way out (d,),
-    zero where there is none; None where no number has gone so far out."""
+    zero where there is none; None where no number has gone so far out.
+
+    One whose slope may be believed stays where it is, and is told of only once the optimizer has ``ended``.
+    """
     found: list[tuple[float, Tensor, Tensor]] = []
     for number in place.drowned.nonzero()[:TRIED, 0].tolist():
         way = torch.zeros_like(place.here)
         way[number] = 1.0
         slope, rounding = place.along(place.here, way)
         if abs(slope) > BELIEVED * rounding:
+            found += [(rounding, place.here, way)] if ended else []
             continue
         drawn = [place.here + side * steps * way for steps in DRAWN_IN for side in (-1.0, 1.0)]
         doubts = [_doubt(place, where, way) for where in drawn]
