@@ -31,13 +31,25 @@ def by_python(tape: Tape) -> Replay:
 
 def by_script(tape: Tape, inputs: Sequence[Tensor]) -> Replay:
     """The operations called by torch's interpreter, unchanged: nothing is fused, no bit differs."""
-    with warnings.catch_warnings(), torch.no_grad(), optimized_execution(False):
+    with torch.no_grad():
+        graph = by_trace(tape.function(), inputs)
+    return lambda inputs: tape.filled(graph(inputs))
+
+
+def by_trace(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> Replay:
+    """A function by torch's interpreter, its derivatives included.
+
+    No tape is needed, and torch does not know that somebody looks on; neither does anybody see random numbers, or
+    values that decide.
+    """
+    with warnings.catch_warnings(), optimized_execution(False):
         warnings.simplefilter("ignore")
-        graph = torch.jit.trace(tape.function(), tuple(one.detach() for one in inputs), check_trace=False)
+        graph = torch.jit.trace(function, tuple(one.detach() for one in inputs), check_trace=False)
 
     def replay(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.no_grad(), optimized_execution(False):
-            return tape.filled(graph(*inputs))
+            found: tuple[Tensor, ...] = graph(*inputs)
+            return found
 
     return replay
 

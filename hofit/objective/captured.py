@@ -8,11 +8,12 @@ is taken, at every checkpoint, and where a number is not finite: a model that ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
-from ..capture.replay import Replay, replay_of
+from ..capture.replay import Replay, by_trace, replay_of
 from ..capture.tape import NotCaptured, Recorder
 from ..errors import ModelError
 from ..model.program import Program
@@ -67,10 +68,17 @@ class Function:
         except RuntimeError:  # a factorisation that fails
             return None
 
-    def take(self, inputs: Tensors, leaves: Tensors, compute: Callable[[], Tensors | None]) -> None:
+    def take(
+        self,
+        inputs: Tensors,
+        leaves: Tensors,
+        compute: Callable[[], Tensors | None],
+        of_inputs: Callable[..., tuple[Tensor, ...]] | None = None,
+    ) -> None:
         """Write ``compute`` down, or hold the replay against it; it reads ``leaves``, which hold ``inputs``.
 
-        Nothing comes of it where it gives None, or what is not finite.
+        Nothing comes of it where it gives None, or what is not finite. ``of_inputs`` is the same as a function of the
+        inputs, for where torch computes derivatives in another order while it is watched (`binary_cross_entropy`).
         """
         recorder, recorded = Recorder(leaves), None
         if self._replay is None:
@@ -84,7 +92,7 @@ class Function:
         elif recorded is not None:
             self._write_down(recorder, recorded, inputs)
             if self._replay is not None and not all(map(torch.equal, recorded, found)):
-                self.refused = ""
+                self._trace(of_inputs, inputs)
 
     def _write_down(self, recorder: Recorder, found: Tensors, inputs: Tensors) -> None:
         try:
@@ -96,6 +104,14 @@ class Function:
             self.refused = ""
         else:
             self._replay = replay_of(tape, inputs)
+
+    def _trace(self, of_inputs: Callable[..., tuple[Tensor, ...]] | None, inputs: Tensors) -> None:
+        self.refused = ""
+        if of_inputs is None:
+            return
+        with suppress(Exception):  # whatever the interpreter cannot take
+            self._replay = by_trace(of_inputs, inputs)
+            self.refused = None
 
     def _prove(self, found: Tensors, inputs: Tensors) -> None:
         assert self._replay is not None
@@ -141,9 +157,19 @@ class Captured:
         count = len(next(iter(vectors.values())))
         return self._products.setdefault((*vectors, str(count)), Function(AFTER if count == 1 else AFTER_PRODUCTS))
 
-    def take(self, inputs: Tensors, compute: Callable[[], Tensors | None]) -> None:
+    def take(
+        self,
+        inputs: Tensors,
+        compute: Callable[[], Tensors | None],
+        of_values: Callable[[Params], tuple[Tensor, ...]],
+    ) -> None:
         """Loss and gradient, as `Function.take`; the sites' log densities are noted as they are now."""
-        self.loss.take(inputs, list(self._leaves.values()), compute)
+        names, weights = list(self._leaves), any(isinstance(one, torch.nn.Parameter) for one in self._leaves.values())
+
+        def of_inputs(*values: Tensor) -> tuple[Tensor, ...]:
+            return of_values(dict(zip(names, values, strict=True)))
+
+        self.loss.take(inputs, list(self._leaves.values()), compute, None if weights else of_inputs)
         if self._then is None and not self.loss.waits:
             there = {name: leaf.detach().clone() for name, leaf in self._leaves.items()}
             self._then = (there, self._program.site_log_densities())

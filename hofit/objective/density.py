@@ -22,7 +22,6 @@ from .information import InformationObjective
 from .leaves import Leaves
 from .stacked import Stacked
 
-
 ROUNDING = 1e3
 """Units of eps, relative, that two traces of one model may be apart."""
 
@@ -155,9 +154,20 @@ class DensityObjective(Objective):
             return [point.loss.detach(), *point.replayed.values()]
 
         with self.evaluations.uncounted():
-            self._captured.take(inputs, compute)
+            self._captured.take(inputs, compute, self._of_values)
         self.evaluations.loss += 1
         return made[-1]
+
+    def _of_values(self, values: Params) -> tuple[Tensor, ...]:
+        """Loss and gradient as a function of unconstrained values of all leaves."""
+        own = {name: value.detach().requires_grad_(name in self._own) for name, value in values.items()}
+        with torch.enable_grad(), self.program.substituted(own):
+            loss = self._loss()
+            wanted = [own[name] for name in self._own]
+            gradient = torch.autograd.grad(
+                loss, wanted, create_graph=self._with_graph, allow_unused=True, materialize_grads=True
+            )
+        return (loss.detach(), *(one.detach() for one in gradient))
 
     def _checked(self, params: Params) -> TracedPoint:
         """The point by a trace, where replays are used. Raises: ModelError where they are not the same.
