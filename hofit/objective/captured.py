@@ -29,8 +29,9 @@ AFTER_PRODUCTS = 3
 PROOFS = 2
 """Points at which the replay must be the trace, to the last bit."""
 
-LARGE = 1 << 20
-"""Entries of a result, on average, from which on the time goes into computing, and nothing is to be gained."""
+LARGE = 1 << 17
+"""Terms of a loss, or entries of a result on average, from which on the time goes into computing: nothing is gained,
+and what does not depend on the parameters would be kept."""
 
 Tensors = Sequence[Tensor]
 

@@ -17,7 +17,7 @@ from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint
 from .base import Objective
 from .batched import Batched
-from .captured import Captured
+from .captured import LARGE, Captured
 from .information import InformationObjective
 from .leaves import Leaves
 from .stacked import Stacked
@@ -135,7 +135,9 @@ class DensityObjective(Objective):
         if function.used:
             return self._checked(params)
         if not function.waits and not self.batched.operations(self.jacobian):
-            return self._written_down(params, inputs)
+            if self.program.entries <= LARGE:
+                return self._written_down(params, inputs)
+            function.refused = ""
         function.count()
         return self._evaluate(params, full=False, validate=False)
 
