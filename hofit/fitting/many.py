@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..objective.stacked import Arguments, Stacked, StackedEvidence, chunks
-from ..optim.acceptance import ACCEPT
+from ..optim.acceptance import ACCEPT, CUT, GOOD, GROWTH, POOR
+from ..optim.subproblem.by_rows import solve_rows
 
 ITERATIONS, INNER_ITERATIONS = 60, 50
 
@@ -89,7 +90,10 @@ def _minimised(source: Stacked, arguments: Arguments, theta: Tensor, u: Tensor, 
             break
         diagonal = here.hessian[active].diagonal(dim1=1, dim2=2).abs()
         scale[active] = torch.maximum(scale[active], diagonal)
-        step, promise, length = _steps(here.gradient[active], here.hessian[active], scale[active], radius[active])
+        root = torch.where(scale[active] > 0, scale[active], 1.0).sqrt()
+        matrix = here.hessian[active] / (root[:, :, None] * root[:, None, :])
+        solved = solve_rows(here.gradient[active] / root, matrix, radius[active])
+        step, promise, length = solved.step / root, solved.predicted, solved.step.norm(dim=1)
         size = here.loss[active].abs().clamp_min(unit)
         here.decrement[active] = 2 * promise
         ends = promise <= NOISE * size  # Newton's steps, which the loss cannot judge any more: two of them
@@ -97,10 +101,9 @@ def _minimised(source: Stacked, arguments: Arguments, theta: Tensor, u: Tensor, 
         there = _evaluated(source, arguments.some(active), here.theta[active] + step, here.u[active] + moved, unit)
         fall = here.loss[active] - there.loss
         good = torch.isfinite(there.loss) & (fall >= ACCEPT * promise - NOISE * size)
-        grows = good & (fall >= 0.75 * promise) & (length >= 0.8 * radius[active])
-        shrinks = ~good | (fall < 0.25 * promise - NOISE * size)
-        factor = torch.where(grows, 2.0, torch.where(shrinks, 0.25, 1.0)).to(step)
-        radius[active] = torch.where(shrinks, length, radius[active]) * factor
+        grown = torch.where((fall > GOOD * promise) & (length >= 0.99 * radius[active]), GROWTH, 1.0) * radius[active]
+        poor = ~good | (fall < POOR * promise - NOISE * size)
+        radius[active] = torch.where(poor, CUT * length, grown)
         here.take(active, there, good)
         here.iterations[active] += good.long()
         quiet[active] += (ends & good).long()
@@ -147,34 +150,6 @@ def _modes(source: Stacked, arguments: Arguments, theta: Tensor, u: Tensor, unit
         if not len(active):
             break
     return u, found
-
-
-def _steps(gradient: Tensor, hessian: Tensor, scale: Tensor, radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each trust-region problem the step (B, p), what it promises and its scaled length (B,).
-
-    By the whole spectrum; the shift is bisected. Source: Moré & Sorensen (1983).
-    """
-    root = torch.where(scale > 0, scale, 1.0).sqrt()
-    slope = gradient / root
-    values, basis = torch.linalg.eigh(hessian / (root[:, :, None] * root[:, None, :]))
-    along = torch.einsum("bij,bi->bj", basis, slope)
-
-    def lengths(shift: Tensor) -> Tensor:
-        found: Tensor = (along / (values + shift[:, None])).norm(dim=1)
-        return found
-
-    tiny = 1e-12 * values.abs().amax(1).clamp_min(1e-300)
-    low = (-values[:, 0] + tiny).clamp_min(0.0)
-    high = low + slope.norm(dim=1) / radius + tiny
-    newton = (values[:, 0] > tiny) & (lengths(torch.zeros_like(low)) <= radius)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        inside = lengths(middle) <= radius
-        low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)
-    shift = torch.where(newton, 0.0, high)
-    scaled = -along / (values + shift[:, None])
-    promise = -(along * scaled).sum(1) - 0.5 * (values * scaled**2).sum(1)
-    return torch.einsum("bij,bj->bi", basis, scaled) / root, promise, scaled.norm(dim=1)
 
 
 def _is_plain(source: Stacked, here: Minima, scale: Tensor) -> Tensor:

@@ -172,9 +172,9 @@ class StackedEvidence:
         return self.point.source.inner_hessian(self.point.slope, self.point.places, graph=True)
 
     @cached_property
-    def inner_factor(self) -> Tensor:
-        """The Cholesky factors of H_uu, (B, d, d); nan where there is none."""
-        factor, failed = torch.linalg.cholesky_ex(self._matrix.detach())
+    def _factor(self) -> Tensor:
+        """The Cholesky factors of H_uu, (B, d, d), with their graph; nan where there is none."""
+        factor, failed = torch.linalg.cholesky_ex(self._matrix)
         return torch.where((failed > 0)[:, None, None], torch.nan, factor)
 
     @property
@@ -186,8 +186,7 @@ class StackedEvidence:
         size = self.point.source.inner.size
         if not size:
             return self.point.loss
-        factor, _ = torch.linalg.cholesky_ex(self._matrix)
-        half: Tensor = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        half: Tensor = self._factor.diagonal(dim1=1, dim2=2).log().sum(1)
         return self.point.loss + half - 0.5 * size * log(2 * pi)
 
     @cached_property
@@ -214,29 +213,26 @@ class StackedEvidence:
         return self._slopes[:, : self.point.source.outer.size].detach()
 
     def hessian(self) -> tuple[Tensor, Tensor]:
-        """That in θ, (B, p, p), and dû/dθ, (B, p, d)."""
-        source, places, slope = self.point.source, self.point.places, self.point.slope
-        p, rows, moves = source.outer.size, [], []
-        for k in range(p):
-            vector = torch.zeros_like(slope)
-            vector[:, k] = 1.0
-            if not source.inner.size:
-                rows.append(_gradient((self._slopes * vector).sum(), places)[:, :p])
-                moves.append(slope.new_zeros(len(slope), 0))
-                continue
-            move = -self._solved(_gradient(slope[:, k].sum(), places)[:, p:])
-            vector[:, p:] = move
-            second = _gradient((self._slopes * vector).sum(), places)
-            back = self._solved(second[:, p:])
-            rest = _gradient((slope[:, p:] * back).sum(), places)
-            rows.append((second - rest)[:, :p])
-            moves.append(move)
-        matrix = torch.stack(rows, 1)
-        return ((matrix + matrix.mT) / 2).detach(), torch.stack(moves, 1).detach()
+        """That in θ, (B, p, p), and dû/dθ, (B, p, d): the form along (dû/dθ, 1), from either side."""
+        slope, p = self.point.slope, self.point.source.outer.size
+        units = torch.eye(p).to(slope).expand(len(slope), p, p)
+        if self.point.source.inner.size:
+            mixed = torch.stack([self._along(slope[:, k])[:, p:] for k in range(p)], 2)
+            moves = -torch.cholesky_solve(mixed, self._factor.detach()).mT
+        else:
+            moves = slope.new_zeros(len(slope), p, 0)
+        ways = torch.cat([units, moves], 2)
+        second = torch.stack([self._along((self._slopes * way).sum(1)) for way in ways.unbind(1)], 1)
+        matrix = second[:, :, :p] + second[:, :, p:] @ moves.mT
+        return (matrix + matrix.mT) / 2, moves
+
+    def _along(self, output: Tensor) -> Tensor:
+        """The slopes of numbers (B,), each a function of its own place: (B, p + d)."""
+        return _gradient(output.sum(), self.point.places)
 
     def _solved(self, right: Tensor) -> Tensor:
         """H_uu⁻¹ of right sides (B, d)."""
-        return torch.cholesky_solve(right.detach()[:, :, None], self.inner_factor)[:, :, 0]
+        return torch.cholesky_solve(right.detach()[:, :, None], self._factor.detach())[:, :, 0]
 
 
 def _gradient(output: Tensor, places: Tensor) -> Tensor:

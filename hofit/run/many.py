@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isclose
 from typing import Any
 
@@ -45,21 +46,27 @@ def run_many(
 ) -> list[FitResult]:
     """A result for each data set, in order. Raises: HofitError for wrong input, with the data set's number."""
     found: dict[int, FitResult] = {}
-    for group in _alike(source, model, given):
+    for group in _alike(given):
         if len(group) >= WORTH:
-            found.update(_together(source, model, given, group))
+            with _named(group[0]):
+                found.update(_together(source, model, given, group))
     for number, arguments in enumerate(given):
         if number not in found:
-            try:
+            with _named(number):
                 found[number] = run_fit(Request(source, model, arguments), FitOptions())
-            except HofitError as error:
-                raise type(error)(f"data set {number}: {error}") from error
     return [found[number] for number in range(len(given))]
 
 
-def _alike(
-    source: Source, model: Callable[..., Any] | str | None, given: Sequence[Mapping[str, Any]]
-) -> list[list[int]]:
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """Inside, wrong input is that of a data set."""
+    try:
+        yield
+    except HofitError as error:
+        raise type(error)(f"data set {number}: {error}") from error
+
+
+def _alike(given: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The numbers of data sets that differ in the values of tensors alone, group by group."""
     groups: dict[Any, list[int]] = defaultdict(list)
     for number, arguments in enumerate(given):
@@ -88,10 +95,7 @@ def _together(
         began = time.perf_counter()
         try:
             arguments = Arguments.of([session.arguments_of(given[number]) for number in group])
-            theta, u = (
-                names.flatten(first.params) if names.names else torch.zeros(0, dtype=torch.get_default_dtype())
-                for names in (stacked.outer, stacked.inner)
-            )
+            theta, u = stacked.all.flatten(first.params).split([stacked.outer.size, stacked.inner.size])
             minima = minimise(stacked, arguments, theta, u, session.program.entries, session.objective.unit)
         except NotStacked:
             return found
@@ -116,9 +120,7 @@ def _result(
 ) -> FitResult:
     """What a fit of one data set returns, its minimum being known."""
     program, objective = session.program, session.objective
-    theta, u = stacked.outer.unflatten(minima.theta[place]), {}
-    if stacked.inner.names:
-        u = stacked.inner.unflatten(minima.u[place])
+    theta, u = stacked.outer.unflatten(minima.theta[place]), stacked.inner.unflatten(minima.u[place])
     hessian, gradient = Dense(minima.hessian[place]), minima.gradient[place]
     norm, decrement = float(gradient.abs().max()), float(minima.decrement[place])
     tolerance = gradient_tolerance(objective, session.config.stop)
