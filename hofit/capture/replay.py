@@ -1,7 +1,7 @@
 """How a tape is run again: one seam, behind which the way may change.
 
-torch's own interpreter of traced graphs (`torch.jit.trace`, of the tape and not of the model) needs a third of the time
-of the same calls from Python; it is deprecated, and where it is gone, or cannot take a tape, Python calls them.
+torch's own interpreter of traced graphs needs a third of the time of the same calls from Python; `torch.jit.trace` is
+deprecated, and where it is gone, or cannot take a tape, Python calls them.
 """
 
 from __future__ import annotations

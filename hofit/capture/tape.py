@@ -27,7 +27,6 @@ OF_SHAPE = {
 }
 """Read no number of what they are given."""
 
-
 ESCAPES = {"numpy", "__array__", "tolist", "__dlpack__", "data_ptr", "storage", "untyped_storage"}
 """Let numbers out of torch, which does not see what becomes of them."""
 

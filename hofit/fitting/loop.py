@@ -187,19 +187,19 @@ class Loop:
             if end is not None:
                 return end
             length = self._iterations_ahead()
-            step = self._step(point) if length < 2 else self._step_ahead(point, norm, length)
+            step = self._step(point, norm) if length < 2 else self._step_ahead(point, norm, length)
             if isinstance(step, LoopEnd):
                 return step
             point, norm = step
 
-    def _step(self, point: Point) -> tuple[Point, float] | LoopEnd:
-        """One iteration: the next point, and its gradient's norm."""
+    def _step(self, point: Point, norm: float) -> tuple[Point, float] | LoopEnd:
+        """One iteration from a point, with its gradient's norm: the next, and its."""
         try:
             candidate, accepted = self._advance(point)
         except LinAlgError as error:
             return self._non_finite(point, point, str(error))
         if candidate is point:
-            norm, step_norm = max_norm(point.gradient()), 0.0
+            step_norm = 0.0
         else:
             if not isfinite(candidate.value):
                 return self._non_finite(point, candidate)
@@ -220,7 +220,7 @@ class Loop:
             if not all(map(isfinite, (burst.losses[k], burst.norms[k], burst.step_norms[k]))):
                 burst.put_back(k)
                 self.point = point
-                return self._step(point)
+                return self._step(point, norm)
             self._count(point, candidate, True)
             change, norm = burst.losses[k] - point.value, burst.norms[k]
             state, seconds = self.state, self.clock.seconds(burst.ended[k])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -42,8 +43,8 @@ class Function:
     ``refused`` says why it stays computed; it is empty where that is no fault of the model's.
     """
 
-    def __init__(self, after: int, compute_always: bool = False) -> None:
-        self.refused: str | None = "" if compute_always else None
+    def __init__(self, after: int) -> None:
+        self.refused: str | None = None
         self._after = after
         self._calls, self._proofs = 0, 0
         self._replay: Replay | None = None
@@ -59,6 +60,10 @@ class Function:
 
     def count(self) -> None:
         self._calls += 1
+
+    def give_up(self) -> None:
+        """Compute it from now on."""
+        self.refused = ""
 
     def replayed(self, inputs: Tensors) -> tuple[Tensor, ...] | None:
         """What the function gives; None where only the model can tell."""
@@ -81,38 +86,40 @@ class Function:
         Nothing comes of it where it gives None, or what is not finite. ``of_inputs`` is the same as a function of the
         inputs, for where torch computes derivatives in another order while it is watched (`binary_cross_entropy`).
         """
-        recorder, recorded = Recorder(leaves), None
         if self._replay is None:
-            with recorder:
-                recorded = compute()
-        found = compute()  # what is recorded may be computed in another order: torch asks whether someone looks on
-        if found is None or not all(bool(torch.isfinite(one).all()) for one in found):
+            self._write_down(inputs, leaves, compute, of_inputs)
             return
-        if self._replay is not None:
+        found = compute()
+        if _is_usable(found):
             self._prove(found, inputs)
-        elif recorded is not None:
-            self._write_down(recorder, recorded, inputs)
-            if self._replay is not None and not all(map(torch.equal, recorded, found)):
-                self._trace(of_inputs, inputs)
 
-    def _write_down(self, recorder: Recorder, found: Tensors, inputs: Tensors) -> None:
+    def _write_down(
+        self,
+        inputs: Tensors,
+        leaves: Tensors,
+        compute: Callable[[], Tensors | None],
+        of_inputs: Callable[..., tuple[Tensor, ...]] | None,
+    ) -> None:
+        recorder = Recorder(leaves)
+        with recorder:
+            recorded = compute()
+        found = compute()  # what is recorded may be computed in another order: torch asks whether someone looks on
+        if not _is_usable(found) or recorded is None:
+            return
         try:
-            tape = recorder.finish(found)
+            tape = recorder.finish(recorded)
         except NotCaptured as refusal:
             self.refused = str(refusal)
             return
         if tape.size > LARGE:
-            self.refused = ""
-        else:
+            self.give_up()
+        elif all(map(torch.equal, recorded, found)):
             self._replay = replay_of(tape, inputs)
-
-    def _trace(self, of_inputs: Callable[..., tuple[Tensor, ...]] | None, inputs: Tensors) -> None:
-        self.refused = ""
-        if of_inputs is None:
-            return
-        with suppress(Exception):  # whatever the interpreter cannot take
-            self._replay = by_trace(of_inputs, inputs)
-            self.refused = None
+        else:
+            self.give_up()
+            if of_inputs is not None:
+                with suppress(Exception):  # whatever the interpreter cannot take
+                    self._replay, self.refused = by_trace(of_inputs, inputs), None
 
     def _prove(self, found: Tensors, inputs: Tensors) -> None:
         assert self._replay is not None
@@ -135,9 +142,10 @@ class Captured:
 
     def __init__(self, program: Program, leaves: Leaves, on: bool = True) -> None:
         self._program, self._writer, self._leaves = program, leaves, leaves.tensors
-        self._on = on and not program.subsampled and all(leaf.device.type == "cpu" for leaf in self._leaves.values())
-        self.loss = Function(AFTER, not self._on)
+        self.loss = Function(AFTER)
         """Loss and gradient."""
+        if not on or program.subsampled or any(leaf.device.type != "cpu" for leaf in self._leaves.values()):
+            self.loss.give_up()
         self._products: dict[tuple[str, ...], Function] = {}
         self._then: tuple[Params, Mapping[str, float]] | None = None
         """A place, and the sites' log densities there when the loss was written down."""
@@ -188,3 +196,7 @@ class Captured:
             f"the model has become another function since it was captured{where}: the same parameters give another "
             "loss. A deterministic objective needs a model that holds no state of its own (or set capture: off)"
         )
+
+
+def _is_usable(found: Tensors | None) -> TypeGuard[Tensors]:
+    return found is not None and all(bool(torch.isfinite(one).all()) for one in found)

@@ -137,7 +137,7 @@ class DensityObjective(Objective):
         if not function.waits and not self.batched.operations(self.jacobian):
             if self.program.entries <= LARGE:
                 return self._written_down(params, inputs)
-            function.refused = ""
+            function.give_up()
         function.count()
         return self._evaluate(params, full=False, validate=False)
 
@@ -188,7 +188,7 @@ class DensityObjective(Objective):
         if not all(map(_equal, own, again)):
             if not abs(point.value - float(again[0])) <= ROUNDING * torch.finfo(own[0].dtype).eps * point.size:
                 raise self._captured.difference()
-            function.refused = ""
+            function.give_up()
         return point
 
     def check(self, point: Point) -> None:

@@ -85,7 +85,11 @@ class RunDirectory:
         write_whole(self.path / name, text.encode())
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        self.write(CONFIG, dump_yaml(dict(config)))
+        """The first file of a run. Raises: RunDirectoryError where the disk does not take it."""
+        try:
+            self.write(CONFIG, dump_yaml(dict(config)))
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one of the run's JSON files; what is not finite becomes null."""

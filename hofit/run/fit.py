@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import RunDirectoryError
 from ..fitting.loop import Clock, Observer
 from ..fitting.result import FitResult
 from ..fitting.state import LoopState
@@ -49,10 +48,7 @@ def run_fit(request: Request, options: FitOptions) -> FitResult:
         directory = _new_directory(options)
         if directory is not None:
             stack.enter_context(directory)
-            try:
-                directory.write_config(session.provenance.config)
-            except OSError as error:
-                raise RunDirectoryError(f"{directory.path} cannot be written: {error.strerror or error}") from error
+            directory.write_config(session.provenance.config)
         return finish(session, loop, end, directory, interruption, began)
 
 
