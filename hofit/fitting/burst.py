@@ -24,8 +24,9 @@ SECONDS = 0.02
 class Burst:
     """So many iterations from a point; what is known of each is at its place, from 0.
 
-    ``points`` are where they led, ``losses`` the losses there; ``norms`` and ``step_norms`` the max-norms of gradients
-    and moves; ``ended`` when each was done, by ``time.perf_counter``.
+    There are fewer where one raised: it is not taken, and raises again where it is taken alone. ``points`` are where
+    they led, ``losses`` the losses there; ``norms`` and ``step_norms`` the max-norms of gradients and moves; ``ended``
+    when each was done, by ``time.perf_counter``.
     """
 
     def __init__(self, objective: Objective, optimizer: Optimizer, start: Point, length: int) -> None:
@@ -36,12 +37,16 @@ class Burst:
         self.ended: list[float] = []
         began, point = time.perf_counter(), start
         for _ in range(length):
-            point = optimizer.advance(point)[0]
-            point.gradient()
+            try:
+                point = optimizer.advance(point)[0]
+                point.gradient()
+            except Exception:
+                self.put_back(len(self.points))
+                break
             self.points.append(point)
             self._counts.append(objective.evaluations.copy())
             self.ended.append(time.perf_counter())
-        self.length_next = max(1, int(length * min(2.0, SECONDS / (self.ended[-1] - began))))
+        self.length_next = max(1, int(length * min(2.0, SECONDS / (time.perf_counter() - began))))
         """How many iterations are to be taken next."""
         self.losses = [one.value for one in self.points]
         params = [start.params, *(one.params for one in self.points)]
@@ -59,7 +64,7 @@ class Burst:
 def _norms(rows: Sequence[Params], differences: bool = False) -> list[float]:
     """The max-norm of each, or of what is between each and the next; nan if any entry is."""
     found: list[Tensor] = []
-    for name in rows[0]:
+    for name in rows[0] if rows else ():
         values = torch.stack([row[name] for row in rows]).reshape(len(rows), -1)
         if values.shape[1]:
             found.append((values.diff(dim=0) if differences else values).abs().amax(1))

@@ -215,6 +215,8 @@ class Loop:
         """As `_step`, by several iterations of which none but the last can be the end."""
         burst = Burst(self.objective, self.optimizer, point, length)
         self._ahead, tolerance = burst.length_next, gradient_tolerance(self.objective, self.stop)
+        if not burst.points:
+            return self._step(point, norm)
         reports = self.optimizer.reports()
         for k, candidate in enumerate(burst.points):
             if not all(map(isfinite, (burst.losses[k], burst.norms[k], burst.step_norms[k]))):

@@ -142,6 +142,11 @@ def keeps_the_input(x: Tensor) -> Tensor:
     return (x * OUTSIDE).sum()
 
 
+def writes_to_the_input(x: Tensor) -> Tensor:
+    x.data.mul_(1.0)
+    return (x * CONSTANT).sum()
+
+
 def branches(x: Tensor) -> Tensor:
     return x.sum() if x[0] > 0 else (x**2).sum()
 
@@ -159,6 +164,7 @@ def draws(x: Tensor) -> Tensor:
     [
         (outlives, "outlives"),
         (keeps_the_input, "outlives"),
+        (writes_to_the_input, "writes into its parameters"),
         (branches, "depends on the values"),
         (selects, "depends on the values"),
         (draws, "random"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 import hofit
 from hofit.fitting.burst import Burst
-from hofit.objective.captured import AFTER, PROOFS
+from hofit.objective.captured import AFTER, PROOFS, Function
 
 Y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], dtype=torch.float64)
 SIGMA = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], dtype=torch.float64)
@@ -199,3 +200,44 @@ def test_custom_functions_of_autograd_are_replayed_by_what_they_compute() -> Non
 
     auto, off = (hofit.fit(model, {"optimizers": ADAM, "capture": capture}) for capture in ("auto", "off"))
     assert auto.loss == off.loss and auto.iterations == off.iterations and auto.remarks == off.remarks
+
+
+def test_another_function_is_found_where_the_gradient_of_a_replay_is_not_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slope = [0.05]
+
+    def model() -> None:
+        x = pyro.param("x", torch.tensor(3.0, dtype=torch.float64))
+        pyro.factor("f", -(slope[0] * x + torch.where(x > 1.0, (x - 1.0).sqrt(), 0.0)))
+
+    def after_the_first(*args: Any) -> Burst:
+        burst = Burst(*args)
+        slope[0] = 0.5
+        return burst
+
+    monkeypatch.setattr("hofit.fitting.loop.Burst", after_the_first)
+    result = hofit.fit(model, {"optimizers": [{"params": "*", "optimizer": "sgd", "lr": 0.05}]})
+    assert result.status == "model_error" and "another function" in result.remarks[0]
+
+
+def test_what_torch_computes_otherwise_while_it_is_recorded_is_replayed_as_it_is_unwatched() -> None:
+    x = torch.linspace(0.1, 2.0, 7, dtype=torch.float64).requires_grad_()
+
+    def evaluated(x: Tensor) -> tuple[Tensor, ...]:
+        value = (x.log() + math.log(3) if torch._C._len_torch_dispatch_stack() else (3 * x).log()).sum()
+        (gradient,) = torch.autograd.grad(value, x)
+        return value.detach(), gradient
+
+    def of_inputs(values: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            return evaluated(values.detach().requires_grad_())
+
+    function = Function(after=0)
+    for place in (0.3, 0.7, 1.1):
+        with torch.no_grad():
+            x.fill_(place)
+        function.take([x.detach().clone()], [x], lambda: evaluated(x), of_inputs)
+    elsewhere = torch.linspace(1.0, 3.0, 7, dtype=torch.float64)
+    replayed = function.replayed([elsewhere])
+    assert replayed is not None and all(map(torch.equal, replayed, of_inputs(elsewhere)))
