@@ -1,13 +1,15 @@
 """How a tape is run again: one seam, behind which the way may change.
 
-torch's own interpreter of traced graphs needs a third of the time of the same calls from Python; `torch.jit.trace` is
-deprecated, and where it is gone, or cannot take a tape, Python calls them.
+Python calls the operations at once. torch's own interpreter of traced graphs needs half of that time and takes long to
+set up, so that it follows where there are many calls; `torch.jit.trace` is deprecated, and where it is gone, or cannot
+take a tape, it stays with Python.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -16,6 +18,9 @@ from ..internals import optimized_execution
 from .tape import Tape
 
 Replay = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+
+MANY = 60
+"""Calls from Python that take longer than the interpreter's by as much as that takes to set up."""
 
 
 def by_python(tape: Tape) -> Replay:
@@ -54,9 +59,18 @@ def by_trace(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tenso
     return replay
 
 
-def replay_of(tape: Tape, inputs: Sequence[Tensor]) -> Replay:
-    """The fastest way that is there."""
-    try:
-        return by_script(tape, inputs)
-    except Exception:  # whatever the interpreter cannot take, or no longer has
-        return by_python(tape)
+class ByBoth:
+    """By Python for so many calls, then by the interpreter, if that gives the same bits there."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape, self._replay, self._calls = tape, by_python(tape), 0
+
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        found = self._replay(inputs)
+        self._calls += 1
+        if self._calls == MANY:
+            with suppress(Exception):  # whatever the interpreter cannot take, or no longer has
+                script = by_script(self._tape, inputs)
+                if all(map(torch.equal, script(inputs), found)):
+                    self._replay = script
+        return found

@@ -14,14 +14,14 @@ from typing import TypeGuard
 import torch
 from torch import Tensor
 
-from ..capture.replay import Replay, by_trace, replay_of
+from ..capture.replay import ByBoth, Replay, by_trace
 from ..capture.tape import NotCaptured, Recorder
 from ..errors import ModelError
 from ..model.program import Program
 from ..point import Params
 from .leaves import Leaves
 
-AFTER = 10
+AFTER = 6
 """Evaluations before one is written down: that takes as long as so many."""
 
 AFTER_PRODUCTS = 3
@@ -114,7 +114,7 @@ class Function:
         if tape.size > LARGE:
             self.give_up()
         elif all(map(torch.equal, recorded, found)):
-            self._replay = replay_of(tape, inputs)
+            self._replay = ByBoth(tape)
         else:
             self.give_up()
             if of_inputs is not None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 import hofit
-from hofit.capture.replay import replay_of
+from hofit.capture.replay import by_script
 from hofit.capture.tape import Recorder
 from models import radon
 
@@ -102,7 +102,7 @@ class ByHand:
         with Recorder(self.leaves) as recorder:
             loss = self.loss()
             gradients = torch.autograd.grad(loss, self.leaves)
-        replay = replay_of(recorder.finish([loss.detach(), *gradients]), self.leaves)
+        replay = by_script(recorder.finish([loss.detach(), *gradients]), self.leaves)
 
         def iterate() -> None:
             loss, *gradients = replay(self.leaves)

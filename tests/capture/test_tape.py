@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hofit.capture.replay import Replay, by_python, by_script, replay_of
+from hofit.capture.replay import MANY, ByBoth, Replay, by_python, by_script
 from hofit.capture.tape import NotCaptured, Recorder, Tape
 
 CONSTANT = torch.linspace(-1.0, 2.0, 6, dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_products_of_several_vectors_at_once_are_the_same_bits() -> None:
     recorder = Recorder([x, vectors])
     with recorder:
         found = products(x, vectors)
-    replay = replay_of(recorder.finish([found]), [x, vectors])
+    replay = by_script(recorder.finish([found]), [x, vectors])
     there, others = somewhere(1), torch.stack([somewhere(k).detach() for k in range(6)])
     assert torch.equal(replay([there.detach(), others])[0], products(there, others))
 
@@ -194,3 +194,9 @@ def test_a_failing_factorisation_fails_when_replayed_too() -> None:
     replay = by_python(taped(factorised, x))
     with pytest.raises(RuntimeError, match="positive"):
         replay([-x.detach()])
+
+
+def test_many_calls_are_the_same_bits_before_and_after_the_interpreter_takes_over() -> None:
+    replay, x = ByBoth(taped(linear_algebra, somewhere(0))), somewhere(1)
+    by_call = [replay([x.detach()]) for _ in range(MANY + 2)]
+    assert all(torch.equal(one, other) for found in by_call for one, other in zip(found, by_call[0], strict=True))
