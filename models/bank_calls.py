@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.distributions import constraints
 
 
-def model(calls: Tensor, day: Tensor, n_days: int) -> None:
-    """calls, day (times,), day by day; each day has as many times."""
+def model(calls: Tensor, date: Tensor, n_dates: int) -> None:
+    """calls, date (times,), day by day; each day has as many times."""
     sd = pyro.param("sd", torch.tensor(0.05), constraint=constraints.positive)
 
     log_rate = pyro.sample("log_rate", dist.ImproperUniform(constraints.real, (), (len(calls),)))
-    second_differences = log_rate.reshape(n_days, -1).diff(n=2)
+    second_differences = log_rate.reshape(n_dates, -1).diff(n=2)
     pyro.factor("smoothness", dist.Normal(0.0, sd).log_prob(second_differences).sum())
 
     with pyro.plate("times", len(calls)):

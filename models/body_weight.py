@@ -22,8 +22,8 @@ from torch.distributions import constraints
 DAYS_A_WEEK = 7
 
 
-def model(weight: Tensor, day: Tensor, rat: Tensor, diet: Tensor, time: Tensor, n_rats: int, n_diets: int) -> None:
-    """weight, day (weighings,); rat, diet and time count from 0; time is the number of a day among all."""
+def model(weight: Tensor, day: Tensor, rat: Tensor, diet: Tensor, n_rats: int, n_diets: int) -> None:
+    """weight, day (weighings,); rat and diet count from 0."""
     intercept = pyro.param("intercept", 300.0 * torch.ones(n_diets))
     growth = pyro.param("growth", torch.zeros(n_diets))
     sd_intercept = pyro.param("sd_intercept", torch.tensor(30.0), constraint=constraints.positive)
@@ -34,7 +34,7 @@ def model(weight: Tensor, day: Tensor, rat: Tensor, diet: Tensor, time: Tensor, 
     sigma = pyro.param("sigma", torch.tensor(5.0), constraint=constraints.positive)
 
     week = day / DAYS_A_WEEK
-    times = week.unique()
+    times, time = week.unique(return_inverse=True)  # time: the number of a day among all
     kept = (-times.diff() / range_).exp()  # φ, (times − 1,)
     first_row = torch.stack([sd_intercept, torch.zeros(())])
     second_row = sd_growth * torch.stack([correlation, (1 - correlation**2).sqrt()])

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import check, diagnose, fit, optimizers, report, resume
+from . import check, diagnose, fit, init, optimizers, report, resume
 
 app = typer.Typer(
     name="hofit",
@@ -37,6 +37,7 @@ def _root(
 
 
 app.command("fit")(fit.command)
+app.command("init")(init.command)
 app.command("resume")(resume.command)
 app.command("check")(check.command)
 app.command("optimizers")(optimizers.command)

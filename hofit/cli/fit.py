@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import ConfigPath, DataPath, Device, Dtype, Model, Quiet, Seed, Sets, all_overrides
+from .options import DataPath, Device, Dtype, Model, OptionalConfig, Quiet, Seed, Sets, all_overrides
 from .screen import Screen
 
 
 def command(
-    config: ConfigPath,
     model: Model = None,
+    config: OptionalConfig = None,
     data: DataPath = None,
     set: Sets = None,
-    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<config>.")] = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<config>, or runs/<model>.")] = None,
     seed: Seed = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -30,7 +30,21 @@ def command(
     from ..run.fit import FitOptions, run_fit
     from ..run.session import Request
 
-    source = load_source(config, all_overrides(set, data, seed, device, dtype))
-    screen = Screen(quiet)
-    options = FitOptions(run_dir, overwrite, config.stem, began, screen.watch)
+    overrides, screen = all_overrides(set, data, seed, device, dtype), Screen(quiet)
+    chosen, stem = (config, config.stem) if config is not None else _chosen(model, data, overrides, screen)
+    source = load_source(chosen, overrides)
+    options = FitOptions(run_dir, overwrite, stem, began, screen.watch)
     screen.close(run_fit(Request(source, model), options))
+
+
+def _chosen(model: str | None, data: Path | None, overrides: list[str], screen: Screen) -> tuple[dict[str, Any], str]:
+    """A config for a model that came without, told with its reasons, and the name of its run."""
+    from ..errors import ConfigError
+    from ..suggestion.suggest import stem_of, suggest
+    from ..suggestion.text import summary_of
+
+    if model is None:
+        raise ConfigError("nothing to fit: name a model (hofit fit model.py --data data.csv), or a config (-c)")
+    suggestion = suggest(model, data, overrides)
+    screen.tell(["no config, so it was chosen (hofit init writes it to a file):", *summary_of(suggestion)])
+    return suggestion.config, stem_of(model)

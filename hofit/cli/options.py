@@ -15,6 +15,9 @@ Model = Annotated[
     ),
 ]
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The YAML config.")]
+OptionalConfig = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The YAML config; without it one is chosen, and said why.")
+]
 DataPath = Annotated[Path | None, typer.Option("--data", help="The data file; overrides data.path.")]
 Sets = Annotated[
     list[str] | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,6 +30,13 @@ class Screen:
             return []
         self._table = ProgressTable(self.console, session.config.progress.every)
         return [self._table]
+
+    def tell(self, lines: Sequence[str]) -> None:
+        """Print lines as they are."""
+        from rich.text import Text
+
+        if not self.quiet:
+            self.console.print(Text("\n".join(lines)))
 
     def close(self, result: FitResult) -> None:
         """Print the end and leave with its exit code."""

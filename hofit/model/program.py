@@ -318,6 +318,15 @@ class Program:
             sums = ((message["name"], trace.site_log_density(message)) for message in trace.samples)
             return {name: float(total) for name, total in sums}
 
+    def log_density_by_site(self) -> dict[str, Tensor]:
+        """``site_log_densities`` on full plates as functions of the leaves, of shape () each.
+
+        Raises: InfeasibleError, ModelError.
+        """
+        with full_plates(), random_state_kept():
+            trace = self._evaluated()
+            return {message["name"]: trace.site_log_density(message) for message in trace.samples}
+
     def read(self) -> Reading:
         """Trace the model at the leaves, on the full plates. Raises: InfeasibleError, ModelError."""
         with full_plates(), random_state_kept():
