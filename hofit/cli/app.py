@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import check, diagnose, fit, init, optimizers, report, resume
+from . import check, diagnose, fit, init, optimizers, predict, report, resume, simulate
 
 app = typer.Typer(
     name="hofit",
@@ -43,6 +43,8 @@ app.command("check")(check.command)
 app.command("optimizers")(optimizers.command)
 app.command("report")(report.command)
 app.command("diagnose")(diagnose.command)
+app.command("predict")(predict.command)
+app.command("simulate")(simulate.command)
 
 
 def main() -> None:

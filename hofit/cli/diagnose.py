@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Quiet
+from .options import AllowChanged, Quiet, RunDir
 
 
 def command(
-    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    run_dir: RunDir,
     draws: Annotated[int, typer.Option("--draws", help="Draws from the Gaussian at the mode.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
-    allow_changed: Annotated[
-        bool, typer.Option("--allow-changed", help="Go on although the model or data file changed.")
-    ] = False,
+    allow_changed: AllowChanged = False,
     quiet: Quiet = False,
 ) -> None:
     """Say whether Laplace's approximation is good enough, by importance ratios of draws from it."""

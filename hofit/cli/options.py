@@ -26,6 +26,15 @@ Sets = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Overrides seed.")]
 Device = Annotated[str | None, typer.Option("--device", help="Overrides device.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Overrides dtype.")]
+RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
+AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Go on although the model or data file changed.")]
+NewData = Annotated[
+    Path | None,
+    typer.Option("--data", help="Rows to be predicted, the response may be absent; default: the fit's."),
+]
+TableOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="A file that ends in .csv or .parquet; default: .csv to the screen.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 

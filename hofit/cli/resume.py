@@ -8,16 +8,14 @@ from typing import Annotated
 
 import typer
 
-from .options import Quiet, Sets
+from .options import AllowChanged, Quiet, Sets
 from .screen import Screen
 
 
 def command(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or a run directory.")],
     set: Sets = None,
-    allow_changed: Annotated[
-        bool, typer.Option("--allow-changed", help="Go on although the model or data file changed.")
-    ] = False,
+    allow_changed: AllowChanged = False,
     quiet: Quiet = False,
 ) -> None:
     """Go on from a checkpoint, exactly where it stopped."""

@@ -14,7 +14,7 @@ import torch
 from ..errors import DataError
 from .arguments import native
 from .table import Table, is_missing
-from .text import Array, Column, Text
+from .text import Array, Column, Text, taken
 
 
 class ColumnRequest(Protocol):
@@ -81,11 +81,11 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
     for argument, request in requests.items():
         if argument in wrong or not len(rows):
             continue
-        cells = [_taken(columns[name], rows) for name in _names(request)]
+        cells = [taken(columns[name], rows) for name in _names(request)]
         try:
             if request.codes:
                 one = _Coded(table, argument, request, cells, rows)
-                coded.setdefault(_kind(argument, request), []).append(one)
+                coded.setdefault(kind_of(argument, request), []).append(one)
             else:
                 made.values[argument] = _numbers(table, request, cells[0], rows)
                 if request.dtype is None and not isinstance(cells[0], Text) and cells[0].dtype.kind in "iu":
@@ -98,7 +98,7 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
         except DataError as error:
             made.refuse(error, members[0].argument)
     for argument, request in requests.items():
-        kinds = {_kind(a, other) for a, other in requests.items() if other.codes and other.levels == request.levels}
+        kinds = {kind_of(a, other) for a, other in requests.items() if other.codes and other.levels == request.levels}
         if request.levels and (request.levels in requests or len(kinds) > 1):
             made.refuse(DataError(f"levels: {request.levels!r} is given twice"), argument)
     made.warnings = [text for one, other in combinations(coded.values(), 2) for text in _overlap(one[0], other[0])]
@@ -122,7 +122,7 @@ class _Coded:
             )
 
 
-def _kind(argument: str, request: ColumnRequest) -> str:
+def kind_of(argument: str, request: ColumnRequest) -> str:
     """What is numbered: arguments of one kind share their numbers."""
     if isinstance(request.codes, str):
         return f"codes {request.codes}"
@@ -272,10 +272,6 @@ def _distinct(column: Column) -> tuple[Array, Array]:
     bits = np.ascontiguousarray(column).view(f"V{column.itemsize}" if column.itemsize > 8 else f"u{column.itemsize}")
     levels, inverse = np.unique(bits, return_inverse=True)
     return levels.view(column.dtype), inverse
-
-
-def _taken(column: Column, rows: Array) -> Column:
-    return column.at(rows) if isinstance(column, Text) else column[rows]
 
 
 def _sortable(levels: Array) -> Array:

@@ -49,3 +49,8 @@ class Text:
 
 Column = Array | Text
 """Numbers, booleans, or text; text of several cells a row, which only .npz has, is an array of str."""
+
+
+def taken(column: Column, rows: Array) -> Column:
+    """A column in some of the rows."""
+    return column.at(rows) if isinstance(column, Text) else column[rows]

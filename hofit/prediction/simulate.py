@@ -1,0 +1,90 @@
+"""Data drawn from a fit: the observed sites of its own rows, given the effects that it found or with new ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config.schema import Data
+from ..errors import HofitError
+from ..model.randomness import random_state_kept, set_seed
+from ..model.table import Table, read_table
+from ..model.text import Column, taken
+from ..run.resume import ResumeRequest
+from .fitted import fitted
+from .new_data import complete_rows
+from .predictive import Predictive
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Observed site → what was drawn for it; ``arguments`` are the model's own with these in their places.
+
+    ``table`` is the fit's table with the drawn columns in it, None where the arguments come from none.
+    """
+
+    drawn: dict[str, Tensor]
+    arguments: dict[str, Any]
+    table: Table | None
+
+    def columns(self) -> dict[str, Column]:
+        """The table's; without one, a column for each drawn site. Raises: HofitError where these differ in length."""
+        if self.table is not None:
+            return dict(self.table.columns)
+        if len({value.numel() for value in self.drawn.values()}) > 1:
+            raise HofitError("the observed sites differ in length, and the data come from no table")
+        return {name: value.reshape(-1).numpy() for name, value in self.drawn.items()}
+
+
+def run_simulate(run: ResumeRequest, seed: int = 0, conditional: bool = False) -> Simulation:
+    """One data set like that of the fit, at its estimates.
+
+    Args: conditional: whether integrated latents keep their modes; else they are drawn from their distributions.
+    Raises: HofitError.
+    """
+    with fitted(run) as fit:
+        program, data = fit.program, fit.session.config.data
+        anew = frozenset() if conditional else frozenset(fit.session.objective.integrated) - set(program.discrete)
+        with torch.no_grad():
+            given = Predictive(program).on(program.arguments).observed
+            with random_state_kept():
+                set_seed(seed)
+                made = Predictive(program, anew=anew, observe=False).on(program.arguments).observed
+        if not made:
+            raise HofitError("nothing to simulate: the model observes no site (pyro.factor has no distribution)")
+        drawn = {name: value.detach().to(given[name][1].dtype) for name, (_, value) in made.items()}
+        arguments = dict(program.arguments)
+        for argument, value in program.arguments.items():
+            for name, (_, observed) in given.items():
+                if isinstance(value, Tensor) and value.shape == observed.shape and torch.equal(value, observed):
+                    arguments[argument] = drawn[name]
+        return Simulation(drawn, arguments, _table(data, program.arguments, arguments))
+
+
+def _table(data: Data, before: dict[str, Any], now: dict[str, Any]) -> Table | None:
+    if data.path is None or not data.columns:
+        return None
+    table = read_table(Path(data.path))
+    rows = complete_rows(table, data.columns, data.missing)
+    columns: dict[str, Column] = {name: taken(column, rows) for name, column in table.columns.items()}
+    for argument, request in data.columns.items():
+        if now[argument] is before[argument]:
+            continue
+        if isinstance(request.column, list):
+            raise HofitError(f"the response {argument!r} is made of several columns: it has none to be written to")
+        numbers = now[argument].numpy()
+        if request.codes:
+            labels = columns[request.column]
+            place_of = np.unique(before[argument].numpy(), return_index=True)[1]
+            columns[request.column] = taken(labels, place_of[numbers])
+        else:
+            kind = columns[request.column].dtype  # type: ignore[union-attr]  # text is always coded
+            columns[request.column] = numbers.astype(kind) if kind.kind in "iub" else numbers
+    if all(now[argument] is before[argument] for argument in data.columns):
+        raise HofitError("no column of the table is observed as it is, so what is drawn has no column to stand in")
+    return Table(table.path, columns)
