@@ -7,6 +7,7 @@
     │   └── StartError         the model cannot be evaluated where the fit starts   exit 4
     ├── OptionError            an optimizer's option
     ├── RunDirectoryError      a directory that is taken or in use
+    ├── DiskError              a disk that fails in the middle of a fit, resumable         exit 3
     └── CheckpointError        damaged, foreign, of another model or data           exit 5
 
 Numerical trouble is not here: it is a status (see status.py).
@@ -63,6 +64,12 @@ class OptionError(HofitError, ValueError):
 
 class RunDirectoryError(HofitError):
     """A run directory holds a run already, is in use, or holds none."""
+
+
+class DiskError(HofitError):
+    """The disk took no more after the first step: full, failing, or read-only by now."""
+
+    exit_code = 3
 
 
 class CheckpointError(HofitError):

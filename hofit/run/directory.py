@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ..config.source import dump_yaml
-from ..errors import RunDirectoryError
+from ..errors import DiskError, RunDirectoryError
 from ..record import CHECKPOINT, CONFIG, LOCK, OWN_FILES
-from .files import write_whole
-
-try:
-    import fcntl
-except ImportError:  # Windows, where filelock tells a lock that is held from one that cannot be had
-    fcntl = None  # type: ignore[assignment]
-
-
-class Taken(RunDirectoryError):
-    """Another run has the directory: another may be taken."""
+from .files import make_directory, write_whole
+from .lock import Taken, locked
 
 
 class RunDirectory:
@@ -41,16 +32,20 @@ class RunDirectory:
         """Take a new or empty directory; with ``overwrite``, one that holds a run."""
         refuse_taken(path, overwrite)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_directory(path)
         except OSError as error:
-            raise RunDirectoryError(f"{path} cannot be made: {error.strerror}") from error
-        directory = cls(path, _locked(path))
+            raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
+        directory = cls(path, locked(path))
         if not overwrite and (refusal := _taken(path)):  # another run was quicker
             directory.close()
             raise Taken(f"{refusal}: choose another --run-dir")
-        for entry in path.iterdir():
-            if entry.name in OWN_FILES or entry.name.startswith("checkpoint"):
-                entry.unlink()
+        try:
+            for entry in path.iterdir():
+                if entry.name in OWN_FILES or entry.name.startswith("checkpoint"):
+                    entry.unlink()
+        except OSError as error:
+            directory.close()
+            raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
         return directory
 
     @classmethod
@@ -69,7 +64,7 @@ class RunDirectory:
         """Take a directory that holds a run, to go on with it."""
         if not path.is_dir():
             raise RunDirectoryError(f"no run directory {path}")
-        return cls(path, _locked(path))
+        return cls(path, locked(path))
 
     def close(self) -> None:
         self._lock.release()
@@ -96,6 +91,18 @@ class RunDirectory:
         self.write(name, json.dumps(_json_safe(content), indent=1) + "\n")
 
 
+@contextmanager
+def disk_errors_told(path: Path) -> Iterator[None]:
+    """Inside, a run goes on that a full or failing disk would end. Raises: DiskError."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path} cannot be written ({error.strerror or error}): what was written before stands; "
+            f"`hofit resume {path}` goes on from its newest checkpoint, if there is one"
+        ) from error
+
+
 def refuse_taken(path: Path, overwrite: bool = False) -> None:
     """Raises: RunDirectoryError where a new run cannot go."""
     refusal = _taken(path)
@@ -115,34 +122,6 @@ def _taken(path: Path) -> str | None:
     if any(name in OWN_FILES or name == CHECKPOINT for name in held):
         return f"{path} holds a run already"
     return f"{path} is not empty ({', '.join(held[:3])})"
-
-
-def _locked(path: Path) -> FileLock:
-    lock = FileLock(str(path / LOCK))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        why = _refusal(path / LOCK)
-        if why is not None:
-            raise RunDirectoryError(f"{path} cannot be locked: {why}. Choose a --run-dir on a local disk") from error
-        raise Taken(f"{path} is in use by another run") from error
-    except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
-    return lock
-
-
-def _refusal(path: Path) -> str | None:
-    """Why the file system does not lock a file at all, as some network ones; None where it does, and it is held."""
-    if fcntl is None:
-        return None
-    handle = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return None if error.errno in (errno.EAGAIN, errno.EACCES) else error.strerror
-    finally:
-        os.close(handle)
-    return None
 
 
 def _json_safe(value: Any) -> Any:

@@ -28,6 +28,14 @@ def write_whole(path: Path, content: bytes) -> None:
     fsync_directory(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """A directory with those above it, in each of which the name below survives."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        fsync_directory(one.parent)
+
+
 def fsync_directory(directory: Path) -> None:
     """Let the names in it survive; where a system has no such thing, nothing."""
     if os.name == "nt":
