@@ -68,5 +68,5 @@ class Status(Enum):
     INTERRUPTED = "interrupted", False, 130, "Go on with `hofit resume RUN_DIR`."
 
 
-TERMINATED_EXIT_CODE = 143
-"""What an ``interrupted`` fit leaves with after SIGTERM (128 + 15); after SIGINT it is 130 (128 + 2)."""
+SIGNALLED = 128
+"""What a shell adds to a signal's number: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from typing import Protocol
@@ -28,6 +28,7 @@ from ..verdict.edges import unbounded_parameters
 from ..verdict.judge import gradient_tolerance, judge
 from ..verdict.limits import falling_numbers
 from .burst import Burst
+from .interruption import Interrupted, Interruption
 from .slopes import Slopes
 from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
@@ -92,7 +93,7 @@ class LoopEnd:
 class Loop:
     """One fit from a start (or a checkpoint) to its end.
 
-    ``interrupted`` is asked once an iteration; when it says yes the fit ends ``interrupted``.
+    ``interruption`` is asked once an iteration, and heard at once in a verdict: the fit then ends ``interrupted``.
     """
 
     def __init__(
@@ -101,17 +102,19 @@ class Loop:
         optimizer: Optimizer,
         stop: StopRules,
         observers: list[Observer],
-        interrupted: Callable[[], bool],
+        interruption: Interruption,
         clock: Clock,
         state: LoopState,
     ) -> None:
         self.objective, self.optimizer, self.stop = objective, optimizer, stop
         self._curvature = Curvature()
-        self.observers, self.interrupted, self.clock, self.state = observers, interrupted, clock, state
+        self.observers, self.interruption, self.clock, self.state = observers, interruption, clock, state
         self._ahead = 2
         """Iterations to be taken at once, where that can be."""
         self._lower: Params | None = None
         """Where the next iteration goes, instead of where the optimizer would."""
+        self._before: Snapshot | None = None
+        """As the fit stood before the newest verdict: whoever goes on from there takes it again, and counts it then."""
         self.point: Point
         """Where the fit stands; known once it has begun."""
 
@@ -174,11 +177,19 @@ class Loop:
             self._record(self.point, None, self._norm, None)
         try:
             return self._iterate(self.point, self._norm)
+        except Interrupted:
+            return self.cut_short()
         except ModelError as error:
             return self._end_at(self.point, Status.MODEL_ERROR, [f"model error: {error}"])
         except StepImpossible as error:
             why = f": {user_fault(error.fault)}" if error.fault is not None else ""
             return self._end_at(self.point, Status.MODEL_ERROR, [f"{error}{why}"])
+
+    def cut_short(self) -> LoopEnd:
+        """The end where the fit stands, without the verdict or whatever else was under way there."""
+        kept = self._snapshot(self.point)
+        self.objective.evaluations.restore(kept.loop.evaluations)
+        return self._end_at(self.point, Status.INTERRUPTED, [])
 
     def _iterate(self, point: Point, norm: float) -> LoopEnd:
         while True:
@@ -285,7 +296,7 @@ class Loop:
                 return self._end(point, verdict.status, verdict, [])
             state.next_verdict = VERDICT_BACKOFF * max(state.iteration, 5)
             state.verdict_gradient = norm
-        if self.interrupted():
+        if self.interruption():
             return self._end_at(point, Status.INTERRUPTED, [])
         if state.iteration >= stop.max_iterations:
             return self._end_final(point, Status.MAX_ITERATIONS)
@@ -302,7 +313,7 @@ class Loop:
     def _is_cut_short(self, seconds: float) -> bool:
         stop = self.stop
         late = stop.max_seconds is not None and seconds >= stop.max_seconds
-        return late or self.state.iteration >= stop.max_iterations or self.interrupted()
+        return late or self.state.iteration >= stop.max_iterations or self.interruption()
 
     def _check_start(self, point: Point, validated: Point) -> LoopEnd | None:
         """The start point must be finite, in every support, and the same when it is traced again."""
@@ -328,8 +339,6 @@ class Loop:
             return self._end_at(point, status, ["the verdict could not be taken on the full plates: memory"])
         if verdict.status is not None and verdict.status is not Status.NO_PROGRESS:
             return self._end(point, verdict.status, verdict, [])
-        if self.interrupted():
-            status = Status.INTERRUPTED
         return self._end_undecided(point, status, verdict)
 
     def _judge(self, point: Point, state: StopState) -> Verdict:
@@ -337,10 +346,12 @@ class Loop:
 
         Raises: ModelError when the loss is not what it was: the model is random.
         """
+        before = self._before = self._snapshot(point)
         for observer in self.observers:
-            observer.on_pause(lambda: self._snapshot(point))
-        self.objective.check(point)
-        verdict = judge(self.objective, point.params, self._curvature, self.stop, state)
+            observer.on_pause(lambda: before)
+        with self.interruption.at_once():
+            self.objective.check(point)
+            verdict = judge(self.objective, point.params, self._curvature, self.stop, state)
         if verdict.status is Status.NON_FINITE and verdict.lower is None:
             there = self.objective.at(point.params)
             if there.failure is not None or not isfinite(there.value):
@@ -362,6 +373,10 @@ class Loop:
 
     def _end_undecided(self, point: Point, status: Status, verdict: Verdict) -> LoopEnd:
         """No minimum was proved: say so, and whether it is because the loss has none."""
+        with self.interruption.at_once():
+            return self._undecided(point, status, verdict)
+
+    def _undecided(self, point: Point, status: Status, verdict: Verdict) -> LoopEnd:
         full = self.objective.at_full(point.params)
         running = unbounded_parameters(self.objective, full, self.stop.gradient)
         if running:
@@ -449,14 +464,15 @@ class Loop:
 
     def _snapshot(self, point: Point) -> Snapshot:
         self.state.seconds = self.clock.seconds()
-        self.state.evaluations = self.objective.evaluations
-        before = point.random_state
+        if self._before is not None and self._before.loop.iteration == self.state.iteration:
+            return replace(self._before, loop=replace(self._before.loop, seconds=self.state.seconds))
+        drawn = point.random_state
         return Snapshot(
             point.params,
             self.optimizer.state_dict(),
-            self.state,
+            replace(self.state, evaluations=self.objective.evaluations.copy()),
             capture_random_state(),
-            before if isinstance(before, dict) else None,
+            drawn if isinstance(drawn, dict) else None,
             point.inner,
         )
 

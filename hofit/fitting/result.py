@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..point import Params, Site
 from ..record import Derived, Estimate
-from ..status import TERMINATED_EXIT_CODE, Status
+from ..status import SIGNALLED, Status
 from ..uncertainty.errors import Uncertainty
 from ..verdict.checks import Check
 
@@ -27,7 +27,7 @@ class FitResult:
     values and errors of `pyro.deterministic` sites: by name, where the fit gives them, nan for an entry without one.
     ``facts`` is what this kind of objective alone has to say. ``unread`` tells which unconstrained numbers of a site
     its transform never reads, as above a triangle: they are no unknowns. ``seconds`` runs from the model's first trace
-    to the verdict.
+    to the verdict. ``signal`` is the number of what interrupted the fit, ``repeated`` see ``LoopState``.
     """
 
     ended: Status
@@ -49,7 +49,8 @@ class FitResult:
     log_likelihood: float | None = None
     observations: int | None = None
     restricted: list[str] = field(default_factory=list)
-    terminated: bool = False
+    signal: int | None = None
+    repeated: int = 0
     run_dir: Path | None = None
     total_seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
@@ -91,8 +92,8 @@ class FitResult:
 
     @property
     def exit_code(self) -> int:
-        if self.ended is Status.INTERRUPTED and self.terminated:
-            return TERMINATED_EXIT_CODE
+        if self.ended is Status.INTERRUPTED and self.signal is not None:
+            return SIGNALLED + self.signal
         return self.ended.exit_code
 
     @property
@@ -173,6 +174,7 @@ class FitResult:
             "gradient_norm": self.gradient_norm,
             "iterations": self.iterations,
             "evaluations": self.evaluations,
+            "repeated_iterations": self.repeated,
             "seconds": self.seconds,
             "total_seconds": self.total_seconds,
             "parameters": self._numbers(n for n, site in self.sites.items() if site.role != "fixed"),

@@ -31,6 +31,8 @@ class LoopState:
     start: str = ""
     """What is to be said of the start, where another than the given one was taken."""
     evaluations: Evaluations = field(default_factory=Evaluations)
+    repeated: int = 0
+    """Iterations that came after a checkpoint that the fit went on from: they were done again, and count once."""
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)

@@ -42,9 +42,10 @@ def verdict_line(fit: Mapping[str, Any]) -> str:
     """The verdict in one line."""
     loss = "not finite" if fit["loss"] is None else f"{fit['loss']:.10g}"
     gradient = "not finite" if fit["gradient_norm"] is None else f"{fit['gradient_norm']:.2e}"
+    twice = f" ({fit['repeated_iterations']} of them twice)" if fit.get("repeated_iterations") else ""
     return (
         f"{fit['status']}: loss {loss} ({fit['objective']}), gradient {gradient}, "
-        f"{fit['iterations']} iterations, {fit['seconds']:.2f} s"
+        f"{fit['iterations']} iterations{twice}, {fit['seconds']:.2f} s"
     )
 
 

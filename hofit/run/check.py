@@ -12,6 +12,7 @@ import torch
 from ..coordinates import Coordinates
 from ..curvature.structure import Curvature
 from ..errors import ModelError, StartError, StepImpossible
+from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock
 from ..fitting.state import LoopState
 from ..point import Point
@@ -57,7 +58,7 @@ def traced_start(session: Session) -> Point:
 
     Raises: StartError where nothing can be fitted from there; ModelError for a random loss.
     """
-    loop = session.loop([], lambda: False, Clock(0.0), LoopState())
+    loop = session.loop([], Interruption(), Clock(0.0), LoopState())
     end = loop.begin(session.start, session.given)
     if end is not None:
         raise StartError("; ".join(end.remarks))

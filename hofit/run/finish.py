@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import closing
 from dataclasses import asdict
 
-from ..errors import RunDirectoryError
+from ..fitting.interruption import Interrupted, Interruption
 from ..fitting.loop import Loop, LoopEnd
 from ..fitting.result import FitResult
 from ..point import Params
 from ..record import DERIVED, DIAGNOSIS, ESTIMATES, FIT, Derived, Estimate, table
+from ..status import Status
 from ..uncertainty.errors import find_uncertainty, gaussian_of
 from ..uncertainty.gaussian import Gaussian
 from ..uncertainty.likelihood import likelihood_of
-from .directory import RunDirectory
+from .directory import RunDirectory, disk_errors_told
 from .environment import versions
 from .recorder import RunRecorder
 from .session import Session
-from .signals import Interruption
 
 
 def finish(
@@ -32,17 +31,16 @@ def finish(
 ) -> FitResult:
     """Iterate to the end, if the start was not one, and write what a run directory holds.
 
-    ``began`` is when the command did. Raises: RunDirectoryError when the disk does not take it.
+    ``began`` is when the command did. Raises: DiskError when the disk does not take it.
     """
     if directory is None:
-        result = result_of(session, end or loop.go(), interruption)
+        result = _ended(session, loop, end, interruption)[1]
         result.total_seconds = time.perf_counter() - began
         return result
-    try:
-        with closing(RunRecorder(directory, session.provenance, session.config.checkpoint)) as recorder:
+    with disk_errors_told(directory.path):
+        with closing(RunRecorder(directory, session.provenance, session.config.checkpoint, interruption)) as recorder:
             loop.observers.append(recorder)
-            end = end or loop.go()
-            result = result_of(session, end, interruption)
+            end, result = _ended(session, loop, end, interruption)
             recorder.checkpoint(end.snapshot)
         directory.write(ESTIMATES, table(Estimate, result.estimate_rows()))
         derived = result.derived_rows()
@@ -53,11 +51,18 @@ def finish(
         (directory.path / DIAGNOSIS).unlink(missing_ok=True)  # it was of an earlier end
         directory.write_json(FIT, result.fit_json())
         return result
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{directory.path} cannot be written ({error.strerror or error}): what was written before stands; "
-            f"`hofit resume {directory.path}` goes on from its newest checkpoint"
-        ) from error
+
+
+def _ended(session: Session, loop: Loop, end: LoopEnd | None, interruption: Interruption) -> tuple[LoopEnd, FitResult]:
+    """The end, and what is known there; whoever interrupts does not wait for standard errors either."""
+    end = end or loop.go()
+    if end.status is not Status.INTERRUPTED:
+        try:
+            with interruption.at_once():
+                return end, result_of(session, end, interruption)
+        except Interrupted:
+            end = loop.cut_short()
+    return end, result_of(session, end, interruption)
 
 
 def result_of(
@@ -94,7 +99,8 @@ def result_of(
         log_likelihood=likelihood.value,
         observations=likelihood.observations,
         restricted=likelihood.restricted,
-        terminated=interruption.received == signal.SIGTERM,
+        signal=interruption.received,
+        repeated=end.snapshot.loop.repeated,
         versions=versions(),
         model_sha256=provenance.model_files,
         data_sha256=provenance.data_sha256,

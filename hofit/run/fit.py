@@ -39,12 +39,13 @@ def run_fit(request: Request, options: FitOptions) -> FitResult:
     with ExitStack() as stack:
         config, mistakes = parse(request)
         interruption = stack.enter_context(interruption_noted())
-        session = stack.enter_context(prepared(request, config, mistakes))
-        if options.run_dir is not None or options.default_stem is not None:
-            _ = session.provenance  # now, as a resume does: a model may write to its arguments
-        clock = Clock(session.began)
-        loop = session.loop(options.watch(session), interruption, clock, LoopState())
-        end = loop.begin(session.start, session.given)
+        with interruption.at_once():  # nothing is written yet
+            session = stack.enter_context(prepared(request, config, mistakes))
+            if options.run_dir is not None or options.default_stem is not None:
+                _ = session.provenance  # now, as a resume does: a model may write to its arguments
+            clock = Clock(session.began)
+            loop = session.loop(options.watch(session), interruption, clock, LoopState())
+            end = loop.begin(session.start, session.given)
         directory = _new_directory(options)
         if directory is not None:
             stack.enter_context(directory)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..config.source import Source
 from ..errors import HofitError
+from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock, LoopEnd
 from ..fitting.many import Minima, minimise
 from ..fitting.result import FitResult
@@ -29,7 +30,7 @@ from ..verdict.signs import Signs, curvature_scale
 from .finish import result_of
 from .fit import FitOptions, run_fit
 from .session import Request, Session, parse, prepared
-from .signals import Interruption, interruption_noted
+from .signals import interruption_noted
 
 WORTH = 3
 """Data sets from which on it pays to compute them together."""

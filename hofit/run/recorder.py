@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from ..config.schema import CheckpointPolicy
+from ..fitting.interruption import Interruption
 from ..fitting.state import Snapshot
 from ..record import PROGRESS, Progress, as_csv
 from .checkpoint import write_checkpoint
@@ -20,9 +21,12 @@ ROWS_AT_ONCE = 0.1
 
 
 class RunRecorder:
-    """Writes a row of progress.csv an iteration, and a checkpoint every so many iterations or seconds."""
+    """Writes a row of progress.csv an iteration; a checkpoint when asked, and every so many iterations or seconds."""
 
-    def __init__(self, directory: RunDirectory, provenance: Provenance, policy: CheckpointPolicy) -> None:
+    def __init__(
+        self, directory: RunDirectory, provenance: Provenance, policy: CheckpointPolicy, interruption: Interruption
+    ) -> None:
+        self._interruption = interruption
         self.directory, self.provenance, self.policy = directory, provenance, policy
         self._file: IO[bytes] | None = None
         self._last_written = 0.0
@@ -45,9 +49,8 @@ class RunRecorder:
             self._last_written = record.seconds
             return
         late = record.seconds - self._last_written >= self.policy.seconds
-        if snapshot is not None and (
-            late or (self.keeps_every is not None and record.iteration % self.keeps_every == 0)
-        ):
+        due = late or (self.keeps_every is not None and record.iteration % self.keeps_every == 0)
+        if snapshot is not None and (self._interruption.is_to_keep() or due):
             self.checkpoint(snapshot())
             self._last_written = record.seconds
 
@@ -83,15 +86,16 @@ class RunRecorder:
             self._file.write(as_csv([record.columns()]).encode())
 
 
-def drop_rows_after(path: Path, iteration: int) -> None:
-    """Leave out the rows of progress.csv that came after the checkpoint, and a torn last line."""
+def drop_rows_after(path: Path, iteration: int) -> int:
+    """Leave out the rows of progress.csv that came after the checkpoint, and a torn last line: how many came after."""
     if not path.exists():
-        return
+        return 0
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     if not rows:
-        return
+        return 0
     width = len(rows[0])
     whole = [row for row in rows[1:] if len(row) == width and row[0].isdecimal()]
     kept = [rows[0]] + [row for row in whole if int(row[0]) <= iteration]
     write_whole(path, as_csv(kept).encode())
+    return len(whole) + 1 - len(kept)

@@ -17,7 +17,7 @@ from ..model.module import sha256_of_file
 from ..model.randomness import restore_random_state
 from ..record import PROGRESS
 from .checkpoint import Checkpoint, find_checkpoint
-from .directory import RunDirectory
+from .directory import RunDirectory, disk_errors_told
 from .finish import finish
 from .provenance import Provenance
 from .recorder import drop_rows_after
@@ -46,7 +46,8 @@ def run_resume(request: ResumeRequest) -> FitResult:
     began = time.perf_counter() if request.began is None else request.began
     with ExitStack() as stack:
         interruption = stack.enter_context(interruption_noted())
-        checkpoint, directory, session = reopened(stack, request)
+        with interruption.at_once():  # nothing is written yet
+            checkpoint, directory, session = reopened(stack, request)
         state = checkpoint.snapshot.loop
         if any(assignment.startswith("stop") for assignment in request.overrides):
             state.stalled, state.next_verdict, state.verdict_gradient = 0, 0, float("inf")  # other rules, other counts
@@ -59,11 +60,12 @@ def run_resume(request: ResumeRequest) -> FitResult:
         restore_random_state(checkpoint.snapshot.random_before_trace or checkpoint.snapshot.random_now)
         if checkpoint.snapshot.inner:
             session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
-        with session.objective.evaluations.uncounted():  # the point was counted when it was first traced
+        with interruption.at_once(), session.objective.evaluations.uncounted():  # it was counted when first traced
             end = loop.resume(checkpoint.snapshot.params)
         restore_random_state(checkpoint.snapshot.random_now)
-        drop_rows_after(directory.path / PROGRESS, state.iteration)
-        directory.write_config(session.provenance.config)
+        with disk_errors_told(directory.path):
+            state.repeated += drop_rows_after(directory.path / PROGRESS, state.iteration)
+            directory.write_config(session.provenance.config)
         return finish(session, loop, end, directory, interruption, began)
 
 

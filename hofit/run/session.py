@@ -16,6 +16,7 @@ from ..config.mistakes import Mistakes
 from ..config.schema import Config
 from ..config.source import Source
 from ..errors import ConfigError, ModelError
+from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock, Loop, Observer
 from ..fitting.state import LoopState
 from ..model.arguments import check_signature
@@ -70,9 +71,9 @@ class Session:
         """What a checkpoint belongs to; digests of large data take as long as some iterations, so only when asked."""
         return self.find_provenance()
 
-    def loop(self, observers: Iterable[Observer], stopped: Callable[[], bool], clock: Clock, state: LoopState) -> Loop:
+    def loop(self, observers: Iterable[Observer], interruption: Interruption, clock: Clock, state: LoopState) -> Loop:
         """The loop of this fit, from a state of its counters."""
-        return Loop(self.objective, self.optimizer, self.config.stop, list(observers), stopped, clock, state)
+        return Loop(self.objective, self.optimizer, self.config.stop, list(observers), interruption, clock, state)
 
 
 @dataclass

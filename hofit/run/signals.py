@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM set a flag; the loop looks at it between iterations."""
+"""What a signal does to a fit: SIGINT, SIGTERM and SIGHUP end it, resumable; SIGUSR1 writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,33 +8,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
-class Interruption:
-    """Which signal came, if any. A second SIGINT interrupts at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __call__(self) -> bool:
-        return self.received is not None
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
+from ..fitting.interruption import Interrupted, Interruption
 
 
 @contextmanager
 def interruption_noted() -> Iterator[Interruption]:
-    """Inside, SIGINT and SIGTERM are noted instead of ending the process; outside the main thread nothing changes."""
+    """Inside, signals are noted instead of ending the process; outside the main thread nothing changes.
+
+    A second SIGINT interrupts at once. Where nothing has begun that could be kept, a signal does afterwards what it
+    would have done without hofit.
+    """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, interruption.handle) for number in numbers}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if interruption() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        interruption.note(number)
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        interruption.ask_to_keep()
+
+    handlers = {signal.SIGINT: end, signal.SIGTERM: end}
+    for name, handler in (("SIGHUP", end), ("SIGUSR1", keep)):  # Windows has neither
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one, a caller may hear it
+            handlers[number] = handler
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    ended = False
     try:
         yield interruption
+    except Interrupted:
+        ended = True
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
+    if ended:
+        assert interruption.received is not None
+        signal.raise_signal(interruption.received)
+        raise KeyboardInterrupt  # whoever hears the signal has let it pass

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
+from hofit.fitting.interruption import Interrupted
 from hofit.run.signals import interruption_noted
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_noted_and_the_handlers_are_put_back(number: signal.Signals) -> None:
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     with interruption_noted() as interruption:
@@ -24,6 +25,41 @@ def test_a_second_interrupt_does_not_wait() -> None:
     with interruption_noted(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ignored_hangup_stays_ignored_as_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruption_noted() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert not interruption()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_user_s_signal_asks_once_for_a_checkpoint_and_ends_nothing() -> None:
+    with interruption_noted() as interruption:
+        signal.raise_signal(signal.SIGUSR1)
+        assert [interruption.is_to_keep(), interruption.is_to_keep(), interruption()] == [True, False, False]
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["inside", "before"])
+def test_what_can_be_computed_again_is_not_waited_for(early: bool) -> None:
+    with interruption_noted() as interruption:
+        if early:
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted), interruption.at_once():
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("went on")
+        assert interruption()
+
+
+def test_an_interrupt_before_anything_began_is_one_without_hofit() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interruption_noted() as interruption, interruption.at_once():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_outside_the_main_thread_nothing_changes() -> None:
