@@ -14,6 +14,16 @@ import torch
 from tests.command_line import Hofit, Outcome, Write
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--trust-full", action="store_true", help="all of tests/trust, not its fast slice")
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether all of tests/trust is asked for, and not its fast slice alone."""
+    return bool(pytestconfig.getoption("--trust-full"))
+
+
 @pytest.fixture(autouse=True)
 def clean_state() -> Iterator[None]:
     """An empty parameter store, seed 0 and float64; the dtype and the thread count are put back."""

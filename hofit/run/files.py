@@ -15,10 +15,15 @@ def write_temporary(path: Path, content: bytes) -> Path:
     temporary = path.with_name(path.name + ".tmp")
     with suppress(FileNotFoundError):
         temporary.unlink()
-    with os.fdopen(os.open(temporary, EXCLUSIVE, 0o666), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(os.open(temporary, EXCLUSIVE, 0o666), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # half a file on a full disk keeps it full
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     return temporary
 
 

@@ -1,0 +1,62 @@
+"""Parts of a fit that take long, so that something can happen in the middle of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+SECONDS = 5.0
+
+
+def verdict(reached: str) -> None:
+    _before("hofit.fitting.loop", "judge", reached)
+
+
+def errors(reached: str) -> None:
+    _before("hofit.run.finish", "gaussian_of", reached)
+
+
+def start(reached: str) -> None:
+    _before("hofit.fitting.loop", "trouble_at", reached)
+
+
+def saves(seconds: float) -> None:
+    """Each call that lets a file survive."""
+    fsync = os.fsync
+
+    def slowly(handle: int) -> None:
+        time.sleep(seconds)
+        fsync(handle)
+
+    os.fsync = slowly  # type: ignore[assignment]
+
+
+def iterations(seconds: float) -> None:
+    from hofit.fitting.loop import Loop
+
+    step = Loop._step
+
+    def slowly(self: Any, *arguments: Any) -> Any:
+        time.sleep(seconds)
+        return step(self, *arguments)
+
+    Loop._step = slowly  # type: ignore[assignment, method-assign]
+
+
+def _before(module: str, name: str, reached: str) -> None:
+    """Let a function tell that it was called, and take its time; in steps, as a computation does."""
+    from importlib import import_module
+
+    owner = import_module(module)
+    function = getattr(owner, name)
+
+    def slowly(*arguments: Any, **more: Any) -> Any:
+        end = time.monotonic() + (0.0 if Path(reached).exists() else SECONDS)
+        Path(reached).touch()
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        return function(*arguments, **more)
+
+    setattr(owner, name, slowly)
