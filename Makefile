@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check hooks coverage bench bench-tables bench-second-order bench-factorisation bench-fields bench-marginal coverage-study invariance certify clean
+.PHONY: demo test check hooks coverage bench bench-tables bench-second-order bench-factorisation bench-fields bench-marginal coverage-study invariance certify trust clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -62,6 +62,10 @@ invariance: .venv/installed
 
 certify: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.certification.nist
+
+# All of the kills, faults, races and damage of which `make test` takes a slice.
+trust: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trust --trust-full -n 2
 
 clean:
 	rm -rf .venv runs build .coverage* *.egg-info

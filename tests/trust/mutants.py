@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from hofit.fitting.interruption import Interruption
@@ -84,6 +85,10 @@ def write_in_place(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def no_lock(path: Path) -> Any:
+    return SimpleNamespace(release=nothing)
+
+
 def nothing(*arguments: Any, **more: Any) -> None:
     """Does nothing, whatever it is asked."""
 
@@ -111,5 +116,7 @@ MUTANTS = {
     "a verdict is waited for": Mutant("hofit.fitting.interruption:Interruption.at_once", lambda self: nullcontext()),
     "nobody asks for a checkpoint": Mutant("hofit.fitting.interruption:Interruption.ask_to_keep", nothing),
     "no handlers": Mutant("hofit.run.fit:interruption_noted", lambda: nullcontext(Interruption())),
+    "no lock": Mutant("hofit.run.directory:locked", no_lock),
+    "no digest": Mutant("hofit.run.checkpoint:_digest", lambda text, tensors: ""),
     "files are written in place": Mutant("hofit.run.directory:write_whole", write_in_place),
 }

@@ -33,6 +33,20 @@ def saves(seconds: float) -> None:
     os.fsync = slowly  # type: ignore[assignment]
 
 
+def until(go: str) -> None:
+    """The first iteration: until a file is there."""
+    from hofit.fitting.loop import Loop
+
+    step = Loop._step
+
+    def waiting(self: Any, *arguments: Any) -> Any:
+        while not Path(go).exists():
+            time.sleep(0.01)
+        return step(self, *arguments)
+
+    Loop._step = waiting  # type: ignore[assignment, method-assign]
+
+
 def iterations(seconds: float) -> None:
     from hofit.fitting.loop import Loop
 
