@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..config.load import dump
 from ..config.schema import Config
 from ..model.arguments import digest_arguments, digest_callable
 from ..model.module import ModelSource, split_reference
+from ..point import Site
 from .data import Data
 from .environment import versions
 
@@ -32,6 +33,8 @@ class Provenance:
     from_callable: bool
     threads: int
     versions: dict[str, str]
+    sites: dict[str, str] = field(default_factory=dict)
+    """Role and support of each, in the order of the trace. Those of the first checkpoints were not written."""
 
     @property
     def data_sha256(self) -> dict[str, str]:
@@ -46,10 +49,11 @@ def provenance_of(
     data: Data,
     given: Iterable[str],
     threads: int,
+    sites: Mapping[str, Site],
 ) -> Provenance:
     """The provenance of a model, as it was asked for and as it was loaded, with its data.
 
-    ``given`` names the arguments from Python; ``threads`` is what torch was set to before the run.
+    ``given`` names the arguments from Python; ``threads`` is what torch computes with.
     """
     by_name = isinstance(model, str)
     reference = _absolute_reference(model) if isinstance(model, str) else source.name
@@ -63,6 +67,7 @@ def provenance_of(
         not by_name,
         threads,
         versions(),
+        {name: f"{site.role}, {site.constraint}" for name, site in sites.items()},
     )
 
 

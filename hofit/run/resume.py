@@ -15,6 +15,7 @@ from ..fitting.loop import Clock, Observer
 from ..fitting.result import FitResult
 from ..model.module import sha256_of_file
 from ..model.randomness import restore_random_state
+from ..point import Params
 from ..record import PROGRESS
 from .checkpoint import Checkpoint, find_checkpoint
 from .directory import RunDirectory, disk_errors_told
@@ -53,6 +54,7 @@ def run_resume(request: ResumeRequest) -> FitResult:
             state.stalled, state.next_verdict, state.verdict_gradient = 0, 0, float("inf")  # other rules, other counts
         for wrong in checkpoint.passed_over:
             session.warnings.append(f"checkpoint: {wrong}; the fit went on from {checkpoint.path.name}")
+        session.warnings.extend(_other_ground(checkpoint.provenance, session.provenance))
         clock = Clock(time.perf_counter(), state.seconds)
         loop = session.loop(request.watch(session), interruption, clock, state)
         session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
@@ -143,8 +145,29 @@ def _verify_session(checkpoint: Checkpoint, session: Session, allow_changed: boo
             raise CheckpointError(f"{changed} since the checkpoint was written; --allow-changed goes on all the same")
         if before.from_callable and before.model_files != now.model_files:
             raise CheckpointError(f"the model {before.model} has changed since the checkpoint was written")
-    saved = {name: tuple(p.shape) for name, p in checkpoint.snapshot.params.items()}
-    found = {name: tuple(p.shape) for name, p in session.start.items()}
+    saved, found = _forms(checkpoint.snapshot.params, before.sites), _forms(session.start, now.sites)
+    if not before.sites:
+        found = _forms(session.start, {})
     if saved != found:
         differing = sorted({*saved} ^ {*found}) or [name for name in saved if saved[name] != found[name]]
         raise CheckpointError(f"the model's parameters are not those of the checkpoint: {', '.join(differing)}")
+    if list(saved) != list(found):
+        order = f"{', '.join(found)} instead of {', '.join(saved)}"
+        raise CheckpointError(f"the model's parameters come in another order than in the checkpoint: {order}")
+
+
+def _forms(params: Params, sites: Mapping[str, str]) -> dict[str, Any]:
+    """What a parameter must have in common with that of a checkpoint; of sites that are not known, less."""
+    return {name: (tuple(value.shape), value.dtype, sites.get(name)) for name, value in params.items()}
+
+
+def _other_ground(before: Provenance, now: Provenance) -> list[str]:
+    """A remark where torch is another than the checkpoint's: the fit goes on, but its last digits may differ."""
+    grounds = [
+        f"{name} {before.versions.get(name)} → {version}"
+        for name, version in now.versions.items()
+        if before.versions.get(name) != version
+    ]
+    if before.threads != now.threads:
+        grounds.append(f"threads {before.threads} → {now.threads}")
+    return [f"resume: the fit goes on, but not bit for bit: {', '.join(grounds)}"] if grounds else []

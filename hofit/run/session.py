@@ -135,7 +135,7 @@ class _Builder:
             raise mistakes.error(("objective",), *refused.mistakes) from refused
 
     def session(self) -> Session:
-        config, program, mistakes, threads = self.config, self.program, self.mistakes, torch.get_num_threads()
+        config, program, mistakes = self.config, self.program, self.mistakes
         began = time.perf_counter()
         set_seed(config.seed)
         with mistakes.stage():
@@ -173,10 +173,12 @@ class _Builder:
         objective = objective_of(config.objective, program, methods)
         objective.set_capture(config.capture)
         refuse_changing_draws(objective, optimizer, mistakes)
-        torch.set_num_threads(threads_for(config.threads, self.data.arguments, objective.start()))
+        threads = threads_for(config.threads, self.data.arguments, objective.start())
+        torch.set_num_threads(threads)
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
         given = self.request.arguments
-        provenance = partial(provenance_of, config, self.reference, self.model, self.data, given, threads)
+        belongs_to = (config, self.reference, self.model, self.data, given, threads, program.sites)
+        provenance = partial(provenance_of, *belongs_to)
         start, warnings = objective.start(), self.data.warnings
         return Session(
             config,

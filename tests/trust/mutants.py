@@ -118,5 +118,7 @@ MUTANTS = {
     "no handlers": Mutant("hofit.run.fit:interruption_noted", lambda: nullcontext(Interruption())),
     "no lock": Mutant("hofit.run.directory:locked", no_lock),
     "no digest": Mutant("hofit.run.checkpoint:_digest", lambda text, tensors: ""),
+    "forms are not compared": Mutant("hofit.run.resume:_verify_session", nothing),
+    "files are not compared": Mutant("hofit.run.resume:_verify_files", nothing),
     "files are written in place": Mutant("hofit.run.directory:write_whole", write_in_place),
 }

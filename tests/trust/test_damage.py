@@ -64,7 +64,8 @@ def splices(good: bytes, other: bytes, count: int) -> Iterator[bytes]:
     chooser = random.Random(7)
     for _ in range(count):
         place = chooser.randrange(1, len(good))
-        yield good[:place] + other[place:]
+        if good[place:] != other[place:] and good[:place] != other[:place]:
+            yield good[:place] + other[place:]
 
 
 KINDS = {"flips": (flips, 3000, 150), "truncations": (truncations, 10**9, 100), "blocks": (blocks, 500, 60)}
