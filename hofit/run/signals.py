@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,13 @@ def interruption_noted() -> Iterator[Interruption]:
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores one, a caller may hear it
             handlers[number] = handler
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    ended = False
+    unraisable, ended = sys.unraisablehook, False
+
+    def told(ignored: sys.UnraisableHookArgs) -> None:
+        if ignored.exc_type is not Interrupted:  # in a finalizer nothing can be raised: the loop asks soon enough
+            unraisable(ignored)
+
+    sys.unraisablehook = told
     try:
         yield interruption
     except Interrupted:
@@ -45,6 +52,7 @@ def interruption_noted() -> Iterator[Interruption]:
     finally:
         for number, former in before.items():
             signal.signal(number, former)
+        sys.unraisablehook = unraisable
     if ended:
         assert interruption.received is not None
         signal.raise_signal(interruption.received)

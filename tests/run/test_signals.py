@@ -55,6 +55,17 @@ def test_what_can_be_computed_again_is_not_waited_for(early: bool) -> None:
         assert interruption()
 
 
+def test_what_a_finalizer_swallows_is_noted_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    class Loud:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with interruption_noted() as interruption, interruption.at_once():
+        one = Loud()
+        del one
+        assert interruption() and capsys.readouterr().err == ""
+
+
 def test_an_interrupt_before_anything_began_is_one_without_hofit() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interruption_noted() as interruption, interruption.at_once():

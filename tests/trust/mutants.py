@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from hofit.fitting.interruption import Interruption
-from hofit.record import CHECKPOINT
+from hofit.record import CHECKPOINT, CONFIG
 from hofit.run.checkpoint import write_checkpoint
 
 
@@ -89,6 +89,16 @@ def no_lock(path: Path) -> Any:
     return SimpleNamespace(release=nothing)
 
 
+def stay_open(directory: Any) -> None:
+    """Let go of the directory, and not of the lock."""
+    LEFT_OPEN.append(directory)
+    directory._lock.release()
+    LEFT_OPEN.append(os.open(directory.path / CONFIG, os.O_RDONLY))
+
+
+LEFT_OPEN: list[Any] = []
+
+
 def nothing(*arguments: Any, **more: Any) -> None:
     """Does nothing, whatever it is asked."""
 
@@ -120,5 +130,6 @@ MUTANTS = {
     "no digest": Mutant("hofit.run.checkpoint:_digest", lambda text, tensors: ""),
     "forms are not compared": Mutant("hofit.run.resume:_verify_session", nothing),
     "files are not compared": Mutant("hofit.run.resume:_verify_files", nothing),
+    "a directory stays open": Mutant("hofit.run.directory:RunDirectory.close", stay_open),
     "files are written in place": Mutant("hofit.run.directory:write_whole", write_in_place),
 }
