@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,9 @@ from .checkpoint import write_checkpoint
 from .directory import RunDirectory
 from .files import write_whole
 from .provenance import Provenance
+
+LONGEST = 20
+"""Digits that no iteration's number has: Python refuses to read thousands of them."""
 
 ROWS_AT_ONCE = 0.1
 """Seconds that a row may wait for others, so that a thousand short iterations are not a thousand calls."""
@@ -88,14 +92,16 @@ class RunRecorder:
 
 def drop_rows_after(path: Path, iteration: int) -> int:
     """Leave out the rows of progress.csv that came after the checkpoint, and a torn last line: how many came after."""
-    if not path.exists():
+    if not path.is_file():
+        path.unlink(missing_ok=True)  # a link to nowhere, or a pipe: nobody's rows go there
         return 0
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    rows: list[list[str]] = []
+    with path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
+        rows.extend(csv.reader(file))  # up to where it is damaged
     if not rows:
         return 0
     width = len(rows[0])
-    whole = [row for row in rows[1:] if len(row) == width and row[0].isdecimal()]
+    whole = [row for row in rows[1:] if len(row) == width and row[0].isdecimal() and len(row[0]) < LONGEST]
     kept = [rows[0]] + [row for row in whole if int(row[0]) <= iteration]
     write_whole(path, as_csv(kept).encode())
     return len(whole) + 1 - len(kept)
