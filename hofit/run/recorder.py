@@ -98,7 +98,8 @@ def drop_rows_after(path: Path, iteration: int) -> int:
     rows: list[list[str]] = []
     with path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         rows.extend(csv.reader(file))  # up to where it is damaged
-    if not rows:
+    if not rows or rows[0][:1] != ["iteration"]:
+        path.unlink()  # it begins anew, with its heads
         return 0
     width = len(rows[0])
     whole = [row for row in rows[1:] if len(row) == width and row[0].isdecimal() and len(row[0]) < LONGEST]

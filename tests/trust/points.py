@@ -128,5 +128,11 @@ class Halves:
         self._file.close()
 
 
+def about_checkpoints(log: Path) -> list[int]:
+    """The points at which a checkpoint is opened or written, the last first."""
+    found = [n for n, (call, path) in enumerate(read_log(log)) if call in ("open", "write") and "checkpoint" in path]
+    return found[::-1]
+
+
 def read_log(path: Path) -> list[tuple[str, str]]:
     return [tuple(json.loads(line)) for line in path.read_text().splitlines()]

@@ -117,7 +117,7 @@ def test_whatever_a_file_holds_is_refused_in_words(tmp_path: Path, full: bool) -
     )
 
     @settings(
-        max_examples=20_000 if full else 200,
+        max_examples=20_000 if full else 100,
         deadline=None,
         database=None,
         derandomize=True,

@@ -33,7 +33,7 @@ def test_a_report_of_a_damaged_file_is_in_words(
     copy = tmp_path / "run"
     shutil.copytree(run / "run", copy)
     good = (copy / name).read_bytes()
-    for bad in kind(good, b"", 300 if full else 12):
+    for bad in kind(good, b"", 300 if full else 4):
         (copy / name).write_bytes(bad)
         ended = hofit("report", copy)
         assert ended.code in (0, 2, 3) and "Traceback" not in ended.text, ended
@@ -45,7 +45,7 @@ def test_rows_that_are_damaged_are_left_out(
 ) -> None:
     good = (run / "run" / "progress.csv").read_bytes()
     path = tmp_path / "progress.csv"
-    for bad in kind(good, b"", 3000 if full else 300):
+    for bad in kind(good, b"", 3000 if full else 40):
         path.write_bytes(bad)
         drop_rows_after(path, 5)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.trust import mutants, toy
-from tests.trust.points import read_log
+from tests.trust.points import about_checkpoints, read_log
 from tests.trust.server import Server, Setup
 from tests.trust.survivors import trouble
 
@@ -49,7 +49,7 @@ def after_a_kill(
 
 
 def test_killed_before_any_change_of_its_files(server: Server, whole: Whole, tmp_path: Path, full: bool) -> None:
-    every = range(whole.points) if full else random.Random(0).sample(range(whole.points), 9)
+    every = range(whole.points) if full else random.Random(0).sample(range(whole.points), 6)
     found = {when: after_a_kill(server, tmp_path / str(when), when, whole) for when in every}
     assert {when: wrong for when, wrong in found.items() if wrong} == {}
 
@@ -66,8 +66,10 @@ def test_killed_before_any_change_of_its_files(server: Server, whole: Whole, tmp
 def test_a_mutant_is_found(server: Server, whole: Whole, tmp_path: Path, mutant: str, resumed: bool) -> None:
     setups = [mutants.setup(mutant)]
     fit, resume = ([], setups) if resumed else (setups, [])
-    late = range(whole.points // 2, whole.points, 1 if not resumed else 7)
-    assert any(after_a_kill(server, tmp_path / str(when), when, whole, fit, resume) for when in late)
+    folder = toy.lay_out(tmp_path / "logged")
+    server.run(folder, *toy.FIT, setups=[*fit, ["tests.trust.points:log", str(folder / "run"), str(folder / "log")]])
+    places = about_checkpoints(folder / "log")
+    assert any(after_a_kill(server, tmp_path / str(when), when, whole, fit, resume) for when in places)
 
 
 def test_killed_at_random_times_in_chains(server: Server, whole: Whole, tmp_path: Path, full: bool) -> None:

@@ -59,7 +59,7 @@ def fits(folder: Path) -> Callable[[int], object]:
 
 
 def test_many_fits_in_one_process_leave_nothing_behind(tmp_path: Path, full: bool) -> None:
-    memory, files = growth(fits(tmp_path), 200 if full else 12)
+    memory, files = growth(fits(tmp_path), 200 if full else 4)
     assert files == 0
     assert memory < WITHIN or not full
 
