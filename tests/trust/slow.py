@@ -59,6 +59,13 @@ def iterations(seconds: float) -> None:
     Loop._step = slowly  # type: ignore[assignment, method-assign]
 
 
+def on_terminal(name: str) -> None:
+    """Let a terminal be what is printed to."""
+    handle = os.open(name, os.O_RDWR | os.O_NOCTTY)
+    for target in (1, 2):
+        os.dup2(handle, target)
+
+
 def _before(module: str, name: str, reached: str) -> None:
     """Let a function tell that it was called, and take its time; in steps, as a computation does."""
     from importlib import import_module

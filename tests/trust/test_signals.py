@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +141,25 @@ def kept_when_asked(server: Server, folder: Path, *setups: list[Any]) -> bool:
         time.sleep(0.005)
     assert begun.wait().code == 3
     return early
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_terminal_is_left_as_it_was(server: Server, tmp_path: Path, number: signal.Signals) -> None:
+    folder = toy.lay_out(tmp_path, config=LONG)
+    ours, theirs = os.openpty()
+    before = termios.tcgetattr(theirs)
+    slow = ["tests.trust.slow:iterations", 0.01]
+    begun = server.start(folder, *toy.FIT, setups=[["tests.trust.slow:on_terminal", os.ttyname(theirs)], slow])
+    until(lambda: shown(folder / "run") > 0)
+    send(begun, number)
+    begun.wait()
+    shown_there = os.read(ours, 1 << 20)
+    assert b"iteration" in shown_there and termios.tcgetattr(theirs) == before
+    assert not re.search(rb"\x1b\[\?(25l|1049h|47h)", shown_there)  # a hidden cursor, another screen
+    styles = re.findall(rb"\x1b\[([0-9;]*)m", shown_there)
+    assert not styles or styles[-1] == b"0"
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_mutant_is_found(server: Server, whole: Any, tmp_path: Path) -> None:
