@@ -63,7 +63,7 @@ invariance: .venv/installed
 certify: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.certification.nist
 
-# All of the kills, faults, races and damage of which `make test` takes a slice.
+# All of tests/trust, whose fast slice is in `make test`: every kill, flip, fault, payload and mutant.
 trust: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trust --trust-full -n 2
 

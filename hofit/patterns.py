@@ -22,15 +22,55 @@ def select(patterns: str | Sequence[str], names: Iterable[str]) -> list[str]:
     return [name for name in names if any(matches(pattern, name) for pattern in several)]
 
 
+LONGEST = 1000
+"""Characters of a pattern."""
+REPEATS = 5
+"""Of a regular expression: Python tries until it matches, and each repeat multiplies the tries by a name's length."""
+
+
 def invalid(pattern: str) -> str | None:
     """Why a pattern cannot be used; None if it can."""
+    if len(pattern) > LONGEST:
+        return f"a pattern has at most {LONGEST} characters, and {pattern[:20]!r}… has {len(pattern)}"
     if not pattern.startswith("re:"):
         return "an empty pattern matches nothing" if not pattern else None
     try:
         re.compile(pattern[3:])
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         return f"{pattern!r} is no regular expression: {error}"
+    if _takes_ages(pattern[3:]):
+        return (
+            f"{pattern!r} may take for ever: write at most {REPEATS} repeats (* + ? {{}}), and none of a group that "
+            "holds a repeat or a choice (|); a list of patterns, or a glob, says the same"
+        )
     return None
+
+
+def _takes_ages(expression: str) -> bool:
+    """Whether the tries to match it may be exponential in the length of a name, or a high power of it."""
+    plain = re.sub(r"\\.", "x", expression, flags=re.DOTALL)
+    plain = re.sub(r"\[\^?\]?[^]]*\]", "x", plain).replace("(?", "(")
+    plain = re.sub(r"([*+?}])[?+]", r"\1", plain)  # lazy or possessive: no repeat of its own
+    repeats, varying, closed = (
+        0,
+        [False],
+        False,
+    )  # whether a group so far may match in several ways; the last one closed
+    for character in plain:
+        if character in "*+?{":
+            repeats += 1
+            if closed and character != "?":
+                return True
+            varying[-1] = True
+        closed = False
+        if character == "|":
+            varying[-1] = True
+        elif character == "(":
+            varying.append(False)
+        elif character == ")" and len(varying) > 1:
+            closed = varying.pop()
+            varying[-1] |= closed
+    return repeats > REPEATS
 
 
 def near_misses(pattern: str, names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -10,6 +11,9 @@ import typer
 
 from ..version import __version__
 from . import check, diagnose, fit, init, optimizers, predict, report, resume, simulate
+
+NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
+"""What the system says of a path that it does not take or open, whatever the path is for."""
 
 app = typer.Typer(
     name="hofit",
@@ -64,3 +68,8 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None or error.errno not in NO_SUCH_PATH:
+            raise
+        print(f"hofit: {error.filename!s:.60}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)

@@ -14,6 +14,9 @@ from ..patterns import near_misses
 from .schema import Column, Config, OptimizerEntry
 from .source import KeyPath, Source, from_mapping, read_source, set_override
 
+SHOWN = 60
+"""Characters of what the user wrote that a message repeats."""
+
 
 def load_source(config: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Source:
     """A config from a path or a mapping, with ``--set`` applied and paths made absolute.
@@ -45,15 +48,13 @@ def validate(source: Source) -> tuple[Config | None, list[str]]:
         return _placed(Config.model_validate(source.data), set()), []
     except ValidationError as error:
         problems = error.errors()
-    mistakes: list[str] = []
+    mistakes: dict[str, None] = {}
     wrong: set[KeyPath] = set()
     for problem in problems:
         path = _path_in_source(problem["loc"], source.data)
         wrong.add(path[:2] if path[:1] == ("optimizers",) else path[:1])
-        text = source.mistake(path, _sentence(problem, path))
-        if text not in mistakes:
-            mistakes.append(text)
-    return _salvage(source.data, wrong), mistakes
+        mistakes[source.mistake(path, _sentence(problem, path))] = None
+    return _salvage(source.data, wrong), list(mistakes)
 
 
 def _absolute_paths(source: Source, folder: Path) -> list[str]:
@@ -68,18 +69,24 @@ def _absolute_paths(source: Source, folder: Path) -> list[str]:
                 location, colon, name = model, "", ""
             if location.endswith(".py") or "/" in location:
                 data["model"] = _absolute(location, folder) + colon + name
-    except (RuntimeError, ValueError) as error:
-        mistakes.append(source.mistake(("model",), f"{model!r} is no path: {error}"))
+    except (RuntimeError, ValueError, OSError) as error:
+        mistakes.append(source.mistake(("model",), f"{model!r:.{SHOWN}} is no path: {_reason(error)}"))
     try:
         if isinstance(table, dict) and isinstance(table.get("path"), str):
             table["path"] = _absolute(table["path"], folder)
-    except (RuntimeError, ValueError) as error:
-        mistakes.append(source.mistake(("data", "path"), f"no path: {error}"))
+    except (RuntimeError, ValueError, OSError) as error:
+        mistakes.append(source.mistake(("data", "path"), f"no path: {_reason(error)}"))
     return mistakes
 
 
 def _absolute(path: str, folder: Path) -> str:
-    return str((folder / Path(path).expanduser()).resolve())
+    found = (folder / Path(path).expanduser()).resolve()
+    found.exists()  # raises where the system cannot take such a name, whatever it is for
+    return str(found)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _salvage(data: dict[str, Any], wrong: set[KeyPath]) -> Config | None:
@@ -132,10 +139,10 @@ def _sentence(problem: Any, path: KeyPath) -> str:
     if kind == "value_error":
         return str(problem["msg"]).removeprefix("Value error, ")
     if kind == "literal_error":
-        return f"must be one of {problem['ctx']['expected']}, not {problem['input']!r}"
+        return f"must be one of {problem['ctx']['expected']}, not {problem['input']!r:.{SHOWN}}"
     message = str(problem["msg"])
     message = message[0].lower() + message[1:]
-    return f"{message}, not {problem['input']!r:.60}"
+    return f"{message}, not {problem['input']!r:.{SHOWN}}"
 
 
 def _keys_at(path: KeyPath) -> list[str]:

@@ -34,7 +34,10 @@ def _patterns(value: str | list[str]) -> str | list[str]:
     return value
 
 
-Patterns = Annotated[str | list[str], AfterValidator(_patterns)]
+MANY = 1000
+"""Patterns of one entry, probes, particles, checkpoints, threads: whoever writes more has mistyped."""
+
+Patterns = Annotated[str | Annotated[list[str], Field(max_length=MANY)], AfterValidator(_patterns)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -45,6 +48,7 @@ def _whole(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Few = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MANY)]
 
 
 def _pattern_keys(value: dict[str, Any]) -> dict[str, Any]:
@@ -113,12 +117,12 @@ class Objective(_Strict):
     """Of adaptive Gauss-Hermite quadrature, a dimension; None: 9."""
     logdet: Literal["exact", "stochastic"] | None = None
     """Of the Hessian of what is integrated by laplace; None: exact."""
-    probes: Annotated[int, BeforeValidator(_whole), Field(ge=2)] | None = None
+    probes: Annotated[int, BeforeValidator(_whole), Field(ge=2, le=MANY)] | None = None
     """Of a stochastic one; None: 32."""
     jacobian: bool | None = None
     uncertainty: Literal["conditional", "full"] | None = None
     autoguide: Literal["normal", "multivariate_normal", "low_rank"] | None = None
-    particles: Count | None = None
+    particles: Few | None = None
     """None: 1."""
     fixed_draws: bool | None = None
     _structures: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -254,7 +258,7 @@ class CheckpointPolicy(_Strict):
     every: Count | None = None
     """Iterations; None: by time alone."""
     seconds: Positive = 60.0
-    keep: Annotated[int, Field(ge=2)] = 2
+    keep: Annotated[int, BeforeValidator(_whole), Field(ge=2, le=MANY)] = 2
 
 
 def _yaml_word(value: Any) -> Any:
@@ -280,5 +284,5 @@ class Config(_Strict):
     device: str = "cpu"
     capture: Annotated[Literal["auto", "off"], BeforeValidator(_yaml_word)] = "auto"
     """Whether evaluations may be replayed without the model."""
-    threads: Count | None = None
+    threads: Few | None = None
     """Threads of torch during the fit; None: one for a small model, else as torch is set."""

@@ -16,13 +16,36 @@ Key = str | int
 KeyPath = tuple[Key, ...]
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 100_000
-"""A config has hundreds of nodes; aliases that expand to more than this are a bomb."""
+MAX_NODES = 20_000
+"""A config has hundreds of nodes, read in half a second are these; aliases that expand to more are a bomb."""
 MAX_DEPTH = 40
+MAX_KEYS = 1000
+"""Of one mapping, and entries of ``optimizers``: each is held against every parameter, and has its line of mistakes."""
+MAX_DIGITS = 400
+"""Of a number: float64 ends at 309."""
+
+
+UNREASONABLE = (
+    "aliases or nesting expand without reason, or there are too many values: this is no config (data go to files)"
+)
 
 
 class _Loader(yaml.SafeLoader):
-    """The YAML 1.2 core schema: `yes` and `on` are strings, `1e-3` and `0o17` are numbers, there are no dates."""
+    """The YAML 1.2 core schema: `yes` and `on` are strings, `1e-3` and `0o17` are numbers, there are no dates.
+
+    What is no config is refused while it is read, for reading a megabyte takes ten seconds.
+    """
+
+    nodes = depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes += 1
+        self.depth += 1
+        if self.nodes > MAX_NODES or self.depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, UNREASONABLE, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -136,6 +159,8 @@ def set_override(source: Source, assignment: str) -> None:
     except ConfigError as error:
         raise ConfigError(f"--set {assignment}: {str(error).partition(': ')[2]}") from error
     path = _override_path(key.strip())
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(f"--set {assignment:.60}: no key of a config lies so deep")
     _assign(source.data, path, value, assignment)
     source.overrides[path] = assignment
 
@@ -200,12 +225,18 @@ class _Builder:
         line = node.start_mark.line + 1
         self._count += 1
         if self._count > MAX_NODES or depth > MAX_DEPTH or id(node) in self._open:
-            raise ConfigError(f"{self.label}:{line}: aliases or nesting expand without reason: this is no config")
+            raise ConfigError(f"{self.label}:{line}: {UNREASONABLE}")
         self.lines.setdefault(path, line)
         if not isinstance(node, yaml.CollectionNode):
             return self._scalar(node, line)
         if node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
             raise ConfigError(f"{self.label}:{line}: the tag {node.tag} is not supported in a config")
+        keyed = isinstance(node, yaml.MappingNode) or path == ("optimizers",)
+        if keyed and len(node.value) > MAX_KEYS:
+            raise ConfigError(
+                f"{self.label}:{line}: {len(node.value)} entries in one place: a config has at most {MAX_KEYS}; "
+                "a pattern speaks for many names"
+            )
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -242,6 +273,8 @@ class _Builder:
         text = node.value
         try:
             if node.tag.startswith("tag:yaml.org,2002:"):
+                if kind in ("int", "float") and len(text) > MAX_DIGITS:
+                    raise ValueError
                 if kind == "int":
                     return int(text.replace("_", ""), 0) if text[:2] in ("0o", "0x") else int(text.replace("_", ""))
                 if kind == "float":
@@ -249,7 +282,7 @@ class _Builder:
                 if kind in ("null", "bool", "str"):
                     return self._constructor.construct_object(node)
         except (ValueError, KeyError) as error:
-            raise ConfigError(f"{self.label}:{line}: {text!r} is no {kind}") from error
+            raise ConfigError(f"{self.label}:{line}: {text[:MAX_DIGITS]!r} is no {kind}") from error
         raise ConfigError(f"{self.label}:{line}: the tag {node.tag} is not supported in a config")
 
 

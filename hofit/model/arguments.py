@@ -18,11 +18,14 @@ from ..errors import DataError, HofitError, ModelError
 from .faults import user_fault
 from .module import did_you_mean
 
+OPTIONS = ("data", "options")
+
 
 def call_load_data(load_data: Callable[..., Any], options: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
     """The mapping that the module's ``load_data`` returns, called with ``options`` and, if it takes it, ``path``.
 
-    Raises: DataError for an option it does not take or a result that is no mapping; ModelError when it raises.
+    Raises: DataError for an option it does not take, what it raises when it has options, or a result that is no
+    mapping; ModelError when it raises without any.
     """
     if not callable(load_data):
         raise DataError(f"load_data must be a function, not {type(load_data).__name__} {load_data!r:.40}")
@@ -31,26 +34,27 @@ def call_load_data(load_data: Callable[..., Any], options: Mapping[str, Any], pa
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if path is not None and "path" in parameters:
         if "path" in arguments:
-            raise DataError("data.options.path: the path is given by data.path already")
+            raise DataError("leave data.options.path out: data.path gives the path", (*OPTIONS, "path"))
         arguments["path"] = str(path)
     for name in arguments:
         if name not in parameters and not takes_any:
             known = [p for p in parameters if p != "path"]
-            raise DataError(f"data.options.{name}: load_data does not take it{did_you_mean(name, known)}")
+            raise DataError(f"load_data does not take data.options.{name}{did_you_mean(name, known)}", (*OPTIONS, name))
     for name, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_OR_KEYWORD,
             parameter.KEYWORD_ONLY,
         )
         if required and name not in arguments:
-            where = "data.path" if name == "path" else f"data.options.{name}"
-            raise DataError(f"{where}: load_data needs it")
+            where = ("data", "path") if name == "path" else (*OPTIONS, name)
+            raise DataError(f"load_data needs {'.'.join(where)}", where)
     try:
         result = load_data(**arguments)
     except HofitError:
         raise
     except (Exception, SystemExit) as error:
-        raise ModelError(f"load_data failed: {user_fault(error)}") from error
+        failed = f"load_data failed: {user_fault(error)}"
+        raise (DataError(failed, OPTIONS) if options else ModelError(failed)) from error
     if not isinstance(result, Mapping):
         raise DataError(f"load_data must return a mapping of keyword arguments, not {type(result).__name__}")
     for name in result:
@@ -107,7 +111,7 @@ def _to_tensor(name: str, value: Any, device: torch.device) -> Any:
     elif isinstance(value, (list, tuple)) and value and _all_numbers(value):
         try:
             value = torch.tensor(value)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise DataError(f"argument {name!r}: a list of lists must be rectangular: {error}") from error
     if isinstance(value, Tensor):
         value = value.detach()

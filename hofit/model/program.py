@@ -209,8 +209,8 @@ class Program:
         shape = entry.site.value_shape
         try:
             tensor = torch.as_tensor(value, dtype=entry.leaf.dtype, device=entry.leaf.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{value!r} is no number or nested list of numbers") from error
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"{value!r:.60} is no number or nested list of numbers") from error
         try:
             tensor = tensor.expand(shape)
         except RuntimeError as error:

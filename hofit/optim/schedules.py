@@ -26,6 +26,14 @@ SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
 }
 
 
+COUNTS = (
+    *("T_0", "T_max", "T_mult", "epochs", "step_size", "step_size_down", "step_size_up"),
+    *("steps_per_epoch", "total_iters", "total_steps"),
+)
+NUMBERS = ("base_lr", "gamma", "max_lr")
+"""Options that torch divides or multiplies by at some later step, without having looked at them."""
+
+
 def schedule_options(name: str) -> tuple[OptionSpec, ...]:
     return signature_options(SCHEDULES[name])
 
@@ -43,7 +51,24 @@ def schedule_mistakes(spec: OptimizerSpec, schedule: Mapping[str, Any]) -> list[
     if not isinstance(name, str) or name not in SCHEDULES:
         return [("schedule.name", f"no schedule {name!r}{near_misses(str(name), SCHEDULES)}")]
     mistakes = option_mistakes(f"schedule {name}", schedule_options(name), own)
+    wrong = {key for key, _ in mistakes}
+    mistakes += [(key, text) for key, value in own.items() if key not in wrong and (text := _not_usable(key, value))]
     for key in ("gamma", "factor"):
         if is_number(own.get(key)) and not own[key] > 0:
             mistakes.append((key, f"must be positive, not {own[key]!r}: it multiplies the lr"))
     return [(f"schedule.{key}", text) for key, text in mistakes]
+
+
+def _not_usable(key: str, value: object) -> str | None:
+    """Why torch would fail with an option's value at some later step; None where it would not."""
+    if key in NUMBERS and not is_number(value):
+        return f"must be a number, not {value!r:.60}"
+    if key in COUNTS and value is not None and not _is_count(value):
+        return f"must be a whole number from 1 on, not {value!r:.60}"
+    if key == "milestones" and not (isinstance(value, list) and all(map(_is_count, value))):
+        return f"must be a list of iterations, not {value!r:.60}"
+    return None
+
+
+def _is_count(value: object) -> bool:
+    return is_number(value) and value == int(value) >= 1  # type: ignore[call-overload]
