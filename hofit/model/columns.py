@@ -14,7 +14,7 @@ import torch
 from ..errors import DataError
 from .arguments import native
 from .table import Table, is_missing
-from .text import Array, Column, Text, taken
+from .text import EXACT, Array, Column, Integers, Text, taken
 
 
 class ColumnRequest(Protocol):
@@ -184,29 +184,43 @@ def _present_rows(table: Table, name: str, missing: str) -> Array:
 
 def _numbers(table: Table, request: ColumnRequest, cells: Column, rows: Array) -> torch.Tensor:
     name = request.column
+    kind = request.dtype or "float"
+    if isinstance(cells, Integers):
+        try:
+            cells = cells.whole() if kind in ("long", "int") else cells.rounded()
+        except (OverflowError, ValueError) as error:
+            raise DataError(f"{table.path}: column {name!r} holds numbers that no 64-bit integer can") from error
     if isinstance(cells, Text) or cells.dtype == object:
-        example = _first_text(cells)
-        raise DataError(f"{table.path}: column {name!r} holds text ({example!r}): write codes: true, or mend the file")
+        place = _first_text(cells)
+        example = cells.cell(place) if isinstance(cells, Text) else cells[place]
+        raise DataError(
+            f"{table.where(int(rows[place]))}: column {name!r} holds text ({example!r:.60}): write codes: true, "
+            "or mend the file"
+        )
     if cells.dtype.kind not in "fiub":
         raise DataError(f"{table.path}: column {name!r} is {cells.dtype}; a column holds numbers, booleans or text")
     if np.issubdtype(cells.dtype, np.floating) and np.isinf(cells).any():
         first = int(rows[np.argwhere(np.isinf(cells))[0][0]])
         raise DataError(f"{table.where(first)}: column {name!r} is infinite")
-    kind = request.dtype or "float"
     if kind in ("long", "int", "bool") and not np.array_equal(cells, np.trunc(cells.astype(np.float64))):
         raise DataError(f"{table.path}: column {name!r} holds fractions, but dtype is {kind}")
-    if kind in ("long", "int") and cells.size and float(np.abs(cells.astype(np.float64)).max()) >= 2.0**63:
+    if (
+        kind in ("long", "int")
+        and cells.dtype.kind in "fu"
+        and cells.size
+        and float(np.abs(cells.astype(np.float64)).max()) >= 2.0**63
+    ):
         raise DataError(f"{table.path}: column {name!r} holds numbers that no 64-bit integer can")
     target = DTYPES[kind] or torch.get_default_dtype()
     return torch.from_numpy(native(cells)).to(target)
 
 
-def _first_text(cells: Column) -> object:
-    """The first cell that is no number, else the first cell."""
+def _first_text(cells: Column) -> int:
+    """The row of the first cell that is no number, else of the first cell."""
     if isinstance(cells, Text):
         words = ~np.array([_is_number(level) for level in cells.levels], dtype=bool)
-        return cells.cell(int(words[cells.places].argmax()))
-    return next((cell for cell in cells if not _is_number(cell)), cells[0])
+        return int(words[cells.places].argmax())
+    return next((row for row, cell in enumerate(cells) if not _is_number(cell)), 0)
 
 
 def _is_count(levels: set[tuple[object, ...]]) -> bool:
@@ -222,7 +236,7 @@ def _places_in(order: list[Any], one: _Coded) -> Array:
         raise DataError(f"{one.table.path}: `order` goes with one column, not with {request.column}")
     places = {_key(level): place for place, level in enumerate(order)}
     if len(places) < len(order):
-        raise DataError(f"order names a level twice: {order}")
+        raise DataError(f"order names a level twice: {order!r:.200}")
     levels, inverse = _distinct(cells[0])
     codes: Array = np.array([places.get(_key(level), -1) for level in levels], dtype=np.int64)[inverse]
     if (codes < 0).any():
@@ -230,7 +244,7 @@ def _places_in(order: list[Any], one: _Coded) -> Array:
         cell = cells[0].cell(row) if isinstance(cells[0], Text) else cells[0][row]
         raise DataError(
             f"{one.table.where(int(one.rows[row]))}: column {request.column!r} has {cell!r}, "
-            f"which is not in order {order}"
+            f"which is not in order {order!r:.200}"
         )
     return codes
 
@@ -238,7 +252,7 @@ def _places_in(order: list[Any], one: _Coded) -> Array:
 def _ranks(parts: tuple[Column, ...]) -> Array:
     """0..K-1 by sorted level, for one part after the other: by number when all are numbers, else by code point."""
     plain = [part for part in parts if not isinstance(part, Text)]
-    if len(plain) == len(parts):
+    if len(plain) == len(parts) and len({part.dtype.kind for part in plain}) == 1:
         ranks: Array = np.unique(np.concatenate(plain), return_inverse=True)[1]
         return ranks
     found = [_distinct(part) for part in parts]
@@ -276,7 +290,10 @@ def _distinct(column: Column) -> tuple[Array, Array]:
 
 def _sortable(levels: Array) -> Array:
     if all(_is_number(level) for level in levels):
-        return np.array([float(level) for level in levels])
+        numbers = np.array([float(level) for level in levels])
+        return (
+            numbers if (np.abs(numbers) < EXACT).all() else np.array([_exact(level) for level in levels], dtype=object)
+        )
     return np.array([str(level) for level in levels])
 
 
@@ -290,4 +307,14 @@ def _is_number(cell: object) -> bool:
 def _key(cell: object) -> object:
     if isinstance(cell, (bool, np.bool_)):
         return bool(cell)
-    return float(cell) if _is_number(cell) else str(cell)  # type: ignore[arg-type]
+    return _exact(cell) if _is_number(cell) else str(cell)
+
+
+def _exact(cell: Any) -> int | float:
+    """A number as Python compares it: whole ones have every digit."""
+    if isinstance(cell, (int, np.integer)):
+        return int(cell)
+    try:
+        return int(cell) if isinstance(cell, str) else float(cell)
+    except ValueError:
+        return float(cell)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .csv_exact import MISSING, CsvTable, from_text, opener
-from .text import Array, Column, Text
+from ..errors import DataError
+from .csv_exact import MISSING, CsvTable, from_text, open_bytes
+from .text import EXACT, Array, Column, Text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,14 +38,17 @@ COMMA, QUOTE, NEWLINE, RETURN = b',"\n\r'
 
 def read_fast(path: Path, large: int = LARGE) -> CsvTable | None:
     """The table, or None where the file is small, unusual or wrong, or pyarrow is not installed."""
-    with suppress(Exception):  # whatever is wrong, the exact reader says it, and where
-        with opener(path)(path, "rb") as file:
+    try:
+        with open_bytes(path) as file:
             content = file.read(large)
             if len(content) < large:
                 return None
             content += file.read()
         return _read(content.removeprefix(BYTE_ORDER_MARK))
-    return None
+    except DataError:
+        raise
+    except Exception:  # whatever is wrong, the exact reader says it, and where
+        return None
 
 
 def _read(content: bytes) -> CsvTable | None:
@@ -150,7 +154,8 @@ def _with_holes(cells: pyarrow.ChunkedArray) -> Array | None:
         column[_array(missing.cast(pyarrow.uint8()), np.uint8) == 0] = _array(
             present.cast(pyarrow.float64()), np.float64
         )
-        return column
+        rounded = bool((np.abs(column) >= EXACT).any()) and _is_made_of(present, WHOLE)
+        return None if rounded else column
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from ..errors import DataError
 from .arguments import native
 from .csv_exact import read_exactly
 from .csv_fast import read_fast
+from .expansion import refuse_bomb
 from .module import did_you_mean
-from .text import Column, Text
+from .text import EXACT, Column, Integers, Text
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,13 @@ class Table:
 
     def column(self, name: str) -> Column:
         if name not in self.columns:
-            raise DataError(f"{self.path} has no column {name!r}{did_you_mean(name, list(self.columns))}")
+            raise DataError(f"{self.path} has no column {name!r}{did_you_mean(name, list(self.columns))}{self._hint()}")
         return self.columns[name]
+
+    def _hint(self) -> str:
+        """What to do where the file is a table of another kind."""
+        other = next((mark for mark in ";\t|" if len(self.columns) == 1 and mark in next(iter(self.columns))), None)
+        return "" if other is None else f". Its cells stand between {other!r}: write commas, and points in numbers"
 
     def where(self, row: int) -> str:
         return f"{self.path}, row {row}" + (f" (line {self.lines[row]})" if self.lines is not None else "")
@@ -78,7 +85,17 @@ def _read_csv(path: Path) -> Table:
 
 
 def _read_json(path: Path) -> Table:
-    loaded = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_key_once)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: cannot be read: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: cannot be read: it is not UTF-8 text ({error.reason})") from error
+    except RecursionError as error:
+        raise DataError(f"{path} cannot be read: it is nested too deep for a table") from error
+    except ValueError as error:  # a key twice, or a number of thousands of digits
+        raise DataError(f"{path} cannot be read: {error}") from error
     if isinstance(loaded, list):
         if not all(isinstance(record, dict) for record in loaded):
             raise DataError(f"{path}: a list must hold records, one mapping a row")
@@ -89,11 +106,22 @@ def _read_json(path: Path) -> Table:
     return _of_equal_length(path, {name: _from_objects(column) for name, column in loaded.items()})
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        doubled = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {doubled!r} stands twice in one place")
+    return found
+
+
 def _from_objects(cells: list[Any]) -> Column:
     present = [cell for cell in cells if cell is not None]
     if present and all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in present):
-        if len(present) == len(cells) and all(isinstance(cell, int) for cell in cells):
-            return np.array(cells, dtype=np.int64)
+        if all(isinstance(cell, int) for cell in present):
+            if len(present) == len(cells) and all(-(2**63) <= cell < 2**63 for cell in present):
+                return np.array(cells, dtype=np.int64)
+            if any(abs(cell) >= EXACT for cell in present):
+                return Integers.of([None if cell is None else str(cell) for cell in cells])
         return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
     if present and all(isinstance(cell, bool) for cell in cells):
         return np.array(cells, dtype=bool)
@@ -101,8 +129,15 @@ def _from_objects(cells: list[Any]) -> Column:
 
 
 def _read_npz(path: Path) -> Table:
-    with np.load(path, allow_pickle=False) as arrays:
-        loaded = {name: arrays[name] for name in arrays.files}
+    with path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} is one array: a table is written by numpy.savez, a column each by name")
+        refuse_bomb(path, _expanded(arrays), path.stat().st_size)
+        doubled = [name for name, count in Counter(arrays.files).items() if count > 1]
+        if doubled:
+            raise DataError(f"{path} has the column {doubled[0]!r} twice")
+        loaded = {name: _array_of(path, arrays, name) for name in arrays.files}
     columns: dict[str, Column] = {}
     for name, column in loaded.items():
         if column.ndim == 0:
@@ -116,17 +151,35 @@ def _read_npz(path: Path) -> Table:
     return _of_equal_length(path, columns)
 
 
+def _expanded(arrays: Any) -> int:
+    """Bytes of all members of an archive, by its directory."""
+    return sum(member.file_size for member in arrays.zip.infolist())
+
+
+def _array_of(path: Path, arrays: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
+    try:
+        found: np.ndarray[Any, Any] = arrays[name]
+        return found
+    except ValueError as error:
+        raise DataError(f"{path}: {name!r} cannot be read: {error}") from error
+
+
 def _read_parquet(path: Path) -> Table:
     try:
         import pandas
     except ImportError as error:
         raise DataError(f"{path}: reading parquet needs pandas: pip install hofit[parquet]") from error
-    frame = pandas.read_parquet(path)
+    frame = pandas.read_parquet(path, dtype_backend="numpy_nullable")  # else integers beside an empty cell are rounded
+    doubled = frame.columns[frame.columns.duplicated()]
+    if len(doubled):
+        raise DataError(f"{path} has the column {doubled[0]!r} twice")
     columns: dict[str, Column] = {}
     for name in frame.columns:
         series = frame[name]
         if series.dtype.kind in "iub" and not series.isna().any():
-            columns[str(name)] = series.to_numpy()
+            columns[str(name)] = series.to_numpy(dtype=series.dtype.numpy_dtype)
+        elif series.dtype.kind in "iu" and (series.abs() >= EXACT).any():
+            columns[str(name)] = Integers.of([None if cell is pandas.NA else str(cell) for cell in series])
         elif series.dtype.kind in "iufb":
             columns[str(name)] = series.to_numpy(dtype=np.float64, na_value=np.nan)
         else:

@@ -34,7 +34,7 @@ class Text:
 
     def at(self, rows: Array) -> Text:
         """The same levels in some of the rows."""
-        return Text(self.levels, self.places[rows])
+        return type(self)(self.levels, self.places[rows])
 
     def cell(self, row: int) -> str | None:
         found: str | None = self.levels[self.places[row]]
@@ -44,7 +44,25 @@ class Text:
         """Without the levels that no row holds."""
         occurs = np.zeros(len(self.levels), dtype=bool)
         occurs[self.places] = True
-        return Text(self.levels[occurs], (np.cumsum(occurs) - 1)[self.places])
+        return type(self)(self.levels[occurs], (np.cumsum(occurs) - 1)[self.places])
+
+
+EXACT = 2**53
+"""From here on float64 takes two integers for one."""
+
+
+class Integers(Text):
+    """Whole numbers that float64 would round, or 64 bits not hold: the digits of each. As codes they stay apart."""
+
+    def whole(self) -> Array:
+        """Each as it is. Raises: OverflowError or ValueError where 64 bits do not hold them."""
+        held = self.occurring()
+        return np.array([int(level) for level in held.levels], dtype=np.int64)[held.places]
+
+    def rounded(self) -> Array:
+        """As floating numbers."""
+        held = self.occurring()
+        return np.array([float(level) for level in held.levels])[held.places]
 
 
 Column = Array | Text

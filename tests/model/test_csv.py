@@ -44,7 +44,7 @@ def assert_same(fast: CsvTable, exact: CsvTable) -> None:
     for name, expected in exact.columns.items():
         found = fast.columns[name]
         if isinstance(expected, Text):
-            assert isinstance(found, Text), name
+            assert type(found) is type(expected), name
             assert found.levels.tolist() == expected.levels.tolist(), name
             assert found.places.tolist() == expected.places.tolist(), name
         else:
@@ -98,6 +98,8 @@ COLUMNS = {
     "underscores": ["1_000", "1", "1000", "2"],
     "digits of other scripts": ["١٢", "3", "４", "5"],
     "decimals of other scripts": ["١.٥", "3", "４", "5"],
+    "signs that no integer has": ["--5", "+-5", "1", "2"],
+    "more digits than Python reads": ["1" * 5000, "2" * 5000, "1", "2"],
     "superscripts": ["²", "3", "4", "5"],
     "booleans": ["true", "false", "true", "true"],
     "Booleans": ["True", "False", "TRUE", "0"],
@@ -201,8 +203,6 @@ LEFT: dict[str, str | bytes] = {
     "a cut sequence": b"x,y\n1,\xe6\x97\n",
     "a null character": b"x,y\n1,a\0\n",
     "a cell that is too long": "x,y\n1," + "a" * 140_000 + "\n",
-    "signs that no integer has": "x,y\n1,2\n--5,4\n",
-    "digits that no integer has": "x,y\n1,2\n" + "1" * 5000 + ",4\n",
     "another separator": "x;y\n1;2\n3,5;4\n",
 }
 
