@@ -20,7 +20,16 @@ Numerical trouble is not here: it is a status (see status.py).
 is raised where an optimizer finds, in the middle of a fit, that it cannot step on such a model.
 """
 
+import re
 from collections.abc import Sequence
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, sets its title or turns its text around; line ends and tabs do not."""
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: names and remarks may be a stranger's."""
+    return _CONTROLS.sub("\ufffd", text)
 
 
 class HofitError(Exception):

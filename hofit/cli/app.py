@@ -53,7 +53,7 @@ app.command("simulate")(simulate.command)
 
 def main() -> None:
     """Run the command line; errors of the user's become one clear message and the contract's exit code."""
-    from ..errors import HofitError
+    from ..errors import HofitError, printable
 
     # Before torch is imported. Threads that wait for each other by spinning make a fit on a busy machine many times
     # slower than on one thread; who wants that can say so in the environment.
@@ -61,7 +61,7 @@ def main() -> None:
     try:
         app()
     except HofitError as error:
-        print(f"hofit: {error}", file=sys.stderr)
+        print(f"hofit: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("hofit: interrupted", file=sys.stderr)
@@ -71,5 +71,5 @@ def main() -> None:
     except OSError as error:
         if error.filename is None or error.errno not in NO_SUCH_PATH:
             raise
-        print(f"hofit: {error.filename!s:.60}: {error.strerror}", file=sys.stderr)
+        print(f"hofit: {printable(str(error.filename)):.60}: {error.strerror}", file=sys.stderr)
         sys.exit(2)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import AllowChanged, Quiet, RunDir
+from .screen import Screen
 
 
 def command(
@@ -17,11 +18,12 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Say whether Laplace's approximation is good enough, by importance ratios of draws from it."""
-    from ..report.console import FitConsole
     from ..report.summary import print_diagnosis
     from ..run.diagnose import run_diagnose
     from ..run.resume import ResumeRequest
 
-    found = run_diagnose(ResumeRequest(run_dir, allow_changed=allow_changed), draws, seed)
+    screen = Screen(quiet)
+    request = ResumeRequest(run_dir, allow_changed=allow_changed, announce=screen.announce)
+    found = run_diagnose(request, draws, seed)
     if not quiet:
-        print_diagnosis(FitConsole(), found.to_plain())
+        print_diagnosis(screen.console, found.to_plain())

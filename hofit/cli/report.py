@@ -19,7 +19,7 @@ def command(run_dir: Annotated[Path, typer.Argument(help="A run directory.")]) -
     diagnosis = load_diagnosis(run_dir)
     try:
         print_summary(FitConsole(), fit, rows, run_dir)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunDirectoryError(f"{run_dir} holds a damaged fit.json: {error}") from error
     if diagnosis is not None:
         print_diagnosis(FitConsole(), diagnosis)

@@ -23,4 +23,7 @@ def command(
     from ..run.resume import ResumeRequest, run_resume
 
     screen = Screen(quiet)
-    screen.close(run_resume(ResumeRequest(checkpoint, list(set or []), allow_changed, began=began, watch=screen.watch)))
+    request = ResumeRequest(
+        checkpoint, list(set or []), allow_changed, began=began, watch=screen.watch, announce=screen.announce
+    )
+    screen.close(run_resume(request))

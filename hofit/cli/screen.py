@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -22,6 +23,13 @@ class Screen:
         self.quiet = quiet
         self.console = FitConsole()
         self._table: ProgressTable | None = None
+
+    def announce(self, text: str) -> None:
+        """Say what is about to be done, where it is not taken for a result."""
+        from ..errors import printable
+
+        if not self.quiet:
+            print(f"hofit: {printable(text)}", file=sys.stderr)
 
     def watch(self, session: Session) -> list[ProgressTable]:
         from ..report.progress import ProgressTable

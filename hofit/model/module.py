@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,6 +81,20 @@ def split_reference(reference: str) -> tuple[str, str]:
     if not colon or "/" in name or "\\" in name:
         return reference, DEFAULT_NAME
     return location, name
+
+
+def source_file(reference: str) -> Path | None:
+    """The file that a reference would run, without running anything; None where there is none."""
+    location, _ = split_reference(reference)
+    if location.endswith(".py") or "/" in location:
+        return Path(location).expanduser().resolve()
+    parts, folders = location.split("."), ["", *sys.path]
+    for depth in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:depth]), folders)
+        if spec is None:
+            return None
+        folders = list(spec.submodule_search_locations or [])
+    return None if spec is None or spec.origin is None else Path(spec.origin).resolve()
 
 
 def did_you_mean(word: str, candidates: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from ..record import CHECKPOINTS, DERIVED, DIAGNOSIS, ESTIMATES, FIT, Derived, E
 
 NEEDED = ("status", "converged", "objective", "loss", "gradient_norm", "iterations", "seconds", "checks", "remarks")
 """Keys of fit.json without which there is nothing to report."""
+
+UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, csv.Error)
+"""What a file raises that is no longer, or never was, what a run writes."""
 
 
 def load_run(path: Path) -> tuple[dict[str, Any], list[Estimate]]:
@@ -34,7 +38,7 @@ def load_run(path: Path) -> tuple[dict[str, Any], list[Estimate]]:
         if (path / DERIVED).is_file():
             rows += map(Estimate.of, read_table(Derived, path / DERIVED))
         return loaded, rows
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise RunDirectoryError(f"{path} holds a damaged fit.json or estimates.csv: {error}") from error
 
 
@@ -46,5 +50,5 @@ def load_diagnosis(path: Path) -> dict[str, Any] | None:
     try:
         loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return {"reading": str(loaded["reading"]), "remarks": [str(remark) for remark in loaded["remarks"]]}
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise RunDirectoryError(f"{path} holds a damaged diagnose.json: {error}") from error

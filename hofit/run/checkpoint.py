@@ -90,6 +90,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises: CheckpointError when it is damaged, foreign, or of a newer format.
     """
+    if _has_holes(path):
+        raise CheckpointError(f"{path} is damaged or no checkpoint: most of it was never written")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -121,6 +123,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if wrong:
         raise CheckpointError(f"{path} is no checkpoint of hofit: {', '.join(wrong)} hold no finite numbers")
     return Checkpoint(path, provenance, snapshot)
+
+
+LARGE = 1 << 28
+"""Bytes of a file from which on it is looked at whether it is there at all."""
+
+
+def _has_holes(path: Path) -> bool:
+    """Whether a large file has hardly any blocks: reading it would take memory for what a few bytes claim."""
+    found = path.stat()
+    return found.st_size > LARGE and 512 * getattr(found, "st_blocks", found.st_size) < found.st_size // 64
 
 
 def _is_place(value: object) -> bool:

@@ -27,5 +27,8 @@ def run_diagnose(request: ResumeRequest, draws: int, seed: int) -> Diagnosis:
             "model_sha256": session.provenance.model_files,
             "data_sha256": session.provenance.data_sha256,
         }
-        directory.write_json(DIAGNOSIS, found.to_plain() | about)
+        try:
+            directory.write_json(DIAGNOSIS, found.to_plain() | about)
+        except OSError as error:
+            raise RunDirectoryError(f"{directory.path / DIAGNOSIS} cannot be written: {error.strerror}") from error
         return found

@@ -13,7 +13,7 @@ from ..config.source import Source, from_mapping, set_override
 from ..errors import CheckpointError, ConfigError
 from ..fitting.loop import Clock, Observer
 from ..fitting.result import FitResult
-from ..model.module import sha256_of_file
+from ..model.module import sha256_of_file, source_file
 from ..model.randomness import restore_random_state
 from ..point import Params
 from ..record import PROGRESS
@@ -40,6 +40,8 @@ class ResumeRequest:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     began: float | None = None
     watch: Callable[[Session], Sequence[Observer]] = field(default=lambda session: [])
+    announce: Callable[[str], None] = field(default=lambda text: None)
+    """Is told which file is about to be run, before it is."""
 
 
 def run_resume(request: ResumeRequest) -> FitResult:
@@ -85,6 +87,9 @@ def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunD
     if request.path.is_dir():
         checkpoint = find_checkpoint(folder)  # once more: the run may have gone on until it was locked
     _verify_files(checkpoint, request.allow_changed)
+    if request.model is None:
+        _refuse_unknown_model(checkpoint.provenance)
+        request.announce(f"the model is {checkpoint.provenance.model}")
     session = stack.enter_context(prepared(to_fit, config, mistakes))
     _verify_session(checkpoint, session, request.allow_changed)
     return checkpoint, directory, session
@@ -134,6 +139,16 @@ def _verify_files(checkpoint: Checkpoint, allow_changed: bool) -> None:
                     f"the {kind} file {name} has changed since the checkpoint was written: "
                     "start another fit, or use --allow-changed"
                 )
+
+
+def _refuse_unknown_model(provenance: Provenance) -> None:
+    """A checkpoint may be a stranger's: what it does not hold a digest of is not run on its word."""
+    file = source_file(provenance.model)
+    if file is None or str(file) not in provenance.model_files:
+        raise CheckpointError(
+            f"the checkpoint names the model {provenance.model}, and holds no digest of it: it is not run. "
+            "Look at the model, and start another fit"
+        )
 
 
 def _verify_session(checkpoint: Checkpoint, session: Session, allow_changed: bool) -> None:
