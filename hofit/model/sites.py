@@ -143,13 +143,18 @@ class SiteMessenger(Messenger):
 
     def run(self, model: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         """Trace the model. Raises: InfeasibleError, ModelError."""
+        gradients = torch.is_grad_enabled()
         try:
             with self.around(), self:
                 model(**arguments)
+            if torch.is_grad_enabled() != gradients:
+                raise ModelError("the model switches gradients for good: write `with torch.no_grad():` around it")
         except (ModelError, InfeasibleError):
             raise
         except (Exception, SystemExit) as error:
             raise self.told_apart(error, f"{first_line(error)} ({user_place(error)})") from error
+        finally:
+            torch.set_grad_enabled(gradients)
 
     def run_at_start(self, model: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
         """``run`` where there is no way around. Raises: StartError, ModelError."""

@@ -32,7 +32,7 @@ class FitConsole(Console):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        if self._lost:
+        if self._lost or sys.stdout is None:  # a model may have closed it
             return
         try:
             super().print(*objects, **options)
