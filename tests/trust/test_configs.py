@@ -15,8 +15,8 @@ SECONDS = 1.0
 MEGABYTES = 200.0
 """Beyond importing torch and Pyro."""
 
-MUTANTS, FEW = 500, 60
-EVERY = 4
+MUTANTS, FEW = 500, 40
+EVERY = 9
 """Of those by hand, one in so many is in the fast slice."""
 
 

@@ -22,7 +22,7 @@ from tests.command_line import Hofit
 from tests.trust.configs import GOOD, WHOLE, by_hand, toy_folder
 from tests.trust.forked import Trial, command, tried
 
-WAIT = 3.0
+WAIT = 2.0
 """Seconds after which a trial counts as hanging: with its guard, each ends in one."""
 
 
