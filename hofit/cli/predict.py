@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import AllowChanged, NewData, RunDir, TableOut
+from .screen import Screen
 
 
 def command(
@@ -28,7 +29,7 @@ def command(
     from ..run.resume import ResumeRequest
 
     check_output(out)
-    run = ResumeRequest(run_dir, allow_changed=allow_changed)
+    run = ResumeRequest(run_dir, allow_changed=allow_changed, announce=Screen(False).announce)
     found = run_predict(PredictRequest(run, data, site, population, draws, seed))
     for remark in found.remarks:
         typer.echo(remark, err=True)

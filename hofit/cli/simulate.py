@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import AllowChanged, RunDir, TableOut
+from .screen import Screen
 
 
 def command(
@@ -24,7 +25,9 @@ def command(
     from ..run.resume import ResumeRequest
 
     check_output(out)
-    columns = run_simulate(ResumeRequest(run_dir, allow_changed=allow_changed), seed, conditional).columns()
+    columns = run_simulate(
+        ResumeRequest(run_dir, allow_changed=allow_changed, announce=Screen(False).announce), seed, conditional
+    ).columns()
     if out is None:
         typer.echo(csv_of(columns), nl=False)
     else:
