@@ -81,9 +81,9 @@ class Acceptance:
         ratio = actual / predicted if predicted > 0 else (1.0 if actual > 0 else -1.0)
         if ratio > ACCEPT and not isfinite(max_norm(candidate.gradient(point.has_graph))):
             return -inf  # nothing could go on from there
-        if ratio > WINDFALL and actual > WINDFALL * abs(_by_slopes(point, candidate)):
+        if ratio > WINDFALL and not actual / WINDFALL <= abs(_by_slopes(point, candidate)) <= actual * WINDFALL:
             self._refusals += own <= noise
-            return 0.0  # the loss is rounded that much: no slope on the way bears it out
+            return 0.0  # loss or slope is rounded that much: neither bears the other out
         if ratio > ACCEPT:
             self._refusals = 0
         elif own <= noise:  # the loss is rounder still than its size says
