@@ -12,6 +12,9 @@ from ..record import PartReport, Progress
 HEADERS = (("iteration", 9), ("loss", 18), ("change", 10), ("gradient", 10), ("step", 10), ("seconds", 8))
 PART_WIDTH = 20
 
+LEFT_OUT = ("change", "step", "seconds")
+"""Columns that a narrow screen does without, in this order."""
+
 
 class ProgressTable:
     """Prints a row every ``every`` iterations, and the last one.
@@ -51,26 +54,37 @@ class ProgressTable:
             self.console.print(plain_line(record), markup=False, highlight=False, soft_wrap=True)
 
     def _print_row(self, record: Progress) -> None:
-        widths = [width for _, width in HEADERS] + [_part_width(part) for part in record.parts]
+        cells = {
+            "iteration": str(record.iteration),
+            "loss": f"{record.loss:.10g}",
+            "change": _short(record.change),
+            "gradient": _short(record.gradient_norm),
+            "step": _short(record.step_norm),
+            "seconds": f"{record.seconds:.2f}",
+        }
+        columns = [(title, width, cells[title]) for title, width in HEADERS if title not in self._left_out(record)]
+        columns += [(part.name, _part_width(part), part_text(part)) for part in record.parts]
         if not self._headed:
-            titles = [title for title, _ in HEADERS] + [part.name for part in record.parts]
-            cells = [title.rjust(w) for title, w in zip(titles, widths, strict=True)]
-            self.console.print(Text("  ".join(cells), style="bold"), soft_wrap=True)
-            self.console.print(Text("─" * (sum(widths) + 2 * (len(widths) - 1)), style="dim"), soft_wrap=True)
+            line = "  ".join(title.rjust(width) for title, width, _ in columns)
+            self.console.print(Text(line, style="bold"), soft_wrap=True)
+            self.console.print(Text("─" * len(line), style="dim"), soft_wrap=True)
             self._headed = True
-        cells = [
-            str(record.iteration),
-            f"{record.loss:.10g}",
-            _short(record.change),
-            _short(record.gradient_norm),
-            _short(record.step_norm),
-            f"{record.seconds:.2f}",
-            *(part_text(part) for part in record.parts),
-        ]
-        text = Text("  ".join(cell.rjust(w) for cell, w in zip(cells, widths, strict=True)))
+        text = Text("  ".join(cell.rjust(width) for _, width, cell in columns))
         if any(part.accepted is False for part in record.parts):
             text.stylize("yellow")
         self.console.print(text, soft_wrap=True)
+
+    def _left_out(self, record: Progress) -> list[str]:
+        """What the screen is too narrow for."""
+        widths = {title: width + 2 for title, width in HEADERS}
+        free = self.console.width + 2 - sum(widths.values()) - sum(_part_width(part) + 2 for part in record.parts)
+        gone: list[str] = []
+        for title in LEFT_OUT:
+            if free >= 0:
+                break
+            gone.append(title)
+            free += widths[title]
+        return gone
 
 
 def _part_width(part: PartReport) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import floor, inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from ..record import Estimate
 
 FIRST_ROWS = 8
 """Rows of a vector that are shown; the rest is summarised."""
+
+DIGITS = 3
+"""Of a standard error that are shown, and of everything that is rounded by it."""
+
+LARGE, MOST_DECIMALS = 1e8, 8
+"""A number as large, or known to more decimals, is written with an exponent."""
+
+LEFT_OUT = ("optimizer", "role")
+"""Columns that a narrow screen does without, in this order."""
 
 
 def print_diagnosis(console: Console, diagnosis: Mapping[str, Any]) -> None:
@@ -50,46 +60,66 @@ def verdict_line(fit: Mapping[str, Any]) -> str:
 
 
 def _print_estimates(console: Console, rows: Sequence[Estimate]) -> None:
-    with_errors = any(row.std_error is not None for row in rows)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("name", overflow="fold")
-    table.add_column("role", no_wrap=True)
-    table.add_column("estimate", justify="right", no_wrap=True)
-    if with_errors:
-        table.add_column("std. error", justify="right", no_wrap=True)
-        table.add_column("95 % interval", justify="right", no_wrap=True)
-    table.add_column("optimizer", no_wrap=True)
     by_name: dict[str, list[Estimate]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
-    summaries = []
+    shown = [row for name, members in by_name.items() for row in members[: _rows_shown(name, len(members))]]
+    columns = {
+        "name": [f"{row.name}[{row.index}]" if row.index else row.name for row in shown],
+        "role": [str(row.role) for row in shown],
+        "estimate": [rounded(row.estimate, row.std_error) for row in shown],
+        "std. error": ["" if row.std_error is None else rounded(row.std_error, row.std_error) for row in shown],
+        "95 % interval": [_interval(row) for row in shown],
+        "optimizer": [row.optimizer or "–" for row in shown],
+    }
+    if not any(columns["std. error"]):
+        del columns["std. error"], columns["95 % interval"]
+    widths = {title: max(len(cell) for cell in (title, *cells)) for title, cells in columns.items()}
+    for title in LEFT_OUT:
+        if sum(widths[one] + 2 for one in columns) - 2 > console.width:
+            del columns[title]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        numbers = title in ("estimate", "std. error", "95 % interval")
+        table.add_column(title, justify="right" if numbers else "left", no_wrap=title != "name", overflow="fold")
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, cells))
+    if shown:
+        console.print(table)
     for name, members in by_name.items():
-        for row in members[:FIRST_ROWS]:
-            label = f"{name}[{row.index}]" if row.index else name
-            error = [_short(row.std_error), _interval(row)] if with_errors else []
-            table.add_row(Text(label), row.role, _number(row.estimate), *error, row.optimizer or "–")
-        if len(members) > FIRST_ROWS:
-            numbers = [row.estimate for row in members if row.estimate is not None] or [float("nan")]
-            errors = [row.std_error for row in members if row.std_error is not None]
-            summaries.append(
-                f"{name}: {len(members)} numbers, the first {FIRST_ROWS} shown; "
-                f"min {min(numbers):.5g}, mean {sum(numbers) / len(numbers):.5g}, max {max(numbers):.5g}"
-                + (f"; std. error {min(errors):.5g} to {max(errors):.5g}" if errors else "")
-            )
-    console.print(table)
-    for summary in summaries:
-        console.print(summary, style="dim", markup=False, soft_wrap=True)
+        if len(members) > _rows_shown(name, len(members)):
+            console.print(_in_short(name, members), style="dim", markup=False, soft_wrap=True)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.8g}"
+def _rows_shown(name: str, count: int) -> int:
+    """How many numbers of a site stand in the table: of a module's weights none, where there are many."""
+    return 0 if "." in name and count > FIRST_ROWS else min(count, FIRST_ROWS)
 
 
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
+def _in_short(name: str, members: Sequence[Estimate]) -> str:
+    numbers = [row.estimate for row in members if row.estimate is not None] or [float("nan")]
+    errors = [row.std_error for row in members if row.std_error is not None]
+    shown = _rows_shown(name, len(members))
+    return (
+        f"{name}: {len(members)} numbers{f', the first {shown} shown' if shown else ''}; "
+        f"min {min(numbers):.5g}, mean {sum(numbers) / len(numbers):.5g}, max {max(numbers):.5g}"
+        + (f"; std. error {min(errors):.5g} to {max(errors):.5g}" if errors else "")
+    )
+
+
+def rounded(value: float | None, error: float | None) -> str:
+    """A number with as many digits as its standard error makes known: DIGITS of the error's own."""
+    if value is None:
+        return "–"
+    if error is None or not 0.0 < error < inf:
+        return f"{value:.8g}"
+    decimals = DIGITS - 1 - floor(log10(error))
+    if abs(value) >= LARGE or decimals > MOST_DECIMALS:
+        return f"{value:.{max(1, decimals + 1 + (floor(log10(abs(value))) if value else 0))}g}"
+    return f"{value:.{max(0, decimals)}f}"
 
 
 def _interval(row: Estimate) -> str:
     if row.lower is None or row.upper is None:
         return ""
-    return f"{_short(row.lower)} … {_short(row.upper)}"
+    return f"{rounded(row.lower, row.std_error)} … {rounded(row.upper, row.std_error)}"

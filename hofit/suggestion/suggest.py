@@ -145,8 +145,9 @@ class _Suggesting:
             raise mistakes.error()
         wrong = check_signature(model.model, model.name, data.arguments)
         if wrong:
-            hint = "" if self.data is not None or model.load_data is not None else " Name the file with --data"
-            raise ModelError("; ".join(wrong) + "." + hint)
+            if self.data is None and model.load_data is None:
+                wrong.append("name the table with --data, or a config with --config")
+            raise ModelError("; ".join(wrong))
         program = Program(model.model, data.arguments, ["*"])
         with program.scope():
             try:

@@ -126,3 +126,16 @@ def test_a_refused_step_is_marked_in_colour() -> None:
     table.on_iteration(record(2, PartReport("trust_region", 0.5, False)), lambda: None)
     assert "\x1b[33m" not in accepted
     assert "\x1b[33m" in text_of(screen)
+
+
+@pytest.mark.parametrize(
+    ("width", "missing"), [(120, []), (90, ["change"]), (80, ["change", "step"]), (40, ["seconds"])]
+)
+def test_a_narrow_screen_does_without_some_columns(width: int, missing: list[str]) -> None:
+    screen = console(True, width)
+    table = ProgressTable(screen, 1)
+    for iteration in range(2):
+        table.on_iteration(record(iteration, PartReport("trust_region", 7.94, True)), lambda: None)
+    lines = text_of(screen).splitlines()
+    assert not any(title in lines[0].split() for title in missing) and "gradient" in lines[0]
+    assert width == 40 or all(len(line) <= width for line in lines)
