@@ -30,6 +30,9 @@ def test_a_commit_is_checked_by_what_make_test_checks_first() -> None:
 IMPORTED_AS = {"pyro-ppl": "pyro", "pyyaml": "yaml"}
 """Distribution → module, where they differ."""
 
+EXTRAS = ("dependencies", "parquet", "plot")
+"""The lists of what hofit imports."""
+
 
 def listed(key: str) -> list[Requirement]:
     """The requirements of a list in pyproject.toml."""
@@ -39,7 +42,7 @@ def listed(key: str) -> list[Requirement]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    declared = {IMPORTED_AS.get(one.name, one.name) for one in (*listed("dependencies"), *listed("parquet"))}
+    declared = {IMPORTED_AS.get(one.name, one.name) for key in EXTRAS for one in listed(key)}
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "hofit").rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

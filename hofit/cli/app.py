@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import check, diagnose, fit, init, optimizers, predict, report, resume, simulate
+from . import check, diagnose, fit, init, optimizers, plot, predict, report, resume, simulate
 
 NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 """What the system says of a path that it does not take or open, whatever the path is for."""
@@ -46,6 +46,7 @@ app.command("resume")(resume.command)
 app.command("check")(check.command)
 app.command("optimizers")(optimizers.command)
 app.command("report")(report.command)
+app.command("plot")(plot.command)
 app.command("diagnose")(diagnose.command)
 app.command("predict")(predict.command)
 app.command("simulate")(simulate.command)

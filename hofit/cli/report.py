@@ -8,8 +8,16 @@ from typing import Annotated
 import typer
 
 
-def command(run_dir: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+def command(
+    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures, without network.")
+    ] = None,
+) -> None:
     """Show the result of a run again: verdict, remarks, estimates, what to do next."""
+    if html is not None:
+        _write_page(run_dir, html)
+        return
     from ..errors import RunDirectoryError
     from ..report.console import FitConsole
     from ..report.reading import load_diagnosis, load_run
@@ -23,3 +31,18 @@ def command(run_dir: Annotated[Path, typer.Argument(help="A run directory.")]) -
         raise RunDirectoryError(f"{run_dir} holds a damaged fit.json: {error}") from error
     if diagnosis is not None:
         print_diagnosis(FitConsole(), diagnosis)
+
+
+def _write_page(run_dir: Path, html: Path) -> None:
+    from ..errors import RunDirectoryError
+    from ..plotting.canvas import HINT, is_available
+    from ..plotting.page import page_of
+
+    page = page_of(run_dir)
+    try:
+        html.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"--html {html} cannot be written: {error.strerror or error}") from error
+    if not is_available():
+        typer.echo(f"hofit: {html} has no pictures: {HINT}", err=True)
+    typer.echo(f"wrote {html}")

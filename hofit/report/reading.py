@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirectoryError
-from ..record import CHECKPOINTS, DERIVED, DIAGNOSIS, ESTIMATES, FIT, Derived, Estimate, read_table
+from ..record import CHECKPOINTS, CONFIG, DERIVED, DIAGNOSIS, ESTIMATES, FIT, PROGRESS, Derived, Estimate, read_table
 
 NEEDED = ("status", "converged", "objective", "loss", "gradient_norm", "iterations", "seconds", "checks", "remarks")
 """Keys of fit.json without which there is nothing to report."""
 
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, csv.Error)
 """What a file raises that is no longer, or never was, what a run writes."""
+
+COLUMNS = ("iteration", "loss", "gradient_norm", "seconds")
+"""Columns of progress.csv without which there is nothing to draw."""
 
 
 def load_run(path: Path) -> tuple[dict[str, Any], list[Estimate]]:
@@ -52,3 +56,42 @@ def load_diagnosis(path: Path) -> dict[str, Any] | None:
         return {"reading": str(loaded["reading"]), "remarks": [str(remark) for remark in loaded["remarks"]]}
     except UNREADABLE as error:
         raise RunDirectoryError(f"{path} holds a damaged diagnose.json: {error}") from error
+
+
+def load_progress(path: Path) -> dict[str, list[float]]:
+    """The columns of progress.csv by their heads, nan for an empty cell; none where nothing was written.
+
+    A last row that is torn, as a killed run leaves it, is left out. Raises: RunDirectoryError when another one is.
+    """
+    file = path / PROGRESS
+    if not file.is_file():
+        return {}
+    try:
+        text = file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if not whole:
+            return {}
+        heads, *rows = csv.reader(whole.splitlines())
+        missing = [column for column in COLUMNS if column not in heads]
+        if missing:
+            raise ValueError(f"no column {', '.join(missing)}")
+        if not rows:
+            return {head: [] for head in heads}
+        cells = zip(*rows, strict=True)
+        return {
+            head: [float(cell) if cell else math.nan for cell in column]
+            for head, column in zip(heads, cells, strict=True)
+        }
+    except (OSError, *UNREADABLE) as error:
+        raise RunDirectoryError(f"{path} holds a damaged progress.csv: {error}") from error
+
+
+def load_config_text(path: Path) -> str | None:
+    """config.yaml as it stands, where there is one. Raises: RunDirectoryError when it cannot be read."""
+    file = path / CONFIG
+    if not file.is_file():
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{file} cannot be read: {error}") from error

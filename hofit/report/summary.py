@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import floor, inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..record import Estimate
+from .rounding import rounded, rounded_interval
 
 FIRST_ROWS = 8
 """Rows of a vector that are shown; the rest is summarised."""
-
-DIGITS = 3
-"""Of a standard error that are shown, and of everything that is rounded by it."""
-
-LARGE, MOST_DECIMALS = 1e8, 8
-"""A number as large, or known to more decimals, is written with an exponent."""
 
 LEFT_OUT = ("optimizer", "role")
 """Columns that a narrow screen does without, in this order."""
@@ -64,12 +58,13 @@ def _print_estimates(console: Console, rows: Sequence[Estimate]) -> None:
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
     shown = [row for name, members in by_name.items() for row in members[: _rows_shown(name, len(members))]]
+    numbers = [_row(row) for row in shown]
     columns = {
         "name": [f"{row.name}[{row.index}]" if row.index else row.name for row in shown],
         "role": [str(row.role) for row in shown],
-        "estimate": [rounded(row.estimate, row.std_error) for row in shown],
-        "std. error": ["" if row.std_error is None else rounded(row.std_error, row.std_error) for row in shown],
-        "95 % interval": [_interval(row) for row in shown],
+        "estimate": [estimate for estimate, _, _ in numbers],
+        "std. error": [error for _, error, _ in numbers],
+        "95 % interval": [interval for _, _, interval in numbers],
         "optimizer": [row.optimizer or "–" for row in shown],
     }
     if not any(columns["std. error"]):
@@ -80,8 +75,8 @@ def _print_estimates(console: Console, rows: Sequence[Estimate]) -> None:
             del columns[title]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
-        numbers = title in ("estimate", "std. error", "95 % interval")
-        table.add_column(title, justify="right" if numbers else "left", no_wrap=title != "name", overflow="fold")
+        right = title in ("estimate", "std. error", "95 % interval")
+        table.add_column(title, justify="right" if right else "left", no_wrap=title != "name", overflow="fold")
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(Text, cells))
     if shown:
@@ -107,19 +102,11 @@ def _in_short(name: str, members: Sequence[Estimate]) -> str:
     )
 
 
-def rounded(value: float | None, error: float | None) -> str:
-    """A number with as many digits as its standard error makes known: DIGITS of the error's own."""
-    if value is None:
-        return "–"
-    if error is None or not 0.0 < error < inf:
-        return f"{value:.8g}"
-    decimals = DIGITS - 1 - floor(log10(error))
-    if abs(value) >= LARGE or decimals > MOST_DECIMALS:
-        return f"{value:.{max(1, decimals + 1 + (floor(log10(abs(value))) if value else 0))}g}"
-    return f"{value:.{max(0, decimals)}f}"
-
-
-def _interval(row: Estimate) -> str:
-    if row.lower is None or row.upper is None:
-        return ""
-    return f"{rounded(row.lower, row.std_error)} … {rounded(row.upper, row.std_error)}"
+def _row(row: Estimate) -> tuple[str, str, str]:
+    """Estimate, standard error and interval, rounded alike."""
+    largest = max(abs(one) for one in (row.estimate or 0.0, row.lower or 0.0, row.upper or 0.0))
+    interval = ""
+    if row.lower is not None and row.upper is not None:
+        interval = rounded_interval(row.lower, row.upper, row.std_error, largest)
+    error = rounded(row.std_error, row.std_error, largest)
+    return rounded(row.estimate, row.std_error, largest) or "–", error, interval

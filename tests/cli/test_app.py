@@ -9,7 +9,7 @@ import pytest
 
 from tests.command_line import Hofit
 
-HEAVY = {"torch", "pydantic", "yaml", "numpy", "pandas", "pyro"}
+HEAVY = {"torch", "pydantic", "yaml", "numpy", "pandas", "pyro", "matplotlib", "jinja2"}
 LIGHT = f"""
 import sys
 sys.argv = ["hofit", *sys.argv[1:]]
@@ -40,7 +40,7 @@ def test_version_is_the_package_s(hofit: Hofit) -> None:
     assert (outcome.code, outcome.out.strip()) == (0, f"hofit {package.__version__}")
 
 
-@pytest.mark.parametrize("command", ["fit", "resume", "check", "optimizers", "report", "diagnose"])
+@pytest.mark.parametrize("command", ["fit", "resume", "check", "optimizers", "report", "plot", "diagnose"])
 def test_help_names_every_command(hofit: Hofit, command: str) -> None:
     assert command in hofit("--help").out
     assert hofit(command, "--help").code == 0

@@ -1,0 +1,97 @@
+"""hofit plot and hofit report --html: files, what is said, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import Hofit
+from tests.plotting.runs import progress_rows, write_progress, write_run
+
+
+def test_plot_writes_both_files_of_each_picture_and_names_them(tmp_path: Path, hofit: Hofit) -> None:
+    run = write_run(tmp_path / "run")
+    outcome = hofit("plot", run)
+    assert (outcome.code, outcome.err) == (0, "")
+    files = [Path(name) for name in outcome.out.split()]
+    assert [file.relative_to(run / "pictures").name for file in files] == [
+        f"{name}.{format}" for name in ("progress", "estimates") for format in ("png", "svg")
+    ]
+    assert all(file.is_file() for file in files)
+
+
+def test_plot_of_several_runs_overlays_them_where_it_is_told(tmp_path: Path, hofit: Hofit) -> None:
+    runs = [write_run(tmp_path / name, progress=progress_rows(radius=False)) for name in "ab"]
+    outcome = hofit("plot", *runs, "--out", tmp_path / "out", "--json")
+    printed = json.loads(outcome.out)
+    assert [one["name"] for one in printed["pictures"]] == ["progress", "estimates-a", "estimates-b"]
+    assert printed["unfinished"] == []
+    assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+def test_plot_and_the_page_import_neither_torch_nor_a_model(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", progress=())
+    code = f"""
+import sys
+from hofit.cli.app import main
+for arguments in (["plot", {str(run)!r}], ["report", {str(run)!r}, "--html", {str(tmp_path / "a.html")!r}]):
+    sys.argv = ["hofit", *arguments]
+    try:
+        main()
+    except SystemExit as leaving:
+        assert not leaving.code, leaving.code
+loaded = {{"torch", "pyro", "hofit.model", "hofit.run"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"wrote {tmp_path / 'a.html'}\n")
+
+
+def test_an_unfinished_run_is_drawn_and_said_to_be_so(tmp_path: Path, hofit: Hofit) -> None:
+    (tmp_path / "run").mkdir()
+    write_progress(tmp_path / "run", progress_rows())
+    outcome = hofit("plot", tmp_path / "run")
+    assert outcome.code == 0
+    assert "only its progress is drawn" in outcome.err
+    assert hofit("report", tmp_path / "run", "--html", tmp_path / "a.html").code == 2
+
+
+@pytest.mark.parametrize("command", [["plot"], ["report", "--html", "page.html"]])
+@pytest.mark.parametrize("what", ["nowhere", "empty", "file"])
+def test_what_is_no_run_is_refused(
+    tmp_path: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch, command: list[str], what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    outcome = hofit(*command, what)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert what in outcome.err and "Traceback" not in outcome.err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_where_nothing_can_be_written_is_said(tmp_path: Path, hofit: Hofit) -> None:
+    run, file = write_run(tmp_path / "run", progress=()), tmp_path / "file"
+    file.touch()
+    for command in (["plot", run, "--out", file], ["report", run, "--html", file / "a.html"]):
+        outcome = hofit(*command)
+        assert outcome.code == 2
+        assert str(file) in outcome.err and "cannot be written" in outcome.err
+
+
+def test_without_matplotlib_plot_hints_and_the_page_does_without(
+    tmp_path: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    plotted = hofit("plot", run)
+    assert (plotted.code, plotted.out) == (2, "")
+    assert plotted.err == "hofit: pictures need matplotlib: pip install 'hofit[plot]'\n"
+    reported = hofit("report", run, "--html", tmp_path / "a.html")
+    assert (reported.code, (tmp_path / "a.html").is_file()) == (0, True)
+    assert "pip install 'hofit[plot]'" in reported.err
