@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import check, diagnose, fit, init, optimizers, plot, predict, report, resume, simulate
+from . import check, diagnose, export, fit, init, optimizers, plot, predict, report, resume, schema, simulate
 
 NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 """What the system says of a path that it does not take or open, whatever the path is for."""
@@ -19,7 +19,6 @@ app = typer.Typer(
     name="hofit",
     help="Fit Pyro models: MAP with optimizer mixes from YAML, checkpoints, and a verdict.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -48,6 +47,8 @@ app.command("optimizers")(optimizers.command)
 app.command("report")(report.command)
 app.command("plot")(plot.command)
 app.command("diagnose")(diagnose.command)
+app.command("export")(export.command)
+app.command("schema")(schema.command)
 app.command("predict")(predict.command)
 app.command("simulate")(simulate.command)
 

@@ -6,9 +6,14 @@ from typing import Annotated
 
 import typer
 
+from .completion import complete_optimizer
+
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="One optimizer, or a schedule; all when left out.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One optimizer, or a schedule; all when left out.", autocompletion=complete_optimizer),
+    ] = None,
 ) -> None:
     """List the optimizers there are; with a name, its options and defaults."""
     from rich.table import Table

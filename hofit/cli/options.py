@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .completion import complete_run
+
 Model = Annotated[
     str | None,
     typer.Argument(
@@ -26,7 +28,7 @@ Sets = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Overrides seed.")]
 Device = Annotated[str | None, typer.Option("--device", help="Overrides device.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Overrides dtype.")]
-RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
+RunDir = Annotated[Path, typer.Argument(help="A run directory.", autocompletion=complete_run)]
 AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Go on although the model or data file changed.")]
 NewData = Annotated[
     Path | None,

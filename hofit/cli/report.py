@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from .options import RunDir
+
 
 def command(
-    run_dir: Annotated[Path, typer.Argument(help="A run directory.")],
+    run_dir: RunDir,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures, without network.")
     ] = None,

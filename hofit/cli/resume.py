@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from .completion import complete_run
 from .options import AllowChanged, Quiet, Sets
 from .screen import Screen
 
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or a run directory.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint file, or a run directory.", autocompletion=complete_run)
+    ],
     set: Sets = None,
     allow_changed: AllowChanged = False,
     quiet: Quiet = False,

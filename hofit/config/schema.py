@@ -1,4 +1,7 @@
-"""What a config may say, with its defaults."""
+"""What a config may say, with its defaults.
+
+What stands below a field describes its key to users: the JSON Schema has these sentences.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,8 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
-Few = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MANY)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Few = Annotated[int, Field(ge=1, le=MANY), BeforeValidator(_whole)]
 
 
 def _pattern_keys(value: dict[str, Any]) -> dict[str, Any]:
@@ -61,16 +64,19 @@ PatternMap = Annotated[dict[str, Any], AfterValidator(_pattern_keys)]
 
 
 class Column(_Strict):
-    """One model argument made from a column of the table.
-
-    ``codes`` is true, or the name of what is numbered: columns of one name, or of one ``levels``, share their numbers.
-    """
+    """One model argument made from a column of the table."""
 
     column: str | list[str]
+    """The column's name; several are numbered by the combinations that occur, with codes."""
     codes: bool | str = False
+    """Number the levels from 0: true, or the name of what is numbered. Columns of one name, or of one `levels`, share
+    their numbers."""
     levels: str | None = None
+    """The argument that takes how many levels there are."""
     order: list[Any] | None = None
+    """The levels in this order; one that is not listed is an error. Sorted when left out."""
     dtype: Literal["float", "float32", "float64", "long", "int", "bool"] | None = None
+    """Of the tensor; the config's own dtype when left out."""
 
     @model_validator(mode="after")
     def _codes_or_numbers(self) -> Column:
@@ -91,13 +97,20 @@ def _column_shorthand(value: Any) -> Any:
 
 
 class Data(_Strict):
+    """Where the model's arguments come from."""
+
     path: str | None = None
+    """A table: .csv, .csv.gz, .json, .npz or .parquet; relative to this file."""
     columns: dict[str, Annotated[Column, BeforeValidator(_column_shorthand)]] = {}
+    """Argument of the model: column of the table, by its name or with more keys."""
     missing: Literal["error", "drop"] = "error"
+    """What to do with rows that have an empty, NA or NaN cell in a column that is used."""
     observations: Count | None = None
     """How many there are, where the entries of the observed sites do not tell."""
     arguments: dict[str, Any] = {}
+    """More arguments of the model, as they are."""
     options: dict[str, Any] = {}
+    """Handed to the module's load_data."""
 
     @model_serializer(mode="wrap")
     def _what_was_given(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -105,26 +118,31 @@ class Data(_Strict):
 
 
 class Objective(_Strict):
-    """What is minimised. ``integrate`` says by pattern how latents are integrated out; None stands for the default.
+    """What is minimised."""
 
-    A method may be given with the structure of the inner problem's Hessian, ``{method: laplace, structure: dense}``.
-    One model for all types: of a union, pydantic would not say in one sentence which keys belong to another type.
-    """
-
+    # One model for all types: of a union, pydantic would not say in one sentence which keys belong to another type.
     type: Literal["map", "map_unconstrained", "marginal", "elbo"] = "map"
+    """map: the density of the constrained values; map_unconstrained: that of the unconstrained ones; marginal: latents
+    integrated out; elbo: a guide's bound."""
     integrate: Annotated[dict[str, Literal["laplace", "aghq", "enumerate"]], AfterValidator(_pattern_keys)] = {}
-    nodes: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=100)] | None = None
-    """Of adaptive Gauss-Hermite quadrature, a dimension; None: 9."""
+    """Pattern of latents: how they are integrated out; perhaps with the structure of the inner problem's Hessian,
+    {method: laplace, structure: dense}."""
+    nodes: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)] | None = None
+    """Of adaptive Gauss-Hermite quadrature, a dimension; null: 9."""
     logdet: Literal["exact", "stochastic"] | None = None
-    """Of the Hessian of what is integrated by laplace; None: exact."""
-    probes: Annotated[int, BeforeValidator(_whole), Field(ge=2, le=MANY)] | None = None
-    """Of a stochastic one; None: 32."""
+    """Of the Hessian of what is integrated by laplace; null: exact."""
+    probes: Annotated[int, Field(ge=2, le=MANY), BeforeValidator(_whole)] | None = None
+    """Of a stochastic logdet; null: 32."""
     jacobian: bool | None = None
+    """Optimise what is not integrated as under map_unconstrained."""
     uncertainty: Literal["conditional", "full"] | None = None
+    """Whether the errors of integrated latents hold the uncertainty of the parameters, too; null: conditional."""
     autoguide: Literal["normal", "multivariate_normal", "low_rank"] | None = None
+    """A guide of Pyro's, where the module has none."""
     particles: Few | None = None
-    """None: 1."""
+    """Draws that the bound is a mean of; null: 1."""
     fixed_draws: bool | None = None
+    """Take the same draws at every iteration, which makes the bound a function."""
     _structures: dict[str, str] = PrivateAttr(default_factory=dict)
     """By pattern, as given."""
 
@@ -163,7 +181,7 @@ class Objective(_Strict):
     @model_validator(mode="after")
     def _keys_of_the_type(self) -> Objective:
         given = [key for key in type(self).model_fields if key != "type" and getattr(self, key) not in (None, {})]
-        wrong = [key for key in given if key not in _KEYS_OF[self.type]]
+        wrong = [key for key in given if key not in KEYS_OF[self.type]]
         if wrong:
             raise ValueError(f"{', '.join(wrong)}: no key of the objective {self.type!r}")
         methods = set(self.integrate.values())
@@ -192,7 +210,7 @@ class Objective(_Strict):
 INNER_STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense")
 """What may be claimed of the Hessian of what is integrated: its determinant is wanted."""
 
-_KEYS_OF = {
+KEYS_OF = {
     "map": ("integrate",),
     "map_unconstrained": ("integrate",),
     "marginal": ("integrate", "nodes", "logdet", "probes", "jacobian", "uncertainty"),
@@ -206,9 +224,14 @@ def _objective_shorthand(value: Any) -> Any:
 
 
 class Init(_Strict):
+    """Where the fit starts."""
+
     strategy: Literal["median", "sample", "zero", "uniform"] = "median"
+    """Of latents: the median of draws from the prior, one draw, unconstrained zero, or uniform around it."""
     values: PatternMap = {}
+    """Pattern: constrained start, a number or nested lists."""
     jitter: NotNegative = 0.0
+    """Standard deviation of noise on the unconstrained starts of latents."""
 
 
 class OptimizerEntry(BaseModel):
@@ -217,8 +240,12 @@ class OptimizerEntry(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     params: Patterns
+    """Which parameters and latents: a glob, a list of globs, or "re:" and a regular expression. The first entry that
+    matches has them."""
     optimizer: str
+    """Its name: see `hofit optimizers`."""
     schedule: dict[str, Any] | None = None
+    """Of the learning rate: the name of one of torch's schedulers, and its options."""
     _position: int = PrivateAttr(0)
 
     @property
@@ -240,25 +267,39 @@ class OptimizerEntry(BaseModel):
 
 
 class Stop(_Strict):
-    """When to stop. ``gradient`` bounds the max-norm; ``decrement`` None means 1e-12 · max(1, |loss|)."""
+    """When to stop."""
 
-    max_iterations: Annotated[int, BeforeValidator(_whole), Field(ge=0)] = 1000
+    max_iterations: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 1000
+    """Iterations at most."""
     max_seconds: Positive | None = None
+    """Seconds at most; null: as long as it takes."""
     gradient: NotNegative = 1.0e-6
+    """The max-norm of the unconstrained gradient below which a point may be a minimum."""
     decrement: NotNegative | None = None
+    """What one Newton step could still lower the loss by, where rounding lets the gradient get no smaller; null:
+    1e-12 · max(1, |loss|)."""
     relative_loss: NotNegative = 1.0e-12
+    """A relative change of the loss that counts as none."""
     patience: Count = 3
+    """Accepted steps without a change before the fit is taken to stand still."""
 
 
 class Progress(_Strict):
+    """What is shown while a fit runs."""
+
     every: Count = 10
+    """Iterations between two rows on the screen."""
 
 
 class CheckpointPolicy(_Strict):
+    """How often the state is saved."""
+
     every: Count | None = None
-    """Iterations; None: by time alone."""
+    """Iterations; null: by time alone."""
     seconds: Positive = 60.0
-    keep: Annotated[int, BeforeValidator(_whole), Field(ge=2, le=MANY)] = 2
+    """Seconds between two checkpoints at most."""
+    keep: Annotated[int, Field(ge=2, le=MANY), BeforeValidator(_whole)] = 2
+    """Checkpoints that are kept."""
 
 
 def _yaml_word(value: Any) -> Any:
@@ -270,19 +311,32 @@ class Config(_Strict):
     """The whole config; its field names are the contract with users."""
 
     model: str | None = None
+    """path/to/model.py, path/to/model.py:name or package.module:name; relative to this file."""
     data: Data = Data()
+    """Where the model's arguments come from."""
     objective: Annotated[Objective, BeforeValidator(_objective_shorthand)] = Objective()
+    """What is minimised: the name of a type, or a mapping."""
     init: Init = Init()
+    """Where the fit starts."""
     fixed: PatternMap = {}
+    """Pattern: the constrained value that is held; null: the start."""
     optimizers: Annotated[list[OptimizerEntry], Field(min_length=1)]
+    """From top to bottom: the first entry that matches a parameter has it."""
     order: Literal["simultaneous", "alternating"] = "simultaneous"
+    """Whether all entries step on one gradient, or each on its own."""
     stop: Stop = Stop()
+    """When to stop."""
     progress: Progress = Progress()
+    """What is shown while a fit runs."""
     checkpoint: CheckpointPolicy = CheckpointPolicy()
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """How often the state is saved."""
+    seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_whole)] = 0
+    """Of everything that is drawn."""
     dtype: Literal["float64", "float32"] = "float64"
+    """Of all numbers."""
     device: str = "cpu"
+    """As torch calls it."""
     capture: Annotated[Literal["auto", "off"], BeforeValidator(_yaml_word)] = "auto"
     """Whether evaluations may be replayed without the model."""
     threads: Few | None = None
-    """Threads of torch during the fit; None: one for a small model, else as torch is set."""
+    """Threads of torch during the fit; null: one for a small model, else as torch is set."""

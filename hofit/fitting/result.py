@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..export.arviz import Labels, attributes, inference_data
+from ..export.groups import groups_of
+from ..model.program import Program
 from ..point import Params, Site
 from ..record import Derived, Estimate
 from ..status import SIGNALLED, Status
@@ -28,6 +33,8 @@ class FitResult:
     ``facts`` is what this kind of objective alone has to say. ``unread`` tells which unconstrained numbers of a site
     its transform never reads, as above a triangle: they are no unknowns. ``seconds`` runs from the model's first trace
     to the verdict. ``signal`` is the number of what interrupted the fit, ``repeated`` see ``LoopState``.
+    ``program_again`` gives the model with its data back, inside the surroundings that it was fitted in; ``labels`` what
+    the rows of plates are called in the data.
     """
 
     ended: Status
@@ -56,6 +63,8 @@ class FitResult:
     versions: dict[str, str] = field(default_factory=dict)
     model_sha256: dict[str, str] = field(default_factory=dict)
     data_sha256: dict[str, str] = field(default_factory=dict)
+    labels: Callable[[], Labels] = field(default=dict, repr=False, compare=False)
+    program_again: Callable[[], AbstractContextManager[Program]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def status(self) -> str:
@@ -85,6 +94,23 @@ class FitResult:
         Raises: HofitError for an unknown name, and where there is no Gaussian.
         """
         return self.uncertainty.covariance([names] if isinstance(names, str) else list(names))
+
+    def to_arviz(self, draws: int = 1000, seed: int = 0, predictive: bool = True) -> Any:
+        """Draws from the Gaussian at the mode for ArviZ: an InferenceData, or a DataTree where ArviZ is 1 or later.
+
+        Args:
+            draws: how many; what ``hofit.draws`` gives for this ``seed``, in one chain.
+            predictive: trace the model at each draw, too, for the groups log_likelihood (``az.loo``),
+                posterior_predictive and observed_data, and for deterministic sites. The model is called twice a draw.
+        Dimensions are called by their plates, and their rows by the levels of the column that they are numbered by,
+        where one is called alike. Held sites are in constant_data.
+        Raises: HofitError where there is no Gaussian, or no ArviZ (``pip install 'hofit[arviz]'``).
+        """
+        again = self.program_again if predictive else None
+        with nullcontext() if again is None else again() as program:
+            found = groups_of(self.uncertainty, self.sites, program, draws, seed)
+        about = attributes(self.objective, self.status, seed, found.remarks)
+        return inference_data(found.groups, about, self.labels())
 
     @property
     def converged(self) -> bool:
@@ -192,6 +218,16 @@ class FitResult:
             "model_sha256": self.model_sha256,
             "data_sha256": self.data_sha256,
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: all but the model, so that ``to_arviz`` gives its posterior alone."""
+        return {**vars(self), "program_again": None, "labels": partial(dict, self.labels())}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, what is to be said of it, and the estimates."""
+        from ..report.notebook import html_of  # rich takes a while to import
+
+        return html_of(self.fit_json(), self.estimate_rows())
 
     def __repr__(self) -> str:
         return (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any, Protocol
 
@@ -46,13 +47,15 @@ DTYPES = {
 class Arguments:
     """What columns became, by argument, with all that is wrong and what deserves a warning.
 
-    ``floating`` names the columns of whole numbers that became floating for want of a dtype.
+    ``floating`` names the columns of whole numbers that became floating for want of a dtype. ``levels`` gives, when
+    asked, the levels of an argument that is codes, in their order.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     errors: list[DataError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     floating: list[str] = field(default_factory=list)
+    levels: dict[str, Callable[[], list[object]]] = field(default_factory=dict)
 
     def refuse(self, error: DataError, argument: str) -> None:
         self.errors.append(DataError(str(error), ("data", "columns", argument)))
@@ -94,7 +97,11 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
             made.refuse(error, argument)
     for members in coded.values():
         try:
-            made.values.update(_codes_of(members))
+            codes = _codes_of(members)
+            made.values.update(codes)
+            order = next((one.request.order for one in members if one.request.order is not None), None)
+            numbered = [(one.cells, codes[one.argument]) for one in members]  # and not the whole table, to be kept
+            made.levels.update({one.argument: partial(_levels_of, order, numbered) for one in members})
         except DataError as error:
             made.refuse(error, members[0].argument)
     for argument, request in requests.items():
@@ -149,6 +156,25 @@ def _codes_of(members: list[_Coded]) -> dict[str, Any]:
         if one.request.levels:
             values[one.request.levels] = count
     return values
+
+
+def _levels_of(order: list[Any] | None, numbered: list[tuple[list[Column], torch.Tensor]]) -> list[object]:
+    """The levels by their number, of cells with their codes; several columns' are one word, with colons between."""
+    if order is not None:
+        return list(order)
+    found: dict[int, object] = {}
+    for cells, codes in numbered:
+        numbers, rows = np.unique(codes.numpy(), return_index=True)
+        parts = [[_plain(column, row) for row in rows.tolist()] for column in cells]
+        words = parts[0] if len(parts) == 1 else [":".join(map(str, several)) for several in zip(*parts, strict=True)]
+        found |= dict(zip(numbers.tolist(), words, strict=True))
+    return [found[number] for number in sorted(found)]
+
+
+def _plain(column: Column, row: int) -> object:
+    """A cell as Python has it."""
+    cell = column.cell(row) if isinstance(column, Text) else column[row]
+    return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def _overlap(one: _Coded, other: _Coded) -> Iterator[str]:

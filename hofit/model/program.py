@@ -16,6 +16,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from ..errors import ModelError
@@ -26,6 +27,7 @@ from .enumeration import BROADCAST, MEMORY_LIMIT, Discrete, EnumerationError, Me
 from .evaluation import Evaluation, Expected, Single, is_derived, may_be_penalty
 from .plates import PlateWatcher, full_plates
 from .precision import lower_precision
+from .predictive import Replication, Scored, scored
 from .randomness import random_state_kept
 from .sites import InfeasibleError, Latent, Parameter, Sites, TraceChanged, what_changed
 from .supports import describe, is_elementwise, jacobian_of, unread, value_and_slope
@@ -44,7 +46,7 @@ class Reading:
     and have no one value. ``observations`` counts the entries of observed sites' log densities. ``factors`` does so for
     each site that may be a likelihood or a penalty on parameters: a factor, or one whose observed value depends on the
     leaves; ``penalties`` are those of them that do not depend on what is integrated out. ``unshaped`` are integrated
-    latents under a flat prior that no factor makes another one.
+    latents under a flat prior that no factor makes another one. ``observed`` names the sites whose entries are counted.
     """
 
     deterministic: Params
@@ -55,6 +57,15 @@ class Reading:
     factors: dict[str, int]
     penalties: list[str]
     unshaped: list[str]
+    observed: list[str]
+
+    @property
+    def likelihood(self) -> list[str]:
+        """The sites whose densities are the likelihood of the data, as far as can be told: factors where no others are.
+
+        Beside data, a factor is a penalty, or the prior of a latent.
+        """
+        return self.observed or list(self.factors)
 
 
 class Program:
@@ -77,8 +88,9 @@ class Program:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """A parameter store of our own and validation off; both are put back on leaving."""
-        with pyro.get_param_store().scope(), pyro.validation_enabled(False):
+        """A parameter store of our own, with the parameters known by now, and validation off; both are put back on
+        leaving."""
+        with pyro.get_param_store().scope(self._sites.store_state()), pyro.validation_enabled(False):
             yield
 
     @property
@@ -118,6 +130,12 @@ class Program:
     def leaves(self) -> Params:
         """The leaves that are optimised, in the order of the trace."""
         return self._sites.leaves
+
+    @property
+    def supports(self) -> dict[str, tuple[str, constraints.Constraint]]:
+        """Each site's name in Pyro's store, a latent's being its own, and its support as the first trace has it."""
+        entries = {name: self._sites.entry(name) for name in self._sites.order}
+        return {n: (e.store_name if isinstance(e, Parameter) else n, e.support) for n, e in entries.items()}
 
     def discover(self, strategy: str = "median", jitter: float = 0.0, values: Mapping[str, Any] | None = None) -> None:
         """Trace the model once on its full plates and give every site a leaf at its start.
@@ -345,10 +363,30 @@ class Program:
                 ):
                     moved.append(name)
         factors = {m["name"]: trace.entries_of(m) for m in trace.samples if may_be_penalty(m)}
-        observations = sum(trace.observations(m) for m in trace.samples if m["name"] not in factors)
+        counts = {m["name"]: trace.observations(m) for m in trace.samples if m["name"] not in factors}
+        observed = [name for name, count in counts.items() if count]
         inside, unshaped = self._of_integrated() if factors else ([], self._flat_and_integrated)
         penalties = [name for name in factors if name not in inside]
-        return Reading(deterministic, enumerated, transforms, moved, observations, factors, penalties, unshaped)
+        total = sum(counts.values())
+        return Reading(deterministic, enumerated, transforms, moved, total, factors, penalties, unshaped, observed)
+
+    def scored(self, names: Collection[str]) -> Scored:
+        """What the model at the leaves says of its data; ``names`` are the sites whose densities are the likelihood.
+
+        The random state goes on where the model draws. Raises: InfeasibleError, ModelError.
+        """
+        with torch.no_grad(), full_plates():
+            return scored(self._evaluated(), names)
+
+    def replicated(self, names: Collection[str]) -> Params:
+        """Data for some observed sites, drawn by the model at the leaves, discrete latents being drawn first.
+
+        The random state goes on. Raises: InfeasibleError, ModelError.
+        """
+        trace = Replication(self._sites, names)
+        with torch.no_grad(), full_plates():
+            trace.run(self.model, self.arguments)
+        return {m["name"]: m["value"].detach() for m in trace.samples if m["name"] in names}
 
     @property
     def _flat_and_integrated(self) -> list[str]:

@@ -112,6 +112,11 @@ class Sites:
     def entry(self, name: str) -> Latent | Parameter:
         return self.latents[name] if name in self.latents else self.parameters[name]
 
+    def store_state(self) -> dict[str, dict[str, Any]]:
+        """The parameters as Pyro's store has its state: leaves and constraints by their names there."""
+        entries = self.of_store.items()
+        return {"params": {n: e.leaf for n, e in entries}, "constraints": {n: e.support for n, e in entries}}
+
     def value(self, name: str) -> Tensor:
         """The constrained value that the first trace's support makes of a site's leaf."""
         entry = self.entry(name)

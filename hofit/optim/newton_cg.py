@@ -27,7 +27,7 @@ PRECONDITIONERS = ("auto", "none", "rows")
 
 @dataclass(frozen=True)
 class Options:
-    preconditioner: str = option("auto", f"blocks of the rows of plates: {', '.join(PRECONDITIONERS)}")
+    preconditioner: str = option("auto", f"blocks of the rows of plates: {', '.join(PRECONDITIONERS)}", PRECONDITIONERS)
     initial_radius: float | None = option(None, "a positive number; found from the first step when left out")
 
 

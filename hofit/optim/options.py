@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -39,9 +40,9 @@ class OptionSpec:
     help: str = ""
 
 
-def option(default: Value, help: str) -> Value:
-    """A field of the dataclass of one of hofit's own optimizers' options."""
-    return field(default=default, metadata={"help": help})
+def option(default: Value, help: str, choices: tuple[str, ...] = ()) -> Value:
+    """A field of the dataclass of one of hofit's own optimizers' options; ``choices`` are the words that it takes."""
+    return field(default=default, metadata={"help": help, "choices": choices})
 
 
 def signature_options(constructor: Callable[..., object]) -> tuple[OptionSpec, ...]:
@@ -52,6 +53,27 @@ def signature_options(constructor: Callable[..., object]) -> tuple[OptionSpec, .
         for p in parameters
         if p.name not in _NOT_OPTIONS and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     )
+
+
+HELP = re.compile(
+    r"^(?: +(?P<google>\w+) *\([^\n]*?\): *|:param (?:\w+ )?(?P<sphinx>\w+): *)"
+    r"(?P<text>.+?)(?=^ {0,4}\w+ *\(|^:|\n *\n|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+"""An argument in a docstring of torch's or of Pyro's, up to the next one."""
+
+DEFAULT = re.compile(r"[\s(]*(?:optional[:;] *)?\bdefault: .*", re.IGNORECASE | re.DOTALL)
+"""What a docstring says of a default: it is known from the signature."""
+
+
+def documented(constructor: Callable[..., object]) -> dict[str, str]:
+    """What the docstring of a constructor that was written elsewhere says of each option; none where it cannot be read.
+
+    It takes longer than the signature, so nothing that a fit needs asks for it.
+    """
+    found = HELP.finditer(inspect.getdoc(constructor) or "")
+    texts = {one["google"] or one["sphinx"]: DEFAULT.sub("", one["text"]) for one in found}
+    return {name: " ".join(text.split()).rstrip(".") for name, text in texts.items()}
 
 
 def option_mistakes(owner: str, known: tuple[OptionSpec, ...], given: Mapping[str, object]) -> list[tuple[str, str]]:

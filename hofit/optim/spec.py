@@ -30,9 +30,11 @@ class OptimizerSpec:
     """Whether it has an ``lr`` that a ``schedule`` can steer."""
     fits_shape: Callable[[torch.Size], str | None] = field(default=lambda shape: None)
     """Why a parameter of this shape cannot be stepped; None if it can."""
+    declared: type | None = None
+    """The dataclass of the options of one of hofit's own."""
 
     @classmethod
     def own(cls, name: str, summary: str, options: type[Own], build: Callable[[Own], Optimizer]) -> OptimizerSpec:
         """One of hofit's own, made from its options, which ``option`` has declared."""
         listed = tuple(OptionSpec(one.name, one.default, one.metadata["help"]) for one in fields(options))
-        return cls(name, summary, listed, lambda given, schedule: build(options(**given)))
+        return cls(name, summary, listed, lambda given, schedule: build(options(**given)), declared=options)

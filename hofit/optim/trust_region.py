@@ -25,7 +25,7 @@ from .subproblem.solve import solve
 
 @dataclass(frozen=True)
 class Options:
-    structure: str = option("auto", f"of the Hessian: {', '.join(STRUCTURES)}")
+    structure: str = option("auto", f"of the Hessian: {', '.join(STRUCTURES)}", STRUCTURES)
     initial_radius: float | None = option(None, "a positive number; found from the first step when left out")
 
 

@@ -28,12 +28,14 @@ class Data:
     """A model's arguments, and path → SHA-256 of the files that they were read from.
 
     ``warnings`` are sentences for the user; ``floating`` names columns of whole numbers that are floating arguments.
+    ``levels`` gives the levels of an argument that is codes.
     """
 
     arguments: dict[str, Any]
     files: dict[str, str]
     warnings: list[str] = field(default_factory=list)
     floating: list[str] = field(default_factory=list)
+    levels: dict[str, Callable[[], list[object]]] = field(default_factory=dict)
 
     def hint(self, error: ModelError) -> ModelError:
         """The error, with the edit that helps where the model took a floating column for an index."""
@@ -87,7 +89,7 @@ def load_data(config: Config, source: ModelSource, given: Mapping[str, Any], mis
         raise DataError("nothing reads it: name data.columns, or let load_data take `path`", ("data", "path"))
     parts += [("data.arguments", data.arguments), ("Python", given)]
     arguments = to_tensors(merge(parts), torch.device(config.device))
-    return Data(arguments, files, made.warnings, made.floating)
+    return Data(arguments, files, made.warnings, made.floating, made.levels)
 
 
 def _read(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 
 from ..fitting.interruption import Interrupted, Interruption
 from ..fitting.loop import Loop, LoopEnd
@@ -18,7 +19,7 @@ from ..uncertainty.likelihood import likelihood_of
 from .directory import RunDirectory, disk_errors_told
 from .environment import versions
 from .recorder import RunRecorder
-from .session import Session
+from .session import Session, again
 
 
 def finish(
@@ -104,4 +105,6 @@ def result_of(
         versions=versions(),
         model_sha256=provenance.model_files,
         data_sha256=provenance.data_sha256,
+        labels=session.labels,
+        program_again=partial(again, session.config, program, program.arguments),
     )

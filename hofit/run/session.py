@@ -16,6 +16,7 @@ from ..config.mistakes import Mistakes
 from ..config.schema import Config
 from ..config.source import Source
 from ..errors import ConfigError, ModelError
+from ..export.arviz import Labels
 from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock, Loop, Observer
 from ..fitting.state import LoopState
@@ -32,6 +33,7 @@ from ..point import Params
 from .codec import encode
 from .data import find_model, load_data
 from .environment import device_mistake, environment, threads_for
+from .labels import plate_labels
 from .matching import (
     INTEGRATE,
     check_discrete,
@@ -65,6 +67,8 @@ class Session:
     find_provenance: Callable[[], Provenance]
     arguments_of: Callable[[Mapping[str, Any]], dict[str, Any]]
     """The model's arguments, of other arguments given from Python."""
+    labels: Callable[[], Labels]
+    """What the rows of plates are called."""
 
     @cached_property
     def provenance(self) -> Provenance:
@@ -74,6 +78,13 @@ class Session:
     def loop(self, observers: Iterable[Observer], interruption: Interruption, clock: Clock, state: LoopState) -> Loop:
         """The loop of this fit, from a state of its counters."""
         return Loop(self.objective, self.optimizer, self.config.stop, list(observers), interruption, clock, state)
+
+
+@contextmanager
+def again(config: Config, program: Program, arguments: Mapping[str, Any]) -> Iterator[Program]:
+    """The program of a fit that has ended, in the surroundings that it was fitted in."""
+    with environment(config), program.scope(), program.arguments_replaced(arguments):
+        yield program
 
 
 @dataclass
@@ -192,6 +203,7 @@ class _Builder:
             began,
             provenance,
             lambda given: load_data(config, self.model, given, mistakes).arguments,
+            partial(plate_labels, program.sites, config.data.columns, self.data.levels),
         )
 
     def _rehearse(self) -> None:

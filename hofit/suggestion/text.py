@@ -14,6 +14,9 @@ from .suggest import Suggestion
 
 WIDTH = 110
 
+SCHEMA = "hofit.schema.json"
+"""Where `hofit schema --out` puts the JSON Schema of configs, beside them or above."""
+
 STOP = """\
 # Ends where the gradient is below stop.gradient (1e-6) and the curvature proves a minimum, or by these:
 stop: {max_iterations: 1000, max_seconds: null}"""
@@ -23,7 +26,8 @@ def text_of(suggestion: Suggestion, path: Path) -> str:
     """The content of a config at this path, with paths relative to where it will stand."""
     config = dict(suggestion.config)
     folder = path.resolve().parent
-    lines = [f"# A config for {_relative(config['model'], folder)}, by hofit init: a first one, to be edited."]
+    lines = _for_editors(folder)
+    lines += [f"# A config for {_relative(config['model'], folder)}, by hofit init: a first one, to be edited."]
     lines += ["#", "# What the model has to fit:", *_table(suggestion.sites), ""]
     config["model"] = _relative(config["model"], folder)
     if "data" in config:
@@ -47,6 +51,14 @@ def summary_of(suggestion: Suggestion) -> list[str]:
     (entry,) = config["optimizers"]
     lines.append(f"  optimizer: {entry['optimizer']}")
     return lines + [f"    {sentence}" for sentence in reasons.get("optimizers", [])]
+
+
+def _for_editors(folder: Path) -> list[str]:
+    """The line that tells an editor of the schema, where there is one: a place on one machine is none for a config."""
+    for place in (folder, *folder.parents):
+        if (place / SCHEMA).is_file():
+            return [f"# yaml-language-server: $schema={Path(os.path.relpath(place / SCHEMA, folder)).as_posix()}"]
+    return []
 
 
 def _table(sites: list[Site]) -> list[str]:

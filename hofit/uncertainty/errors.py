@@ -80,9 +80,16 @@ class Uncertainty:
 
     def draws(self, count: int, seed: int) -> Params:
         """See ``draws``."""
-        found = self._known().draw(count, torch.Generator().manual_seed(seed))
-        drawn = {name: transform(found[name]).detach() for name, transform in self.transforms.items()}
+        drawn = self.constrained(self.unconstrained_draws(count, seed))
         return drawn | {name: value.expand(count, *value.shape) for name, value in self.fixed.items()}
+
+    def unconstrained_draws(self, count: int, seed: int) -> Params:
+        """Those that ``draws`` maps, of every site that is not fixed: name → (count, *shape of the leaf)."""
+        return self._known().draw(count, torch.Generator().manual_seed(seed))
+
+    def constrained(self, drawn: Params) -> Params:
+        """Unconstrained draws on the constrained scale."""
+        return {name: transform(drawn[name]).detach() for name, transform in self.transforms.items()}
 
     def _known(self) -> Gaussian:
         if self.gaussian is None:

@@ -40,7 +40,9 @@ def test_version_is_the_package_s(hofit: Hofit) -> None:
     assert (outcome.code, outcome.out.strip()) == (0, f"hofit {package.__version__}")
 
 
-@pytest.mark.parametrize("command", ["fit", "resume", "check", "optimizers", "report", "plot", "diagnose"])
+@pytest.mark.parametrize(
+    "command", ["fit", "resume", "check", "optimizers", "report", "plot", "diagnose", "export", "schema"]
+)
 def test_help_names_every_command(hofit: Hofit, command: str) -> None:
     assert command in hofit("--help").out
     assert hofit(command, "--help").code == 0

@@ -127,21 +127,21 @@ def test_an_objective_is_a_word_or_a_mapping(given: str, expected: str) -> None:
 ENTRY = "optimizers: [{params: '*', optimizer: newton}]\n"
 
 
-@pytest.mark.parametrize(
-    ("line", "key", "near"),
-    [
-        ("seeds: 1", "seeds", '"seed"'),
-        ("optimisers: []", "optimisers", '"optimizers"'),
-        ("stop: {gradeint: 1}", "stop.gradeint", '"gradient"'),
-        ("data: {paht: x}", "data.paht", '"path"'),
-        ("data: {columns: {y: {colum: Y}}}", "data.columns.y.colum", '"column"'),
-        ("init: {stratgy: zero}", "init.stratgy", '"strategy"'),
-        ("progress: {evry: 1}", "progress.evry", '"every"'),
-        ("checkpoint: {kep: 3}", "checkpoint.kep", '"keep"'),
-        ("objective: {typ: map}", "objective.typ", '"type"'),
-        ("fixd: {}", "fixd", '"fixed"'),
-    ],
-)
+UNKNOWN_KEYS = [
+    ("seeds: 1", "seeds", '"seed"'),
+    ("optimisers: []", "optimisers", '"optimizers"'),
+    ("stop: {gradeint: 1}", "stop.gradeint", '"gradient"'),
+    ("data: {paht: x}", "data.paht", '"path"'),
+    ("data: {columns: {y: {colum: Y}}}", "data.columns.y.colum", '"column"'),
+    ("init: {stratgy: zero}", "init.stratgy", '"strategy"'),
+    ("progress: {evry: 1}", "progress.evry", '"every"'),
+    ("checkpoint: {kep: 3}", "checkpoint.kep", '"keep"'),
+    ("objective: {typ: map}", "objective.typ", '"type"'),
+    ("fixd: {}", "fixd", '"fixed"'),
+]
+
+
+@pytest.mark.parametrize(("line", "key", "near"), UNKNOWN_KEYS)
 def test_an_unknown_key_is_named_with_its_near_misses(line: str, key: str, near: str) -> None:
     mistakes = mistakes_of(ENTRY + line)
     unknown = [mistake for mistake in mistakes if f"a.yaml:2: {key}: unknown key" in mistake]
@@ -149,84 +149,85 @@ def test_an_unknown_key_is_named_with_its_near_misses(line: str, key: str, near:
     assert near in unknown[0]
 
 
-@pytest.mark.parametrize(
-    ("line", "key"),
-    [
-        ("model: 3", "model"),
-        ("data: table.csv", "data"),
-        ("data: {path: 3}", "data.path"),
-        ("data: {columns: [a]}", "data.columns"),
-        ("data: {columns: {y: 3}}", "data.columns.y"),
-        ("data: {columns: {y: {codes: true}}}", "data.columns.y.column"),
-        ("data: {columns: {y: {column: Y, codes: 1}}}", "data.columns.y.codes"),
-        ("data: {columns: {y: {column: Y, dtype: complex}}}", "data.columns.y.dtype"),
-        ("data: {columns: {y: {column: Y, levels: n}}}", "data.columns.y"),
-        ("data: {columns: {y: {column: Y, order: [a]}}}", "data.columns.y"),
-        ("data: {columns: {y: {column: [Y, Z]}}}", "data.columns.y"),
-        ("data: {columns: {y: {column: Y, codes: true, dtype: long}}}", "data.columns.y"),
-        ("data: {columns: {y: {column: Y, codes: true, order: a}}}", "data.columns.y.order"),
-        ("data: {missing: ignore}", "data.missing"),
-        ("data: {arguments: 3}", "data.arguments"),
-        ("data: {options: [a]}", "data.options"),
-        ("objective: mapp", "objective:"),
-        ("objective: {type: mapp}", "objective.type"),
-        ("objective: 3", "objective"),
-        ("init: {strategy: mean}", "init.strategy"),
-        ("init: {jitter: -1}", "init.jitter"),
-        ("init: {jitter: yes}", "init.jitter"),
-        ("init: {values: 3}", "init.values"),
-        ("init: {values: {'re:(b': 1}}", "init.values"),
-        ("fixed: [tau]", "fixed"),
-        ("fixed: {'re:(b': 1}", "fixed"),
-        ("order: together", "order"),
-        ("stop: 100", "stop"),
-        ("stop:", "stop"),
-        ("stop: {max_iterations: 1.5}", "stop.max_iterations"),
-        ("stop: {max_iterations: -1}", "stop.max_iterations"),
-        ("stop: {max_iterations: true}", "stop.max_iterations"),
-        ("stop: {max_iterations: '10'}", "stop.max_iterations"),
-        ("stop: {max_seconds: 0}", "stop.max_seconds"),
-        ("stop: {gradient: -1e-6}", "stop.gradient"),
-        ("stop: {gradient: .nan}", "stop.gradient"),
-        ("stop: {gradient: small}", "stop.gradient"),
-        ("stop: {patience: 0}", "stop.patience"),
-        ("progress: {every: 0}", "progress.every"),
-        ("checkpoint: {every: 0}", "checkpoint.every"),
-        ("checkpoint: {seconds: 0}", "checkpoint.seconds"),
-        ("checkpoint: {keep: 1}", "checkpoint.keep"),
-        ("seed: -1", "seed"),
-        ("seed: 4294967296", "seed"),
-        ("seed: 1.0", "seed"),
-        ("dtype: float16", "dtype"),
-        ("device: 0", "device"),
-    ],
-)
+WRONG_VALUES = [
+    ("model: 3", "model"),
+    ("data: table.csv", "data"),
+    ("data: {path: 3}", "data.path"),
+    ("data: {columns: [a]}", "data.columns"),
+    ("data: {columns: {y: 3}}", "data.columns.y"),
+    ("data: {columns: {y: {codes: true}}}", "data.columns.y.column"),
+    ("data: {columns: {y: {column: Y, codes: 1}}}", "data.columns.y.codes"),
+    ("data: {columns: {y: {column: Y, dtype: complex}}}", "data.columns.y.dtype"),
+    ("data: {columns: {y: {column: Y, levels: n}}}", "data.columns.y"),
+    ("data: {columns: {y: {column: Y, order: [a]}}}", "data.columns.y"),
+    ("data: {columns: {y: {column: [Y, Z]}}}", "data.columns.y"),
+    ("data: {columns: {y: {column: Y, codes: true, dtype: long}}}", "data.columns.y"),
+    ("data: {columns: {y: {column: Y, codes: true, order: a}}}", "data.columns.y.order"),
+    ("data: {missing: ignore}", "data.missing"),
+    ("data: {arguments: 3}", "data.arguments"),
+    ("data: {options: [a]}", "data.options"),
+    ("objective: mapp", "objective:"),
+    ("objective: {type: mapp}", "objective.type"),
+    ("objective: 3", "objective"),
+    ("init: {strategy: mean}", "init.strategy"),
+    ("init: {jitter: -1}", "init.jitter"),
+    ("init: {jitter: yes}", "init.jitter"),
+    ("init: {values: 3}", "init.values"),
+    ("init: {values: {'re:(b': 1}}", "init.values"),
+    ("fixed: [tau]", "fixed"),
+    ("fixed: {'re:(b': 1}", "fixed"),
+    ("order: together", "order"),
+    ("stop: 100", "stop"),
+    ("stop:", "stop"),
+    ("stop: {max_iterations: 1.5}", "stop.max_iterations"),
+    ("stop: {max_iterations: -1}", "stop.max_iterations"),
+    ("stop: {max_iterations: true}", "stop.max_iterations"),
+    ("stop: {max_iterations: '10'}", "stop.max_iterations"),
+    ("stop: {max_seconds: 0}", "stop.max_seconds"),
+    ("stop: {gradient: -1e-6}", "stop.gradient"),
+    ("stop: {gradient: .nan}", "stop.gradient"),
+    ("stop: {gradient: small}", "stop.gradient"),
+    ("stop: {patience: 0}", "stop.patience"),
+    ("progress: {every: 0}", "progress.every"),
+    ("checkpoint: {every: 0}", "checkpoint.every"),
+    ("checkpoint: {seconds: 0}", "checkpoint.seconds"),
+    ("checkpoint: {keep: 1}", "checkpoint.keep"),
+    ("checkpoint: {keep: 2.5}", "checkpoint.keep"),
+    ("seed: -1", "seed"),
+    ("seed: 4294967296", "seed"),
+    ("seed: 1.5", "seed"),
+    ("dtype: float16", "dtype"),
+    ("device: 0", "device"),
+]
+
+
+@pytest.mark.parametrize(("line", "key"), WRONG_VALUES)
 def test_a_wrong_value_is_named_with_file_line_and_key(line: str, key: str) -> None:
     mistakes = mistakes_of(ENTRY + line)
     assert mistakes
     assert all(mistake.startswith(f"a.yaml:2: {key}") for mistake in mistakes), mistakes
 
 
-@pytest.mark.parametrize(
-    ("text", "start"),
-    [
-        ("seed: 1", "a.yaml:1: optimizers: is missing"),
-        ("optimizers:", "a.yaml:1: optimizers: "),
-        ("optimizers: []", "a.yaml:1: optimizers: "),
-        ("optimizers: newton", "a.yaml:1: optimizers: "),
-        ("optimizers: {params: a, optimizer: b}", "a.yaml:1: optimizers: "),
-        ("optimizers:\n  - adam", "a.yaml:2: optimizers.0: "),
-        ("optimizers:\n  - params: a", "a.yaml:2: optimizers.0.optimizer: is missing"),
-        ("optimizers:\n  - optimizer: adam", "a.yaml:2: optimizers.0.params: is missing"),
-        ("optimizers:\n  - optimizer: adam\n    params: 3", "a.yaml:3: optimizers.0.params: "),
-        ("optimizers:\n  - optimizer: adam\n    params: []", "a.yaml:3: optimizers.0.params: "),
-        ("optimizers:\n  - optimizer: adam\n    params: ''", "a.yaml:3: optimizers.0.params: "),
-        ("optimizers:\n  - optimizer: adam\n    params: 're:(a'", "a.yaml:3: optimizers.0.params: "),
-        ("optimizers:\n  - optimizer: adam\n    params:\n     - a\n     - 3", "a.yaml:5: optimizers.0.params"),
-        ("optimizers:\n  - optimizer: 3\n    params: a", "a.yaml:2: optimizers.0.optimizer: "),
-        ("optimizers:\n  - optimizer: adam\n    params: a\n    schedule: x", "a.yaml:4: optimizers.0.schedule: "),
-    ],
-)
+WRONG_ENTRIES = [
+    ("seed: 1", "a.yaml:1: optimizers: is missing"),
+    ("optimizers:", "a.yaml:1: optimizers: "),
+    ("optimizers: []", "a.yaml:1: optimizers: "),
+    ("optimizers: newton", "a.yaml:1: optimizers: "),
+    ("optimizers: {params: a, optimizer: b}", "a.yaml:1: optimizers: "),
+    ("optimizers:\n  - adam", "a.yaml:2: optimizers.0: "),
+    ("optimizers:\n  - params: a", "a.yaml:2: optimizers.0.optimizer: is missing"),
+    ("optimizers:\n  - optimizer: adam", "a.yaml:2: optimizers.0.params: is missing"),
+    ("optimizers:\n  - optimizer: adam\n    params: 3", "a.yaml:3: optimizers.0.params: "),
+    ("optimizers:\n  - optimizer: adam\n    params: []", "a.yaml:3: optimizers.0.params: "),
+    ("optimizers:\n  - optimizer: adam\n    params: ''", "a.yaml:3: optimizers.0.params: "),
+    ("optimizers:\n  - optimizer: adam\n    params: 're:(a'", "a.yaml:3: optimizers.0.params: "),
+    ("optimizers:\n  - optimizer: adam\n    params:\n     - a\n     - 3", "a.yaml:5: optimizers.0.params"),
+    ("optimizers:\n  - optimizer: 3\n    params: a", "a.yaml:2: optimizers.0.optimizer: "),
+    ("optimizers:\n  - optimizer: adam\n    params: a\n    schedule: x", "a.yaml:4: optimizers.0.schedule: "),
+]
+
+
+@pytest.mark.parametrize(("text", "start"), WRONG_ENTRIES)
 def test_a_wrong_optimizer_entry_is_named_with_its_line(text: str, start: str) -> None:
     mistakes = mistakes_of(text)
     assert any(mistake.startswith(start) for mistake in mistakes), mistakes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +15,7 @@ from torch.distributions import constraints
 
 import hofit
 from hofit.errors import HofitError
+from hofit.fitting.result import FitResult
 from tests.tolerances import LOG_LIKELIHOOD
 from tests.uncertainty.fits import (
     REFERENCE,
@@ -75,3 +79,17 @@ def test_a_fit_that_has_not_converged_has_no_errors() -> None:
     assert {row.std_error for row in result.derived_rows()} == {None}
     with pytest.raises(HofitError, match="not converged"):
         hofit.draws(result, 3)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda result: pickle.loads(pickle.dumps(result))])
+def test_a_result_can_be_copied_and_pickled_without_its_model(copied: Callable[[FitResult], FitResult]) -> None:
+    result = hofit.fit(gaussian, {"optimizers": [{"params": "*", "optimizer": "newton"}]})
+    again = copied(result)
+    assert again.program_again is None and result.program_again is not None
+    assert again.estimates() == result.estimates()
+    assert torch.equal(hofit.draws(again, 3)["x"], hofit.draws(result, 3)["x"])
+
+
+def gaussian() -> None:
+    x = pyro.sample("x", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(x, 1.0), obs=torch.tensor(1.0))

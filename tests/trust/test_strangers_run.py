@@ -17,7 +17,7 @@ from tests.trust.strangers import Audit, Payload, payloads
 
 SECONDS, MEGABYTES = 5.0, 300.0
 OBEYED = ("\x1b", "\x07", "\x9b", "\x08")
-COMMANDS = {"report": (), "resume": (), "diagnose": ("--draws", "100")}
+COMMANDS = {"report": (), "resume": (), "diagnose": ("--draws", "100"), "export": ("--to", "draws.csv", "--overwrite")}
 EVERY = 30
 """Of the payloads, one in so many is in the fast slice; those that are forged are all there."""
 

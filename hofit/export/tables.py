@@ -1,0 +1,46 @@
+"""Draws as a table: a row a draw, a column a number, called as the summary calls it (``b[3,0]``)."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from ..errors import HofitError
+from ..point import Params
+from ..record import as_csv
+
+PARQUET_HINT = "a parquet file needs pandas and pyarrow: pip install 'hofit[parquet]'"
+
+
+def columns(draws: Params) -> list[str]:
+    """The names of the numbers, in the order of the sites."""
+    return [label for name, values in draws.items() for label in _labels(name, values.shape[1:])]
+
+
+def _labels(name: str, shape: torch.Size) -> list[str]:
+    if not shape:
+        return [name]
+    return [f"{name}[{','.join(map(str, index))}]" for index in product(*map(range, shape))]
+
+
+def as_table(draws: Params) -> torch.Tensor:
+    """Shape (draws, numbers)."""
+    return torch.cat([values.reshape(len(values), -1) for values in draws.values()], 1)
+
+
+def csv_of(draws: Params) -> str:
+    """Numbers to 17 digits."""
+    rows = as_table(draws).tolist()
+    return as_csv([columns(draws), *([format(number, ".17g") for number in row] for row in rows)])
+
+
+def write_parquet(path: Path, draws: Params) -> None:
+    """Raises: HofitError without pandas and pyarrow."""
+    try:
+        import pandas
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise HofitError(PARQUET_HINT) from error
+    pandas.DataFrame(as_table(draws).cpu().numpy(), columns=columns(draws)).to_parquet(path, index=False)

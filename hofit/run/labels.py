@@ -1,0 +1,46 @@
+"""What the rows of a plate are called: the levels of the column that it is numbered by, where names tell which one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from ..config.schema import Column
+from ..export.arviz import Labels
+from ..point import Site
+
+Levels = Mapping[str, Callable[[], list[object]]]
+
+
+def plate_labels(sites: Mapping[str, Site], columns: Mapping[str, Column], levels: Levels) -> Labels:
+    """Plate → its levels, where it has the name of a coded argument, of its column or of its count, and their number.
+
+    A name may differ in case, in signs, and by being the plural.
+    """
+    sizes = {plate.name: plate.size for site in sites.values() for plate in site.plates}
+    found: dict[str, list[object]] = {}
+    for plate, size in sizes.items():
+        alike = [argument for argument in levels if _stems(plate) & _names(argument, columns[argument])]
+        fitting = [own for own in (levels[argument]() for argument in alike) if len(own) == size]
+        if fitting and all(own == fitting[0] for own in fitting):
+            found[plate] = fitting[0]
+    return found
+
+
+def _names(argument: str, request: Column) -> set[str]:
+    """What a plate of these levels may be called."""
+    column = [request.column] if isinstance(request.column, str) else []
+    kind = [request.codes] if isinstance(request.codes, str) else []
+    count = [] if request.levels is None else [re.sub(r"^(n|num|number_of)_|_(count|levels)$", "", request.levels)]
+    return _union(_stems(name) for name in (argument, *column, *kind, *count))
+
+
+def _stems(name: str) -> set[str]:
+    """A name without signs and case, as it is and as a singular."""
+    plain = re.sub(r"[\W_]", "", name).casefold()
+    endings = (("ies", "y"), ("es", ""), ("s", ""))
+    return {plain} | {plain.removesuffix(many) + one for many, one in endings if plain.endswith(many)}
+
+
+def _union(sets: Iterable[set[str]]) -> set[str]:
+    return {member for one in sets for member in one}
