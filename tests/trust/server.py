@@ -118,6 +118,7 @@ def _be(order: Any) -> None:
     code: Any = 1
     try:
         signal.alarm(PATIENCE)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also where the tests run under nohup
         os.chdir(order["cwd"])
         printed = os.open(f"printed-{os.getpid()}", os.O_WRONLY | os.O_CREAT, 0o666)
         nothing = os.open(os.devnull, os.O_RDONLY)

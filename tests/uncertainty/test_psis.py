@@ -61,7 +61,7 @@ def test_a_wider_gaussian_over_a_standard_one_has_k_of_one_less_the_ratio_of_var
     assert float(found.log_mean.mean()) == pytest.approx(0.0, abs=0.003)
     assert float(found.error.mean()) == pytest.approx(float(found.log_mean.std()), rel=0.15)
     covered = (found.log_mean.abs() < 2 * found.error).double().mean()
-    assert 0.9 < float(covered) <= 1.0
+    assert 0.88 < float(covered) <= 1.0  # of 400, with tails as heavy as may be: three standard errors below 0.93
 
 
 def test_heavier_tails_have_a_larger_k_and_cauchy_s_is_not_trusted() -> None:
