@@ -11,7 +11,7 @@ Stephens (2009), "A new and efficient estimation method for the generalized Pare
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, log, sqrt
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ def _shape_of(theta: Tensor, excesses: Tensor) -> Tensor:
 
 
 def _tail_size(draws: int) -> int:
-    return ceil(min(draws / 5, 3 * draws**0.5))
+    return ceil(min(draws / 5, 3 * sqrt(draws)))
 
 
 def _grid_size(tail: int) -> int:
