@@ -88,7 +88,7 @@ def test_the_page_has_the_verdict_first_and_all_that_a_reader_asks_for(tmp_path:
     page = Read(text)
     needs_and_runs_nothing(page)
     order = ["boundary: tau runs", f"hofit resume {run}", "max-norm 1e-09", "good enough"]
-    order += ["251.4", "6.6", "238.4 … 264.4", "Integrated effects", "Pictures", "a.py:model", "pip install"]
+    order += ["251.41", "6.63", "238.41 … 264.40", "Integrated effects", "Pictures", "a.py:model", "pip install"]
     order += [f"hofit fit --config {run}/config.yaml --run-dir run-again", "2.13.0+cpu", "5f3a", "Bingham", "Tierney"]
     places = [page.words.index(words) for words in order]
     assert places == sorted(places)
