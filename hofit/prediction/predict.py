@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError, HofitError
+from ..errors import DataError, HofitError, ModelError
 from ..model.program import Program
 from ..model.randomness import random_state_kept, set_seed
 from ..model.table import Table, read_table
@@ -156,25 +156,37 @@ def _predicted(fit: Fitted, asked: _Asked, table: Table | None, request: Predict
     if count * gaussian.coordinates.size <= SLOPES_LIMIT:
         error = _standard_errors(fit, mean.reshape(-1), fresh)
     means, values = _draws(fit, asked, request)
-    ends = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2]).to(values)
-    parts = [values[:, some].quantile(ends, 0) for some in torch.arange(count).split(ROWS)]
-    lower, upper = torch.cat(parts, 1)
+    lower, upper = _interval(values)
     return Prediction(name, estimate, means.std(0) if error is None else error, lower, upper, table, remarks)
+
+
+def _interval(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Both ends, of counts as counts. Shapes: (draws, rows) → (rows,) each."""
+    ways = ("lower", "higher") if bool((values == values.round()).all()) else ("linear", "linear")
+    tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+    parts = [
+        [values[:, some].quantile(tail, 0, interpolation=way) for tail, way in zip(tails, ways, strict=True)]
+        for some in torch.arange(values.shape[1]).split(ROWS)
+    ]
+    lower, upper = (torch.cat(ends) for ends in zip(*parts, strict=True))
+    return lower, upper
 
 
 def _mean(name: str, distribution: Any) -> Tensor:
     try:
         mean: Tensor = distribution.mean
     except NotImplementedError as error:
-        raise HofitError(f"the site {name!r} ({type(distribution).__name__}) has no known mean") from error
+        raise ModelError(f"the site {name!r} ({type(distribution).__name__}) has no known mean") from error
     if bool(mean.isnan().all()):
-        raise HofitError(f"the site {name!r} ({type(distribution).__name__}) has no mean: its values are categories")
+        raise ModelError(f"the site {name!r} ({type(distribution).__name__}) has no mean: its values are categories")
     return mean
 
 
 def _standard_errors(fit: Fitted, mean: Tensor, fresh: Mapping[str, Fresh]) -> Tensor:
     """By the delta method, a population's spread included where a row's level is new. Shapes: (rows,) → (rows,)."""
     assert fit.gaussian is not None
+    if not mean.requires_grad:
+        return torch.zeros_like(mean)
     coordinates, leaves = fit.gaussian.coordinates, fit.program.leaves
     inputs = [*(leaves[name] for name in coordinates.names), *(one.offset for one in fresh.values())]
     variances = []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError, HofitError
+from ..errors import ModelError
 from ..internals import Subsample
 from ..model.discovery import what_it_is
 from ..model.plates import full_plates
@@ -62,12 +62,12 @@ class Predictive(SiteMessenger):
         self.fresh: dict[str, Fresh] = {}
 
     def on(self, arguments: Mapping[str, Any]) -> Predictive:
-        """Run it. Raises: HofitError where the model cannot be run on these."""
+        """Run it. Raises: ModelError where the model cannot be run on these."""
         with full_plates():
             try:
                 self.run(self.program.model, arguments)
             except InfeasibleError as error:
-                raise HofitError(f"the model cannot be run on these data: {error}") from error
+                raise ModelError(f"the model cannot be run on these data: {error}") from error
         return self
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -112,12 +112,12 @@ class Predictive(SiteMessenger):
         grown = [(before, now) for before, now in zip(known, shape, strict=False) if before != now]
         levels = [] if self.change is None else list(self.change.levels)
         if len(known) != len(shape) or any(pair not in levels or pair[1] < pair[0] for pair in grown):
-            raise DataError(
+            raise ModelError(
                 f"the latent {name!r} has shape {tuple(shape)} with these data and {tuple(known)} in the fit, which is "
                 "no growth by new levels: it can be predicted on the fit's own rows only (leave --data out)"
             )
         if event_dims and known[-event_dims:] != shape[-event_dims:]:
-            raise DataError(
+            raise ModelError(
                 f"the latent {name!r} has no plate for its levels, so that new ones cannot be told from the others: "
                 "put it into a plate, or leave rows with new levels out"
             )
@@ -131,7 +131,7 @@ class Predictive(SiteMessenger):
             covariance = fn.variance.expand(mean.shape).reshape(-1) if blocks is None else blocks
         except (NotImplementedError, AttributeError) as error:
             kind = type(fn).__name__
-            raise HofitError(f"the population of {name!r} ({kind}) has no known mean: new levels need one") from error
+            raise ModelError(f"the population of {name!r} ({kind}) has no known mean: new levels need one") from error
         offset = torch.zeros_like(mean, requires_grad=True)
         self.fresh[name] = Fresh(offset, covariance.detach())
         return mean + offset
@@ -141,7 +141,7 @@ class Predictive(SiteMessenger):
             with torch.no_grad():
                 value: Tensor = fn.sample()
         except (NotImplementedError, AttributeError, RuntimeError, ValueError) as error:
-            raise HofitError(
+            raise ModelError(
                 f"{name!r} ({type(fn).__name__}) cannot be drawn, for its distribution is shaped by factors or cannot "
                 "be sampled: keep it at its estimate (hofit simulate --conditional), or predict the fit's own rows"
             ) from error

@@ -33,12 +33,17 @@ class Simulation:
     table: Table | None
 
     def columns(self) -> dict[str, Column]:
-        """The table's; without one, a column for each drawn site. Raises: HofitError where these differ in length."""
+        """The table's; else one for each drawn site, or each number of its rows. Raises: HofitError if they differ."""
         if self.table is not None:
             return dict(self.table.columns)
-        if len({value.numel() for value in self.drawn.values()}) > 1:
+        found: dict[str, Column] = {}
+        for name, value in self.drawn.items():
+            rows = value.reshape(len(value) if value.dim() else 1, -1)
+            several = rows.shape[1] > 1
+            found |= {f"{name}[{k}]" if several else name: rows[:, k].numpy() for k in range(rows.shape[1])}
+        if len({len(column) for column in found.values()}) > 1:
             raise HofitError("the observed sites differ in length, and the data come from no table")
-        return {name: value.reshape(-1).numpy() for name, value in self.drawn.items()}
+        return found
 
 
 def run_simulate(run: ResumeRequest, seed: int = 0, conditional: bool = False) -> Simulation:
@@ -86,5 +91,5 @@ def _table(data: Data, before: dict[str, Any], now: dict[str, Any]) -> Table | N
             kind = columns[request.column].dtype  # type: ignore[union-attr]  # text is always coded
             columns[request.column] = numbers.astype(kind) if kind.kind in "iub" else numbers
     if all(now[argument] is before[argument] for argument in data.columns):
-        raise HofitError("no column of the table is observed as it is, so what is drawn has no column to stand in")
+        return None  # what is observed was made of several columns
     return Table(table.path, columns)

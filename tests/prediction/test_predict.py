@@ -9,11 +9,16 @@ with tolerances of 1e-16, `predict(m, new, allow.new.levels = TRUE)` and `predic
 from __future__ import annotations
 
 import csv
+import inspect
 import math
+import textwrap
 from pathlib import Path
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from torch.distributions import constraints
 
 import hofit as library
 from hofit.errors import HofitError
@@ -147,6 +152,37 @@ def test_what_is_not_known_of_new_rows_says_why(write: Write, tmp_path: Path) ->
     assert known.std_error.isfinite().all() and known.estimate[1] == known.estimate[2]  # rows are new: e is 0
     with pytest.raises(HofitError, match="index"):
         predicted(run, write("new.csv", "g\nx\nw\n"))
+
+
+def test_a_mean_that_is_given_has_no_error_and_pairs_are_drawn_as_pairs(tmp_path: Path) -> None:
+    def process(y: torch.Tensor) -> None:
+        length = pyro.param("length", torch.tensor(1.0), constraint=constraints.positive)
+        where = torch.arange(6.0)
+        kernel = (-((where[:, None] - where) ** 2) / length**2).exp() + 0.1 * torch.eye(6)
+        pyro.sample("y", dist.MultivariateNormal(torch.zeros(6), kernel), obs=y)
+
+    model = tmp_path / "m.py"
+    model.write_text(
+        "import pyro, torch, pyro.distributions as dist\nfrom torch.distributions import constraints\n"
+        + textwrap.dedent(inspect.getsource(process)).replace("process", "model")
+        + "def pairs(a, b):\n    m = pyro.param('m', torch.zeros(2))\n    with pyro.plate('rows', len(a)):\n"
+        "        pyro.sample('p', dist.Normal(m, 1.0).to_event(1), obs=torch.stack([a, b], 1))\n"
+    )
+    entry = [{"params": "*", "optimizer": "newton_cg"}]
+    data = {"arguments": {"y": [0.5, 1.0, 0.7, -0.2, -0.9, -0.1]}}
+    library.fit(str(model), {"data": data, "optimizers": entry}, run_dir=tmp_path / "process")
+    found = predicted(tmp_path / "process")
+    assert found.estimate.tolist() == found.std_error.tolist() == [0.0] * 6 and bool((found.upper > 0).all())
+    (tmp_path / "d.csv").write_text(TABLE)
+    columns = {"path": str(tmp_path / "d.csv"), "columns": {"a": "a", "b": "b"}}
+    library.fit(f"{model}:pairs", {"data": columns, "optimizers": entry}, run_dir=tmp_path / "pairs")
+    drawn = run_simulate(ResumeRequest(tmp_path / "pairs")).columns()
+    assert list(drawn) == ["p[0]", "p[1]"] and len(drawn["p[0]"]) == 3
+
+
+def test_the_interval_of_a_count_ends_at_counts(runs: Path) -> None:
+    found = predicted(runs / "cbpp", draws=41)
+    assert torch.equal(found.lower, found.lower.round()) and torch.equal(found.upper, found.upper.round())
 
 
 def test_a_simulation_is_like_the_fit(runs: Path) -> None:
