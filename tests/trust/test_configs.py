@@ -11,7 +11,8 @@ from tests.command_line import Hofit
 from tests.trust.configs import GOOD, by_hand, mutants, toy_folder
 from tests.trust.forked import Outcome, Trial, command, tried
 
-SECONDS = 1.0
+SECONDS, HANGS = 1.0, 20.0
+"""Of a command, beyond its imports; in the fast slice, which runs on busy machines too, what hangs is found."""
 MEGABYTES = 200.0
 """Beyond importing torch and Pyro."""
 
@@ -41,13 +42,14 @@ def checked(folder: Path, texts: Mapping[str, str], verb: str = "check") -> dict
     return tried(trials, folder)
 
 
-def faults(outcomes: Mapping[str, Outcome]) -> list[str]:
+def faults(outcomes: Mapping[str, Outcome], full: bool = False) -> list[str]:
     """What is not as it should be, a line each."""
+    most = SECONDS if full else HANGS
     found = []
     for name, outcome in outcomes.items():
         if not outcome.clean:
             found.append(f"{name}: {outcome.code}: {outcome.text[-400:]}")
-        elif outcome.seconds > SECONDS or outcome.megabytes > MEGABYTES:
+        elif outcome.seconds > most or outcome.megabytes > MEGABYTES:
             found.append(f"{name}: {outcome.seconds:.2f} s, {outcome.megabytes:.0f} MB")
         elif outcome.code == 2 and not any(file in outcome.text for file in (".yaml", "data.csv", "toy.py")):
             found.append(f"{name}: names no file: {outcome.text[:400]}")
@@ -56,7 +58,7 @@ def faults(outcomes: Mapping[str, Outcome]) -> list[str]:
 
 def test_mutants_of_good_configs(folder: Path, full: bool) -> None:
     outcomes = checked(folder, dict(mutants(MUTANTS if full else FEW)))
-    assert faults(outcomes) == []
+    assert faults(outcomes, full) == []
     refused = sum(outcome.code == 2 for outcome in outcomes.values())
     assert 0.5 * len(outcomes) < refused, refused
 
@@ -65,7 +67,7 @@ def test_configs_written_by_hand(folder: Path, full: bool) -> None:
     texts = by_hand()
     assert len(texts) >= 150
     few = {name: text for number, (name, text) in enumerate(texts.items()) if number % EVERY == 0}
-    assert faults(checked(folder, texts if full else few)) == []
+    assert faults(checked(folder, texts if full else few), full) == []
 
 
 def test_what_check_lets_pass_fits_without_a_traceback(folder: Path, full: bool) -> None:
@@ -94,5 +96,5 @@ def test_paths_that_the_system_does_not_take(folder: Path) -> None:
     outcomes = tried(trials, folder)
     for name, outcome in outcomes.items():
         assert outcome.clean and outcome.code in (2, 5), f"{name}: {outcome.code}: {outcome.text[-400:]}"
-        assert outcome.seconds < SECONDS, name
+        assert outcome.seconds < HANGS, name
     assert (folder / "good.yaml").read_text() == GOOD

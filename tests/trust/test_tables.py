@@ -20,8 +20,8 @@ TABLES = {
     for name, table in tables.items()
 }
 
-SECONDS = 3.0
-"""Of a table whose size is the trouble."""
+SECONDS, HANGS = 3.0, 30.0
+"""Of a table whose size is the trouble; in the fast slice, which runs on busy machines too, what hangs is found."""
 MEGABYTES = 500.0
 
 
@@ -64,10 +64,10 @@ def read(path: Path) -> Trial:
     return trial
 
 
-def test_a_table_whose_size_is_the_trouble_is_refused_in_time_and_memory(tmp_path: Path) -> None:
+def test_a_table_whose_size_is_the_trouble_is_refused_in_time_and_memory(tmp_path: Path, full: bool) -> None:
     read(Path("nowhere.csv"))()  # what is imported
     outcomes: dict[str, Outcome] = tried({name: read(path) for name, path in large(tmp_path).items()}, tmp_path)
     for name, outcome in outcomes.items():
         assert outcome.clean, f"{name}: {outcome.text[-400:]}"
-        assert outcome.seconds < SECONDS and outcome.megabytes < MEGABYTES, f"{name}: {outcome}"
+        assert outcome.seconds < (SECONDS if full else HANGS) and outcome.megabytes < MEGABYTES, f"{name}: {outcome}"
         assert ("bomb" in name) == ("times its size" in outcome.text), f"{name}: {outcome.text}"
