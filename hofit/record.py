@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -145,3 +146,19 @@ def _value(column: str, cell: str) -> Any:
     if column in WORDS or not cell:
         return cell if column in WORDS else None
     return cell if column == "optimizer" else float(cell)
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """A JSON object as a run's files and ``--json`` have it; what is not finite becomes null."""
+    return json.dumps(_json_safe(content), indent=1) + "\n"
+
+
+def _json_safe(value: Any) -> Any:
+    """JSON has no nan and no inf: they become null."""
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {key: _json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(item) for item in value]
+    return value

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import AllowChanged, Quiet, RunDir
+from .options import AllowChanged, Json, Quiet, RunDir
 from .screen import Screen
 
 
@@ -16,14 +16,18 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
     allow_changed: AllowChanged = False,
     quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Say whether Laplace's approximation is good enough, by importance ratios of draws from it."""
+    from ..record import json_text
     from ..report.summary import print_diagnosis
     from ..run.diagnose import run_diagnose
     from ..run.resume import ResumeRequest
 
-    screen = Screen(quiet)
+    screen = Screen(quiet, json)
     request = ResumeRequest(run_dir, allow_changed=allow_changed, announce=screen.announce)
     found = run_diagnose(request, draws, seed)
-    if not quiet:
+    if json:
+        typer.echo(json_text(found.to_plain()), nl=False)
+    elif not quiet:
         print_diagnosis(screen.console, found.to_plain())

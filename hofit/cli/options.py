@@ -37,6 +37,7 @@ NewData = Annotated[
 TableOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="A file that ends in .csv or .parquet; default: .csv to the screen.")
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 

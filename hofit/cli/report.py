@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import RunDir
+from .options import Json, RunDir
+from .screen import whole_json
 
 
 def command(
@@ -15,6 +16,7 @@ def command(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures, without network.")
     ] = None,
+    json: Json = False,
 ) -> None:
     """Show the result of a run again: verdict, remarks, estimates, what to do next."""
     if html is not None:
@@ -27,6 +29,9 @@ def command(
 
     fit, rows = load_run(run_dir)
     diagnosis = load_diagnosis(run_dir)
+    if json:
+        typer.echo(whole_json(fit, rows, run_dir, diagnosis=diagnosis), nl=False)
+        return
     try:
         print_summary(FitConsole(), fit, rows, run_dir)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .completion import complete_run
-from .options import AllowChanged, Quiet, Sets
+from .options import AllowChanged, Json, Quiet, Sets
 from .screen import Screen
 
 
@@ -20,12 +20,13 @@ def command(
     set: Sets = None,
     allow_changed: AllowChanged = False,
     quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Go on from a checkpoint, exactly where it stopped."""
     began = time.perf_counter()
     from ..run.resume import ResumeRequest, run_resume
 
-    screen = Screen(quiet)
+    screen = Screen(quiet, json)
     request = ResumeRequest(
         checkpoint, list(set or []), allow_changed, began=began, watch=screen.watch, announce=screen.announce
     )

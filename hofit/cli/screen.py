@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from ..fitting.result import FitResult
+    from ..record import Estimate
     from ..report.progress import ProgressTable
     from ..run.session import Session
 
 
 class Screen:
-    """Watches a fit and prints it; nothing when quiet."""
+    """Watches a fit and prints it; nothing when quiet, but for one JSON object at the end where that is asked for."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, as_json: bool = False) -> None:
         from ..report.console import FitConsole
 
-        self.quiet = quiet
+        self.quiet, self.as_json = quiet or as_json, as_json
         self.console = FitConsole()
         self._table: ProgressTable | None = None
 
@@ -53,7 +55,17 @@ class Screen:
 
         if self._table is not None:
             self._table.finish()
-        if not self.quiet:
-            rows = [*result.estimate_rows(), *map(Estimate.of, result.derived_rows())]
+        rows = [*result.estimate_rows(), *map(Estimate.of, result.derived_rows())]
+        if self.as_json:
+            typer.echo(whole_json(result.fit_json(), rows, result.run_dir), nl=False)
+        elif not self.quiet:
             print_summary(self.console, result.fit_json(), rows, result.run_dir)
         raise typer.Exit(result.exit_code)
+
+
+def whole_json(fit: Mapping[str, Any], rows: Sequence[Estimate], run_dir: Path | None, **more: Any) -> str:
+    """fit.json with the rows of estimates.csv, and where the run lies."""
+    from ..record import json_text
+
+    run = None if run_dir is None else str(run_dir)
+    return json_text({**fit, "run_dir": run, "estimates": [vars(row) for row in rows], **more})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from filelock import FileLock
 
 from ..config.source import dump_yaml
 from ..errors import DiskError, RunDirectoryError
-from ..record import CHECKPOINT, CONFIG, LOCK, OWN_FILES
+from ..record import CHECKPOINT, CONFIG, LOCK, OWN_FILES, json_text
 from .files import make_directory, write_whole
 from .lock import Taken, locked
 
@@ -88,7 +87,7 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one of the run's JSON files; what is not finite becomes null."""
-        self.write(name, json.dumps(_json_safe(content), indent=1) + "\n")
+        self.write(name, json_text(content))
 
 
 @contextmanager
@@ -122,14 +121,3 @@ def _taken(path: Path) -> str | None:
     if any(name in OWN_FILES or name == CHECKPOINT for name in held):
         return f"{path} holds a run already"
     return f"{path} is not empty ({', '.join(held[:3])})"
-
-
-def _json_safe(value: Any) -> Any:
-    """JSON has no nan and no inf: they become null."""
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, Mapping):
-        return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_safe(item) for item in value]
-    return value
