@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .scanning import LOOSE_BAR, Token, check_syntax, scan, wrong
+from .scanning import LOOSE_BAR, NO_RESPONSE, Token, check_syntax, scan, wrong
 
 FACTOR = re.compile(r"\s*(?:C\(\s*([\w.]+|`[^`]+`)\s*\)|([\w.]+|`[^`]+`))\s*")
 """A column right of a bar, which is a factor whatever it holds."""
@@ -52,7 +52,7 @@ def parse(text: str) -> Formula:
     tokens = scan(text)
     tilde = next((k for k, token in enumerate(tokens) if token.kind == "TILDE"), None)
     if not tilde:
-        raise wrong(text, 0, "a formula has its response left of a ~, as in 'y ~ x + (1 | group)'")
+        raise wrong(text, 0, NO_RESPONSE)
     response = _response(text, tokens[:tilde])
     bars: list[Bar] = []
     offsets: list[str] = []

@@ -9,6 +9,7 @@ from ...errors import ConfigError
 
 HINT = "a formula needs the library formulae: pip install 'hofit[formula]'"
 
+NO_RESPONSE = "a formula has its response left of a ~, as in 'y ~ x + (1 | group)'"
 LOOSE_BAR = "a bar stands in parentheses: (1 | group)"
 
 
@@ -61,7 +62,7 @@ def check_syntax(formula: str, option: str = "--formula") -> None:
         reason = "something is missing here" if parser.at_end() and not unclosed else reason
     place = kept[parser.current][0]
     if reason is not None:
-        reason = LOOSE_BAR if place.kind == "PIPE" else reason
+        reason = {"PIPE": LOOSE_BAR, "TILDE": NO_RESPONSE}.get(place.kind, reason)
         raise wrong(formula, place.start, reason, option)
 
 
