@@ -124,6 +124,7 @@ def path_of(data: Data) -> Path:
     if data.path is None or not data.columns:
         raise DataError(
             "the model's arguments do not come from a table's columns (data.columns), so other rows cannot be made "
-            "into arguments: leave --data out for the fit's own rows"
+            "into arguments: leave --data out for the fit's own rows, or write load_data(path, like=None), where "
+            "`like` is the fit's file, by whose levels those of `path` are numbered"
         )
     return Path(data.path)

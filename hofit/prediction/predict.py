@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from ..model.table import Table, read_table
 from ..model.text import Column
 from ..run.resume import ResumeRequest
 from .fitted import Fitted, fitted
-from .new_data import new_arguments, path_of
+from .loaded import loaded_arguments, takes_like
+from .new_data import NewArguments, new_arguments, path_of
 from .predictive import Change, Fresh, Predictive
 
 LEVEL = 0.95
@@ -89,13 +90,21 @@ def run_predict(request: PredictRequest) -> Prediction:
         if request.data is None:
             arguments, change, table = dict(own), None, _own_table(fit)
         else:
-            table, own_table = read_table(request.data), read_table(path_of(fit.session.config.data))
-            responses = [a for a, v in own.items() if any(_is_same(v, value) for _, value in observed.values())]
-            made = new_arguments(fit.session.config.data, own_table, table, responses)
+            table = read_table(request.data)
+            made = _new(fit, request.data, table, [value for _, value in observed.values()])
             arguments, change = {**own, **made.values}, Change(made.levels, (made.rows_before, made.rows))
         effects = frozenset(site.name for site in fit.program.sites.values() if site.plates)
         anew = effects & set(fit.program.latents) if request.population else frozenset()
         return _predicted(fit, _Asked(arguments, change, anew, name), table, request)
+
+
+def _new(fit: Fitted, path: Path, table: Table, observed: Sequence[Tensor]) -> NewArguments:
+    """The arguments of the table's rows: by the config's columns, or as the module itself reads a file."""
+    config, own = fit.session.config, fit.program.arguments
+    if takes_like(config):
+        return loaded_arguments(config, own, path)
+    responses = [name for name, value in own.items() if any(_is_same(value, one) for one in observed)]
+    return new_arguments(config.data, read_table(path_of(config.data)), table, responses)
 
 
 def _own_table(fit: Fitted) -> Table | None:

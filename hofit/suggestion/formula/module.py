@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import textwrap
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ from .names import INTERCEPT
 
 WIDTH = 116
 """Of a line, in signs."""
+
+LOADED = "The arguments of a file's rows; of rows to be predicted, by the levels and knots of the file `like`."
 
 COEFFICIENT = '''\
 def coefficient(name: str, start: float) -> Tensor:
@@ -36,17 +39,26 @@ def cholesky_factor(sds: Tensor, correlation: Tensor) -> Tensor:
 '''
 
 MATRIX = '''\
-def matrix(formula: str, table: pd.DataFrame) -> np.ndarray:
-    """The design matrix of a formula's right side, (rows, columns)."""
-    return design_matrices(formula, table, na_action="error").common.design_matrix.astype(float)
+def matrix(formula: str, table: pd.DataFrame, fitted: pd.DataFrame) -> np.ndarray:
+    """The design matrix of a formula's right side, (rows, columns), with the levels and knots of `fitted`."""
+    design = design_matrices(formula, fitted, na_action="error")
+    return design.common.evaluate_new_data(table).design_matrix.astype(float)
 '''
 
 MATRIX_WITH_FUNCTIONS = '''\
-def matrix(formula: str, table: pd.DataFrame) -> np.ndarray:
-    """The design matrix of a formula's right side, (rows, columns); it may call what is named here."""
-    functions = {FUNCTIONS}
-    design = design_matrices(formula, table, na_action="error", extra_namespace=functions)
-    return design.common.design_matrix.astype(float)
+def matrix(formula: str, table: pd.DataFrame, fitted: pd.DataFrame) -> np.ndarray:
+    """The design matrix of a formula's right side, (rows, columns), with the levels and knots of `fitted`."""
+    functions = {FUNCTIONS}  # that a formula may call
+    design = design_matrices(formula, fitted, na_action="error", extra_namespace=functions)
+    return design.common.evaluate_new_data(table).design_matrix.astype(float)
+'''
+
+GROUPS = '''\
+def groups(columns: list[str], table: pd.DataFrame, fitted: pd.DataFrame) -> tuple[np.ndarray, int]:
+    """The group of each row, and how many there are: those of `fitted` in order, then what is new in `table`."""
+    every = pd.concat([fitted[columns].sort_values(columns), table[columns]]).drop_duplicates()
+    levels = pd.MultiIndex.from_frame(every)
+    return levels.get_indexer(pd.MultiIndex.from_frame(table[columns])), len(levels)
 '''
 
 
@@ -56,6 +68,7 @@ def text_of_module(design: Design) -> str:
     parts += [RESTRICTED if design.reml else COEFFICIENT] if _has_coefficients(design) else []
     parts += [POSITIVE] if _has_positive(design) else []
     parts += [CHOLESKY] if any(len(one.sds) == 2 for one in design.effects) else []
+    parts += [GROUPS] if design.effects else []
     if _needs_matrix(design):
         functions = ", ".join(f'"{name}": np.{name}' for name in design.functions)
         parts.append(MATRIX_WITH_FUNCTIONS.replace("FUNCTIONS", functions) if functions else MATRIX)
@@ -135,10 +148,26 @@ def _imports(design: Design, body: str) -> str:
 
 
 def _load_data(design: Design) -> str:
-    lines = ["def load_data(path: Path) -> dict[str, object]:"]
+    read = f"pd.{design.reader}"
     columns = ", ".join(_quoted(name) for name in design.columns)
-    lines.append(f"    columns = [{columns}]")
-    lines.append(f"    table = pd.{design.reader}(path)[columns].dropna()  # the complete rows, as R takes them")
+    lines = [
+        "def load_data(path: Path, like: Path | None = None) -> dict[str, object]:",
+        f'    """{LOADED}"""',
+        f"    columns = [{columns}]",
+        f"    table = fitted = {read}(like or path)[columns].dropna()  # the complete rows, as R takes them",
+        "    if like:  # what shall be predicted needs no response: any value does",
+    ]
+    text = design.formula.response.text
+    filled = ""
+    if text in design.columns:
+        value = f"fitted[{_quoted(text)}].iloc[0]"
+        plain = text.isidentifier() and not keyword.iskeyword(text) and text != "self"
+        filled = f".assign({text}={value})" if plain else f".assign(**{{{_quoted(text)}: {value}}})"
+    lines.append(f"        table = {read}(path){filled}[columns].dropna()")
+    groups = {one.group: one for one in design.effects}
+    for one in groups.values():
+        factors = ", ".join(map(_quoted, one.bar.factors))
+        lines.append(f"    {one.group}, {one.count} = groups([{factors}], table, fitted)")
     lines.append("    return {")
     for name, value, comment in _arguments(design):
         lines.append(f'        "{name}": {value},' + (f"  # {comment}" if comment else ""))
@@ -155,28 +184,31 @@ def _arguments(design: Design) -> Iterator[tuple[str, str, str]]:
     if design.fixed and not is_constant(design.fixed):
         drop = "[:, 1:]" if design.cutpoints else ""
         comment = _columns(design.fixed) + ("; the cutpoints are the intercepts" if design.cutpoints else "")
-        yield "X", f"matrix({_quoted(formula.fixed)}, table){drop}", comment
+        yield "X", f"matrix({_quoted(formula.fixed)}, table, fitted){drop}", comment
     if formula.offsets:
-        yield "offset", " + ".join(f"matrix({_quoted(f'0 + {one}')}, table)[:, 0]" for one in formula.offsets), ""
+        yield (
+            "offset",
+            " + ".join(f"matrix({_quoted(f'0 + {one}')}, table, fitted)[:, 0]" for one in formula.offsets),
+            "",
+        )
     groups: set[str] = set()
     for one in design.effects:
         if one.argument is not None:
             column = "[:, 0]" if len(one.sds) == 1 else ""
-            yield one.argument, f"matrix({_quoted(one.bar.effects)}, table){column}", _columns(one.sds)
+            yield one.argument, f"matrix({_quoted(one.bar.effects)}, table, fitted){column}", _columns(one.sds)
         if one.group not in groups:
             groups.add(one.group)
-            by = f"table.groupby([{', '.join(map(_quoted, one.bar.factors))}])"
-            yield one.group, f"{by}.ngroup().to_numpy()", ""
-            yield one.count, f"{by}.ngroups", ""
+            yield one.group, one.group, ""
+            yield one.count, one.count, ""
     for name, part in (("zero_X", design.zero), ("dispersion_X", design.dispersion)):
         if part and not is_constant(part[1]):
-            yield name, f"matrix({_quoted(part[0])}, table)", _columns(part[1])
+            yield name, f"matrix({_quoted(part[0])}, table, fitted)", _columns(part[1])
 
 
 def _response(design: Design) -> str:
     text = design.formula.response.text
     if text not in design.columns:
-        return f"matrix({_quoted(f'0 + {text}')}, table)[:, 0]"
+        return f"matrix({_quoted(f'0 + {text}')}, table, fitted)[:, 0]"
     if design.levels:
         return f"table.groupby({_quoted(text)}).ngroup().to_numpy({'' if design.cutpoints else 'float'})"
     return f"table[{_quoted(text)}].to_numpy(float)"
