@@ -124,3 +124,15 @@ def test_without_the_library_it_is_said_how_to_get_it(hofit: Hofit, monkeypatch:
     monkeypatch.setitem(sys.modules, "formulae", None)
     found = hofit("init", "--formula", FORMULA, "--data", SLEEP, "--out", "a")
     assert (found.code, found.err) == (2, "hofit: a formula needs the library formulae: pip install 'hofit[formula]'\n")
+
+
+def test_names_that_are_no_words_become_some(hofit: Hofit, write: Write) -> None:
+    """Columns with blanks, dots, Python's own words, and the names that the module itself uses."""
+    rows = [f"{i % 7 + 0.1 * i},{i % 5},g {i % 6},{i % 4},{i % 3 == 0}" for i in range(36)]
+    path = write("d.csv", "\n".join(["my y,Petal.Length,the group,table,lambda", *rows]) + "\n")
+    formula = "`my y` ~ Petal.Length + `lambda` + (1 | `the group`) + (1 | table)"
+    assert hofit("init", "--formula", formula, "--data", path, "--out", "a").code == 0
+    found = hofit("fit", "a.py", "--config", "a.yaml")
+    assert found.code == 0
+    for name in ("Petal_Length", "lambda_", "sd_the_group", "sd_table"):
+        assert name in found.out

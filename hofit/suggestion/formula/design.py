@@ -93,6 +93,7 @@ class Designing:
     def __init__(self, formula: Formula, family: Family, table: pd.DataFrame, path: Path) -> None:
         self.formula, self.family, self.table, self.path = formula, family, table, path
         self.arguments, self.sites = Names(LOCALS), Names(("rows",))
+        self.groups: dict[str, tuple[str, str]] = {}
 
     def design(self, parts: Parts, functions: list[str], reml: bool) -> Design:
         """Raises: ConfigError, DataError for what the data are not."""
@@ -222,7 +223,7 @@ class Designing:
         names = ["" if label == INTERCEPT else f"_{identifier(label)}" for label in labels]
         first = f"b_{word}" not in self.sites.taken
         which = "" if first else "_".join(names) or "_"
-        group = self._group(word)
+        group, count_name = self._group(word)
         size = np.sqrt((z**2).mean(0))
         sds = [
             Parameter(self.sites.claim(f"sd_{word}{name}"), label, rounded(spread / (float(unit) or 1.0)))
@@ -237,18 +238,17 @@ class Designing:
             latent=self.sites.claim(f"b_{word}{which}"),
             plate=self.sites.claim(f"{word}_levels"),
             group=group,
-            count=f"n_{group}",
+            count=count_name,
             argument=None if labels == [INTERCEPT] else self.arguments.claim(f"Z_{word}{which}"),
             sds=sds,
             correlation=correlation,
         )
 
-    def _group(self, word: str) -> str:
-        """The argument of these groups, which bars may share."""
-        self._groups: dict[str, str] = getattr(self, "_groups", {})
-        if word not in self._groups:
-            self._groups[word] = self.arguments.claim(word)
-        return self._groups[word]
+    def _group(self, word: str) -> tuple[str, str]:
+        """The arguments of these groups and of their count, which bars may share."""
+        if word not in self.groups:
+            self.groups[word] = self.arguments.claim(word), self.arguments.claim(f"n_{word}")
+        return self.groups[word]
 
 
 def rounded(number: float) -> float:

@@ -6,6 +6,7 @@ import keyword
 import re
 
 LOCALS = (
+    *("like", "fitted", "columns", "groups", "functions", "design", "start", "every", "levels", "name", "formula"),
     *("X", "beta", "eta", "mean", "offset", "rows", "table", "path", "matrix", "model", "load_data", "base"),
     *("np", "pd", "pyro", "torch", "dist", "constraints", "Tensor", "Path", "design_matrices", "cutpoints", "df"),
     *("sigma", "phi", "shape", "zero_X", "zero_beta", "zero_eta", "dispersion_X", "dispersion_beta"),
