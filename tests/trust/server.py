@@ -82,6 +82,10 @@ class Ended:
         return f"{self.code}: {self.text}"
 
 
+SENT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+"""What tests send a command."""
+
+
 def main() -> None:
     """Read orders, a line each, and answer each with a line."""
     sys.stdin.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -91,9 +95,11 @@ def main() -> None:
         if "wait" in order:
             answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
         else:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SENT)  # until the command is there to hear of them
             answer = os.fork()
             if answer == 0:
                 _be(order)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT)
         print(answer, flush=True)
 
 
@@ -131,10 +137,13 @@ def _be(order: Any) -> None:
         from hofit.cli.app import main as command_line
 
         sys.argv = ["hofit", *order["argv"]]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT)
         command_line()
         code = 0
     except SystemExit as leaving:
         code = leaving.code or 0
+    except KeyboardInterrupt:  # it waited until the signals were let through: the command has not begun
+        code = 130
     except BaseException:
         traceback.print_exc()
     finally:
