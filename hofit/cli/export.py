@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import AllowChanged, Quiet, RunDir
+from .options import AllowChanged, Json, Quiet, RunDir
 from .screen import Screen
 
 
@@ -25,20 +25,19 @@ def command(
     seed: Annotated[int | None, typer.Option("--seed", help="Of the draws; 0.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
     allow_changed: AllowChanged = False,
-    json: Annotated[bool, typer.Option("--json", help="Say what was written as one JSON object.")] = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a fit for other programs: draws and what the model says of the data, or the mode to start from."""
     from ..errors import printable
+    from ..record import json_text
     from ..run.export import ExportRequest, run_export
     from ..run.resume import ResumeRequest
 
     run = ResumeRequest(run_dir, allow_changed=allow_changed, announce=Screen(quiet).announce)
     found = run_export(ExportRequest(run, to, draws, seed, overwrite))
     if json:
-        from json import dumps
-
-        typer.echo(dumps(found.to_plain()))
+        typer.echo(json_text(found.to_plain()), nl=False)
     elif not quiet:
         drawn = "" if found.draws is None else f" ({found.draws} draws)"
         typer.echo(printable(f"wrote {found.path}: {found.holds}{drawn}"))

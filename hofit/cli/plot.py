@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 
 def command(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories.", show_default=False)],
@@ -14,15 +16,14 @@ def command(
         Path | None,
         typer.Option("--out", "-o", help="Where the pictures go; default: RUN_DIR/pictures, of several runs pictures."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Draw runs: progress (several overlaid), estimates, effects, pooling; a PNG and an SVG of each."""
-    import json
-
     from ..errors import HofitError
     from ..plotting.canvas import HINT, is_available
     from ..plotting.pictures import pictures_of, write_pictures
     from ..plotting.run import open_runs
+    from ..record import json_text
 
     if not is_available():
         raise HofitError(HINT)
@@ -30,9 +31,9 @@ def command(
     out = out or (run_dirs[0] / "pictures" if len(runs) == 1 else Path("pictures"))
     written = write_pictures(pictures_of(runs), out)
     unfinished = [str(run.path) for run in runs if run.fit is None]
-    if as_json:
+    if json:
         rows = [{"name": w.name, "png": str(w.png), "svg": str(w.svg), "notes": list(w.notes)} for w in written]
-        typer.echo(json.dumps({"pictures": rows, "unfinished": unfinished}))
+        typer.echo(json_text({"pictures": rows, "unfinished": unfinished}), nl=False)
         return
     for path in unfinished:
         typer.echo(f"{path}: the run is going on or was killed, so only its progress is drawn", err=True)

@@ -71,7 +71,7 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
     keep = np.ones(len(next(iter(table.columns.values()))), dtype=bool)
     for argument, request in requests.items():
         try:
-            for name in _names(request):
+            for name in names_of(request):
                 columns[name] = table.column(name)
                 keep &= _present_rows(table, name, missing)
         except DataError as error:
@@ -84,7 +84,7 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
     for argument, request in requests.items():
         if argument in wrong or not len(rows):
             continue
-        cells = [taken(columns[name], rows) for name in _names(request)]
+        cells = [taken(columns[name], rows) for name in names_of(request)]
         try:
             if request.codes:
                 one = _Coded(table, argument, request, cells, rows)
@@ -192,7 +192,7 @@ def _overlap(one: _Coded, other: _Coded) -> Iterator[str]:
         )
 
 
-def _names(request: ColumnRequest) -> list[str]:
+def names_of(request: ColumnRequest) -> list[str]:
     return [request.column] if isinstance(request.column, str) else list(request.column)
 
 

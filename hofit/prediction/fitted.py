@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from ..curvature.structure import Curvature
 from ..model.program import Program
 from ..point import Params
 from ..run.resume import ResumeRequest, reopened
 from ..run.session import Session
 from ..uncertainty.errors import gaussian_of
 from ..uncertainty.gaussian import Gaussian
-from ..verdict.checks import StopState
-from ..verdict.judge import judge
+from ..verdict.judge import judge_end
 
 
 @dataclass(frozen=True)
@@ -47,10 +45,7 @@ def fitted(request: ResumeRequest) -> Iterator[Fitted]:
     with ExitStack() as stack:
         checkpoint, _, session = reopened(stack, request)
         objective, snapshot = session.objective, checkpoint.snapshot
-        if snapshot.inner:
-            objective.resume_from(snapshot.params, snapshot.inner)
-        state = StopState(stalled=True, rounding=True, final=True)
-        verdict = judge(objective, snapshot.params, Curvature(), session.config.stop, state)
+        verdict = judge_end(objective, snapshot.params, session.config.stop)
         converged = verdict.status is not None and verdict.status.converged and verdict.point is not None
         point = verdict.point if converged and verdict.point is not None else objective.at(snapshot.params)
         gaussian, remarks = None, ["standard errors: none, the fit has not converged"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..config.schema import Data
 from ..errors import DataError
-from ..model.columns import Arguments, ColumnRequest, columns_to_arguments, kind_of
+from ..model.columns import Arguments, ColumnRequest, columns_to_arguments, kind_of, names_of
 from ..model.table import Table, is_missing
 from ..model.text import Array, Column, Text, taken
 
@@ -37,7 +37,6 @@ def new_arguments(data: Data, before: Table, new: Table, responses: Collection[s
 
     Args:
         responses: arguments whose values do not matter, being what is predicted: their columns may be empty or absent.
-        known: whether levels that the fit knows are to be taken for these, else all are new.
     Raises: DataError, with the row where it is one's.
     """
     requests: Mapping[str, ColumnRequest] = data.columns
@@ -45,7 +44,7 @@ def new_arguments(data: Data, before: Table, new: Table, responses: Collection[s
     count = len(next(iter(new.columns.values())))
     columns: dict[str, Column] = {}
     for argument, request in requests.items():
-        for name in [request.column] if isinstance(request.column, str) else request.column:
+        for name in names_of(request):
             own = taken(before.column(name), kept)
             if argument in responses:
                 columns[name] = _joined(new, name, _filled(new, name, own), own)
@@ -91,7 +90,7 @@ def complete_rows(table: Table, requests: Mapping[str, ColumnRequest], missing: 
     """The rows that the fit has had."""
     keep = np.ones(len(next(iter(table.columns.values()))), dtype=bool)
     for request in requests.values() if missing == "drop" else ():
-        for name in [request.column] if isinstance(request.column, str) else request.column:
+        for name in names_of(request):
             keep &= ~is_missing(table.column(name))
     return np.flatnonzero(keep)
 

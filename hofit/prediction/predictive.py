@@ -88,12 +88,11 @@ class Predictive(SiteMessenger):
         """What the fit knows of a latent, and what its population has for the rest."""
         fn, name = msg["fn"], msg["name"]
         shape = fn.batch_shape + fn.event_shape
-        frames = [frame for frame in msg["cond_indep_stack"] if frame.vectorized]
-        of_rows = [frame.name for frame in frames if self._is_of_rows(name, frame)]
+        of_rows = any(self._is_of_rows(name, frame) for frame in msg["cond_indep_stack"] if frame.vectorized)
         if shape == known.shape and not of_rows:
             return known
         if not of_rows:
-            self._check_growth(name, frames, known.shape, shape, len(fn.event_shape))
+            self._check_growth(name, known.shape, shape, len(fn.event_shape))
         value = self._of_population(name, fn)
         if not of_rows:
             value = value.clone()
@@ -108,7 +107,7 @@ class Predictive(SiteMessenger):
         pair = (sizes.get(frame.name, frame.size), frame.size)
         return pair == self.change.rows and pair not in self.change.levels
 
-    def _check_growth(self, name: str, frames: Sequence[Any], known: Any, shape: Any, event_dims: int) -> None:
+    def _check_growth(self, name: str, known: Any, shape: Any, event_dims: int) -> None:
         grown = [(before, now) for before, now in zip(known, shape, strict=False) if before != now]
         levels = [] if self.change is None else list(self.change.levels)
         if len(known) != len(shape) or any(pair not in levels or pair[1] < pair[0] for pair in grown):

@@ -18,8 +18,6 @@ def run_diagnose(request: ResumeRequest, draws: int, seed: int) -> Diagnosis:
     with ExitStack() as stack:
         checkpoint, directory, session = reopened(stack, request)
         snapshot = checkpoint.snapshot
-        if snapshot.inner:
-            session.objective.resume_from(snapshot.params, snapshot.inner)
         found = diagnose_fit(session.objective, snapshot.params, session.config.stop, draws, seed)
         about = {
             "iteration": snapshot.loop.iteration,

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from ..curvature.structure import Curvature
 from ..errors import ConfigError, HofitError, RunDirectoryError
 from ..export.arviz import attributes, check_installed, inference_data, write_netcdf
 from ..export.groups import groups_of
@@ -21,8 +20,7 @@ from ..export.tables import columns, csv_of, write_parquet
 from ..fitting.state import Snapshot
 from ..status import Status
 from ..uncertainty.errors import Uncertainty, find_uncertainty, gaussian_of
-from ..verdict.checks import StopState
-from ..verdict.judge import judge
+from ..verdict.judge import judge_end
 from .files import write_temporary, write_whole
 from .resume import ResumeRequest, reopened
 from .session import Session
@@ -65,11 +63,8 @@ def run_export(request: ExportRequest) -> Exported:
         raise RunDirectoryError(f"no run directory {path}")
     with ExitStack() as stack:
         checkpoint, _, session = reopened(stack, request.run)
-        snapshot = checkpoint.snapshot
-        if snapshot.inner:
-            session.objective.resume_from(snapshot.params, snapshot.inner)
         try:
-            return write(request, session, snapshot)
+            return write(request, session, checkpoint.snapshot)
         except OSError as error:
             raise ConfigError(f"--to {request.to}: it cannot be written: {error.strerror or error}") from error
 
@@ -151,8 +146,7 @@ def _uncertainty(session: Session, snapshot: Snapshot) -> tuple[Uncertainty, Sta
     objective, config = session.objective, session.config
     if objective.without_mode:
         raise HofitError(f"{objective.without_mode}: there is no Gaussian at a mode to draw from")
-    state = StopState(stalled=True, rounding=True, final=True)
-    verdict = judge(objective, snapshot.params, Curvature(), config.stop, state)
+    verdict = judge_end(objective, snapshot.params, config.stop)
     status = verdict.status
     if status is None or not status.converged:
         raise HofitError(

@@ -62,8 +62,6 @@ def run_resume(request: ResumeRequest) -> FitResult:
         session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
         session.objective.evaluations.restore(state.evaluations)
         restore_random_state(checkpoint.snapshot.random_before_trace or checkpoint.snapshot.random_now)
-        if checkpoint.snapshot.inner:
-            session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
         with interruption.at_once(), session.objective.evaluations.uncounted():  # it was counted when first traced
             end = loop.resume(checkpoint.snapshot.params)
         restore_random_state(checkpoint.snapshot.random_now)
@@ -74,7 +72,7 @@ def run_resume(request: ResumeRequest) -> FitResult:
 
 
 def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunDirectory, Session]:
-    """The run directory, locked, its checkpoint, and the session that it came from, verified."""
+    """The run directory, locked, its checkpoint, and the session that it came from, verified, as it stood there."""
     checkpoint = find_checkpoint(request.path)
     source = _resumed_source(checkpoint.provenance, request.overrides)
     model = _resumed_model(request, checkpoint.provenance)
@@ -92,6 +90,8 @@ def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunD
         request.announce(f"the model is {checkpoint.provenance.model}")
     session = stack.enter_context(prepared(to_fit, config, mistakes))
     _verify_session(checkpoint, session, request.allow_changed)
+    if checkpoint.snapshot.inner:
+        session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
     return checkpoint, directory, session
 
 

@@ -14,9 +14,7 @@ from typing import Any
 
 from ..model.table import Table
 from ..model.text import Text
-
-COUNTS = re.compile(r"(?:n|num|nb|number_of)_(\w+)|(\w+)_(?:count|levels)")
-"""An argument that counts the levels of another one."""
+from ..run.labels import counted, stems
 
 LIKE = 0.7
 """How alike two names must be, of 1, to be taken for one."""
@@ -77,16 +75,11 @@ def _counts(needed: Sequence[str], matched: Sequence[str]) -> dict[str, str]:
     """Argument that counts levels → the argument whose levels they are."""
     found = {}
     for argument in needed:
-        names = COUNTS.fullmatch(argument) if argument not in matched else None
-        stem = _singular(names[1] or names[2]) if names is not None else None
-        of = [other for other in matched if _singular(other) == stem]
+        name = None if argument in matched else counted(argument)
+        of = [] if name is None else [other for other in matched if stems(name) & stems(other)]
         if len(of) == 1:
             found[argument] = of[0]
     return found
-
-
-def _singular(name: str) -> str:
-    return re.sub(r"(ie|y)s$", "y", name.lower()).removesuffix("s")
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from ..config.load import load_source
 from ..curvature.choice import COLUMNS_LIMIT
 from ..errors import DataError, HofitError, ModelError
 from ..model.arguments import check_signature
-from ..model.module import ModelSource
+from ..model.module import ModelSource, split_reference
 from ..model.program import Program
 from ..model.table import Table, read_table
 from ..patterns import matches
@@ -53,12 +52,12 @@ class Suggestion:
 
 def stem_of(model: str) -> str:
     """The name that a model's files get: ``path/to/model.py:name`` and ``package.model:name`` are both ``model``."""
-    location = re.sub(r":\w+$", "", model)
+    location, _ = split_reference(model)
     return Path(location).stem if location.endswith(".py") else location.rpartition(".")[2]
 
 
 def suggest(model: str, data: Path | None = None, overrides: Sequence[str] = ()) -> Suggestion:
-    """The config of a fit of this model; paths in it are absolute.
+    """The config of a fit of this model; paths in it are as they were given.
 
     Args: overrides: ``KEY=VALUE`` of the command line, which the suggestion is tried with, and does not hold.
     Raises: HofitError where the model cannot be traced, or an argument finds no column.
@@ -69,11 +68,9 @@ def suggest(model: str, data: Path | None = None, overrides: Sequence[str] = ())
 class _Suggesting:
     def __init__(self, model: str, data: Path | None, overrides: Sequence[str]) -> None:
         self.overrides = list(overrides)
-        path, colon, name = model.rpartition(":") if re.search(r":\w+$", model) else (model, "", "")
-        is_file = path.endswith(".py") or os.sep in path
-        self.base: Mapped = {"model": (str(Path(path).resolve()) if is_file else path) + colon + name}
+        self.base: Mapped = {"model": model}
         if data is not None:
-            self.base["data"] = {"path": str(data.resolve())}
+            self.base["data"] = {"path": str(data)}
         self.data = data
         self.reasons: dict[str, list[str]] = {}
 

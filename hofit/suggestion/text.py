@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..model.module import split_reference
 from ..point import Site
 from .suggest import Suggestion
 
@@ -27,9 +27,9 @@ def text_of(suggestion: Suggestion, path: Path) -> str:
     config = dict(suggestion.config)
     folder = path.resolve().parent
     lines = _for_editors(folder)
-    lines += [f"# A config for {_relative(config['model'], folder)}, by hofit init: a first one, to be edited."]
+    config["model"] = _model_from(config["model"], folder)
+    lines += [f"# A config for {config['model']}, by hofit init: a first one, to be edited."]
     lines += ["#", "# What the model has to fit:", *_table(suggestion.sites), ""]
-    config["model"] = _relative(config["model"], folder)
     if "data" in config:
         config["data"] = {**config["data"], "path": _relative(config["data"]["path"], folder)}
     for section, value in config.items():
@@ -84,6 +84,12 @@ def _yaml(section: str, value: Any) -> str:
 
 
 def _relative(path: str, folder: Path) -> str:
-    """A file's path, be it with the name of a model in it, from a folder; a module's name as it is."""
-    location, colon, name = path.rpartition(":") if re.search(r":\w+$", path) else (path, "", "")
-    return os.path.relpath(location, folder) + colon + name if os.path.isabs(location) else path
+    """A path, given from the working directory, from a folder."""
+    return os.path.relpath(Path(path).expanduser(), folder)
+
+
+def _model_from(reference: str, folder: Path) -> str:
+    """A model's reference from a folder: its file's, be it with a name in it; a module's name as it is."""
+    location, _ = split_reference(reference)
+    is_file = location.endswith(".py") or "/" in location
+    return _relative(location, folder) + reference.removeprefix(location) if is_file else reference

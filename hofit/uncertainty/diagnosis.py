@@ -31,8 +31,8 @@ from ..objective.marginal import laplace
 from ..objective.mode import NoMode
 from ..objective.quadrature import WIDEST
 from ..point import Params
-from ..verdict.checks import StopRules, StopState
-from ..verdict.judge import judge
+from ..verdict.checks import StopRules
+from ..verdict.judge import judge_end
 from .errors import gaussian_of
 from .gaussian import standard_normal
 from .psis import FEWEST_DRAWS, TRUSTED, smoothed
@@ -256,7 +256,7 @@ class _Target:
 def _target(objective: Objective, params: Params, stop: StopRules) -> _Target:
     """The point judged anew, as at the end of a fit. Raises: HofitError."""
     curvature = Curvature()
-    verdict = judge(objective, params, curvature, stop, StopState(stalled=True, rounding=True, final=True))
+    verdict = judge_end(objective, params, stop, curvature)
     point, program = verdict.point, objective.program
     if point is None or verdict.status is None or not verdict.status.converged:
         raise HofitError(

@@ -59,6 +59,12 @@ INSIDE = 4.0
 """Unconstrained size at which a value is clearly not at the edge of its support."""
 
 
+def judge_end(objective: Objective, params: Params, stop: StopRules, curvature: Curvature | None = None) -> Verdict:
+    """The verdict on where a fit has ended, taken anew of a run that is opened again."""
+    state = StopState(stalled=True, rounding=True, final=True)
+    return judge(objective, params, curvature or Curvature(), stop, state)
+
+
 def judge(objective: Objective, params: Params, curvature: Curvature, stop: StopRules, state: StopState) -> Verdict:
     """Look at ``params`` on the full plates, with a trace and a gradient of its own.
 
