@@ -51,11 +51,9 @@ def _takes_ages(expression: str) -> bool:
     plain = re.sub(r"\\.", "x", expression, flags=re.DOTALL)
     plain = re.sub(r"\[\^?\]?[^]]*\]", "x", plain).replace("(?", "(")
     plain = re.sub(r"([*+?}])[?+]", r"\1", plain)  # lazy or possessive: no repeat of its own
-    repeats, varying, closed = (
-        0,
-        [False],
-        False,
-    )  # whether a group so far may match in several ways; the last one closed
+    repeats, closed = 0, False
+    varying = [False]
+    """Of each open group, whether it may match in several ways so far; ``closed`` of the one closed last."""
     for character in plain:
         if character in "*+?{":
             repeats += 1

@@ -148,6 +148,14 @@ def _value(column: str, cell: str) -> Any:
     return cell if column == "optimizer" else float(cell)
 
 
+def by_site(rows: Iterable[Estimate]) -> dict[str, list[Estimate]]:
+    """The rows of each site, in their order."""
+    found: dict[str, list[Estimate]] = {}
+    for row in rows:
+        found.setdefault(row.name, []).append(row)
+    return found
+
+
 def json_text(content: Mapping[str, Any]) -> str:
     """A JSON object as a run's files and ``--json`` have it; what is not finite becomes null."""
     return json.dumps(_json_safe(content), indent=1) + "\n"

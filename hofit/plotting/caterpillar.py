@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..record import Estimate
+from ..record import Estimate, by_site
 from .canvas import Picture, Theme, figure_of, name_rows
 from .forest import is_effect
 from .intervals import draw_intervals, drawable, legend_of
@@ -38,14 +38,10 @@ class Effects:
 
 def caterpillar_picture(run: Run) -> Picture | None:
     """The picture of what was integrated out, and of long latents; None where a run has neither."""
-    by_name: dict[str, list[Estimate]] = {}
-    for row in run.rows:
-        if drawable(row):
-            by_name.setdefault(row.name, []).append(row)
     pooling = (run.fit or {}).get("shrinkage")
     panels = [
         _effects(name, title, rows)
-        for name, members in by_name.items()
+        for name, members in by_site(filter(drawable, run.rows)).items()
         if is_effect(members)
         for title, rows in _coefficients(name, members, pooling.get(name) if isinstance(pooling, dict) else None)
     ]

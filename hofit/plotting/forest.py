@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..record import Estimate
+from ..record import Estimate, by_site
 from .canvas import Picture, Theme, figure_of, name_rows
 from .intervals import draw_intervals, drawable, is_hollow, legend_of
 from .names import label_of, shortened
@@ -24,12 +24,8 @@ def forest_picture(run: Run) -> Picture | None:
 
     Long latents and integrated sites are effects, and in a picture of their own (``caterpillar.py``).
     """
-    by_name: dict[str, list[Estimate]] = {}
-    for row in run.rows:
-        if row.role != "integrated" and drawable(row):
-            by_name.setdefault(row.name, []).append(row)
-    for name in [name for name, rows in by_name.items() if is_effect(rows)]:
-        del by_name[name]
+    drawn = by_site(row for row in run.rows if row.role != "integrated" and drawable(row))
+    by_name = {name: rows for name, rows in drawn.items() if not is_effect(rows)}
     if not by_name:
         return None
     sites: dict[str, Sequence[Estimate]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,20 @@ from ..run.data import find_model
 from .new_data import NewArguments
 
 
-def takes_like(config: Config) -> bool:
-    """Whether the run's module can be asked for other rows."""
+def loader_of(config: Config) -> Callable[..., Any] | None:
+    """The ``load_data`` of the run's module, where it can be asked for other rows."""
     load_data = None if config.data.columns else find_model(config.model).load_data
-    if load_data is None:
-        return False
-    parameters = inspect.signature(load_data).parameters
-    return "path" in parameters and "like" in parameters and parameters["like"].default is None
+    parameters = {} if load_data is None else inspect.signature(load_data).parameters
+    takes_like = "path" in parameters and "like" in parameters and parameters["like"].default is None
+    return load_data if takes_like else None
 
 
-def loaded_arguments(config: Config, own: Mapping[str, Any], path: Path) -> NewArguments:
+def loaded_arguments(load_data: Callable[..., Any], config: Config, own: Mapping[str, Any], path: Path) -> NewArguments:
     """What ``load_data(path, like=…)`` gives; its whole numbers are counts of levels, its longest tensors the rows.
 
     Raises: DataError where it cannot, with what it raised; ModelError.
     """
-    load_data = find_model(config.model).load_data
-    assert load_data is not None and config.data.path is not None
+    assert config.data.path is not None
     options = {**config.data.options, "like": str(config.data.path)}
     values = to_tensors(call_load_data(load_data, options, path.resolve()), torch.device(config.device))
     counts = {name: value for name, value in values.items() if _is_count(value) and _is_count(own.get(name))}

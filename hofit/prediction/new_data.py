@@ -18,7 +18,7 @@ from torch import Tensor
 from ..config.schema import Data
 from ..errors import DataError
 from ..model.columns import Arguments, ColumnRequest, columns_to_arguments, kind_of, names_of
-from ..model.table import Table, is_missing
+from ..model.table import Table, is_missing, read_table
 from ..model.text import Array, Column, Text, taken
 
 
@@ -118,7 +118,7 @@ def _joined(new: Table, name: str, column: Column, own: Column) -> Column:
     return np.concatenate([column, own])
 
 
-def path_of(data: Data) -> Path:
+def table_of(data: Data) -> Table:
     """The fit's own table. Raises: DataError where its arguments do not come from one."""
     if data.path is None or not data.columns:
         raise DataError(
@@ -126,4 +126,13 @@ def path_of(data: Data) -> Path:
             "into arguments: leave --data out for the fit's own rows, or write load_data(path, like=None), where "
             "`like` is the fit's file, by whose levels those of `path` are numbered"
         )
-    return Path(data.path)
+    return read_table(Path(data.path))
+
+
+def own_rows(data: Data) -> Table | None:
+    """The rows of the fit's own table that it has had; None where its arguments come from none."""
+    if data.path is None or not data.columns:
+        return None
+    table = read_table(Path(data.path))
+    rows = complete_rows(table, data.columns, data.missing)
+    return Table(table.path, {name: taken(column, rows) for name, column in table.columns.items()})

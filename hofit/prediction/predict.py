@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from ..model.table import Table, read_table
 from ..model.text import Column
 from ..run.resume import ResumeRequest
 from .fitted import Fitted, fitted
-from .loaded import loaded_arguments, takes_like
-from .new_data import NewArguments, new_arguments, path_of
-from .predictive import Change, Fresh, Predictive
+from .loaded import loaded_arguments, loader_of
+from .new_data import NewArguments, new_arguments, own_rows, table_of
+from .predictive import Change, Fresh, Predictive, responses
 
 LEVEL = 0.95
 """Of the intervals, whose ends are the quantiles (1 ∓ LEVEL) / 2 of draws."""
@@ -88,30 +88,23 @@ def run_predict(request: PredictRequest) -> Prediction:
         observed = Predictive(fit.program).on(own).observed
         name = _chosen(observed, request.site)
         if request.data is None:
-            arguments, change, table = dict(own), None, _own_table(fit)
+            arguments, change, table = dict(own), None, own_rows(fit.session.config.data)
         else:
             table = read_table(request.data)
-            made = _new(fit, request.data, table, [value for _, value in observed.values()])
+            made = _new(fit, request.data, table, observed)
             arguments, change = {**own, **made.values}, Change(made.levels, (made.rows_before, made.rows))
         effects = frozenset(site.name for site in fit.program.sites.values() if site.plates)
         anew = effects & set(fit.program.latents) if request.population else frozenset()
         return _predicted(fit, _Asked(arguments, change, anew, name), table, request)
 
 
-def _new(fit: Fitted, path: Path, table: Table, observed: Sequence[Tensor]) -> NewArguments:
+def _new(fit: Fitted, path: Path, table: Table, observed: Mapping[str, tuple[Any, Tensor]]) -> NewArguments:
     """The arguments of the table's rows: by the config's columns, or as the module itself reads a file."""
     config, own = fit.session.config, fit.program.arguments
-    if takes_like(config):
-        return loaded_arguments(config, own, path)
-    responses = [name for name, value in own.items() if any(_is_same(value, one) for one in observed)]
-    return new_arguments(config.data, read_table(path_of(config.data)), table, responses)
-
-
-def _own_table(fit: Fitted) -> Table | None:
-    data = fit.session.config.data
-    if data.path is None or not data.columns or data.missing == "drop":
-        return None
-    return read_table(Path(data.path))
+    load_data = loader_of(config)
+    if load_data is not None:
+        return loaded_arguments(load_data, config, own, path)
+    return new_arguments(config.data, table_of(config.data), table, responses(own, observed))
 
 
 def _chosen(observed: Mapping[str, Any], site: str | None) -> str:
@@ -123,10 +116,6 @@ def _chosen(observed: Mapping[str, Any], site: str | None) -> str:
     if site is not None and site not in observed:
         raise HofitError(f"--site {site}: the observed sites are {names}")
     return site or next(iter(observed))
-
-
-def _is_same(argument: Any, value: Tensor) -> bool:
-    return isinstance(argument, Tensor) and argument.shape == value.shape and torch.equal(argument.to(value), value)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,16 @@ class Fresh:
     covariance: Tensor
 
 
+def responses(arguments: Mapping[str, Any], observed: Mapping[str, tuple[Any, Tensor]]) -> dict[str, str]:
+    """Argument → the site that observes it as it is."""
+    found = {}
+    for argument, value in arguments.items():
+        for name, (_, seen) in observed.items():
+            if isinstance(value, Tensor) and value.shape == seen.shape and torch.equal(value.to(seen), seen):
+                found[argument] = name
+    return found
+
+
 class Predictive(SiteMessenger):
     """Runs the model with what the leaves hold.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from torch import Tensor
 from ..config.schema import Data
 from ..errors import HofitError
 from ..model.randomness import random_state_kept, set_seed
-from ..model.table import Table, read_table
+from ..model.table import Table
 from ..model.text import Column, taken
 from ..run.resume import ResumeRequest
 from .fitted import fitted
-from .new_data import complete_rows
-from .predictive import Predictive
+from .new_data import own_rows
+from .predictive import Predictive, responses
 
 
 @dataclass(frozen=True)
@@ -63,20 +62,16 @@ def run_simulate(run: ResumeRequest, seed: int = 0, conditional: bool = False) -
         if not made:
             raise HofitError("nothing to simulate: the model observes no site (pyro.factor has no distribution)")
         drawn = {name: value.detach().to(given[name][1].dtype) for name, (_, value) in made.items()}
-        arguments = dict(program.arguments)
-        for argument, value in program.arguments.items():
-            for name, (_, observed) in given.items():
-                if isinstance(value, Tensor) and value.shape == observed.shape and torch.equal(value, observed):
-                    arguments[argument] = drawn[name]
+        own = program.arguments
+        arguments = {**own, **{argument: drawn[name] for argument, name in responses(own, given).items()}}
         return Simulation(drawn, arguments, _table(data, program.arguments, arguments))
 
 
 def _table(data: Data, before: dict[str, Any], now: dict[str, Any]) -> Table | None:
-    if data.path is None or not data.columns:
+    table = own_rows(data)
+    if table is None:
         return None
-    table = read_table(Path(data.path))
-    rows = complete_rows(table, data.columns, data.missing)
-    columns: dict[str, Column] = {name: taken(column, rows) for name, column in table.columns.items()}
+    columns = dict(table.columns)
     for argument, request in data.columns.items():
         if now[argument] is before[argument]:
             continue

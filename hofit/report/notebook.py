@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ..record import Estimate
+from ..record import Estimate, by_site
 from .summary import FIRST_ROWS, verdict_line
 
 GOOD, BAD = "#1a7f37", "#b42318"
@@ -25,11 +25,8 @@ def html_of(fit: Mapping[str, Any], rows: Sequence[Estimate]) -> str:
 
 
 def _table(rows: Sequence[Estimate]) -> str:
-    by_name: dict[str, list[Estimate]] = {}
-    for row in rows:
-        by_name.setdefault(row.name, []).append(row)
     lines = []
-    for name, members in by_name.items():
+    for name, members in by_site(rows).items():
         lines += [_row(row) for row in members[:FIRST_ROWS]]
         if len(members) > FIRST_ROWS:
             lines.append(f'<tr><td colspan="5">{escape(name)}: {len(members) - FIRST_ROWS} more numbers</td></tr>')

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..record import Estimate
+from ..record import Estimate, by_site
 from .rounding import rounded, rounded_interval
 
 FIRST_ROWS = 8
@@ -54,9 +54,7 @@ def verdict_line(fit: Mapping[str, Any]) -> str:
 
 
 def _print_estimates(console: Console, rows: Sequence[Estimate]) -> None:
-    by_name: dict[str, list[Estimate]] = {}
-    for row in rows:
-        by_name.setdefault(row.name, []).append(row)
+    by_name = by_site(rows)
     shown = [row for name, members in by_name.items() for row in members[: _rows_shown(name, len(members))]]
     numbers = [_row(row) for row in shown]
     columns = {

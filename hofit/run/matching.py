@@ -22,6 +22,9 @@ from ..patterns import Ownership, matches, near_misses, speaking_pattern
 
 INTEGRATE = ("objective", "integrate")
 
+SHOWN = 12
+"""Idle patterns of an entry that are told with what is near them: that takes a while for each."""
+
 
 def optimizer_specs(
     config: Config, known: Mapping[str, OptimizerSpec], mistakes: Mistakes
@@ -165,8 +168,10 @@ def check_ownership(
     for entry, owned, spec in zip(config.optimizers, ownership.owners, specs, strict=True):
         at = (*entry.key, "params")
         idle = [pattern for pattern in entry.patterns if not any(matches(pattern, name) for name in program.sites)]
-        for pattern in idle[:12]:
+        for pattern in idle[:SHOWN]:
             mistakes.add(at, nothing_matches(pattern, "parameter", free, program))
+        if len(idle) > SHOWN:
+            mistakes.add(at, f"{len(idle) - SHOWN} more of its patterns match nothing: {', '.join(idle[SHOWN:])}")
         if not owned and not idle:
             mistakes.add(at, "the entry gets no parameter: all it matches are taken above, fixed or integrated")
         for pattern in unmatched_radii(entry.options.get("trust_radius"), owned):

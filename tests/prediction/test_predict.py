@@ -180,6 +180,15 @@ def test_a_mean_that_is_given_has_no_error_and_pairs_are_drawn_as_pairs(tmp_path
     assert list(drawn) == ["p[0]", "p[1]"] and len(drawn["p[0]"]) == 3
 
 
+def test_the_fit_s_own_rows_are_those_that_it_has_had(tmp_path: Path, write: Write) -> None:
+    model, data = write("m.py", MODELS), write("d.csv", "a,b,g\n0,1,x\n,2,y\n2,0,x\n")
+    columns = {"path": str(data), "columns": {"a": "a", "b": "b"}, "missing": "drop"}
+    entry = [{"params": "*", "optimizer": "newton_cg"}]
+    library.fit(f"{model}:two", {"data": columns, "optimizers": entry}, run_dir=tmp_path / "run")
+    found = run_predict(PredictRequest(ResumeRequest(tmp_path / "run"), site="a", draws=5)).columns()
+    assert found["b"].tolist() == [1, 0] and len(found["estimate"]) == 2  # type: ignore[union-attr]
+
+
 def test_the_interval_of_a_count_ends_at_counts(runs: Path) -> None:
     found = predicted(runs / "cbpp", draws=41)
     assert torch.equal(found.lower, found.lower.round()) and torch.equal(found.upper, found.upper.round())
