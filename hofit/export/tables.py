@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,9 +41,21 @@ def csv_of(draws: Params) -> str:
 
 def write_parquet(path: Path, draws: Params) -> None:
     """Raises: HofitError without pandas and pyarrow."""
+    path.write_bytes(parquet_of(dict(zip(columns(draws), as_table(draws).cpu().numpy().T, strict=True))))
+
+
+def parquet_of(table: Mapping[str, Any]) -> bytes:
+    """A parquet file's content, of columns by name. Raises: HofitError without pandas and pyarrow."""
+    content = io.BytesIO()
+    need_parquet().DataFrame(table).to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def need_parquet() -> Any:
+    """pandas, which writes such files. Raises: HofitError without it and pyarrow."""
     try:
         import pandas
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise HofitError(PARQUET_HINT) from error
-    pandas.DataFrame(as_table(draws).cpu().numpy(), columns=columns(draws)).to_parquet(path, index=False)
+    return pandas

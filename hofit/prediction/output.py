@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..export.tables import need_parquet, parquet_of
 from ..model.text import Column, Text
+from ..record import as_csv
 from ..run.files import write_whole
 
 ENDINGS = (".csv", ".parquet")
 
 
 def check_output(path: Path | None) -> None:
-    """Raises: DataError where a table cannot be written there, before anything is computed."""
+    """Raises: DataError, HofitError where a table cannot be written there, before anything is computed."""
     if path is None:
         return
     if path.suffix not in ENDINGS:
@@ -26,26 +26,20 @@ def check_output(path: Path | None) -> None:
     if not path.parent.is_dir():
         raise DataError(f"--out {path}: there is no directory {path.parent}")
     if path.suffix == ".parquet":
-        _pandas(path)
+        need_parquet()
 
 
 def csv_of(columns: Mapping[str, Column]) -> str:
     """Numbers to their last digit; nothing where a cell has none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*map(_cells, columns.values()), strict=True))
-    return text.getvalue()
+    return as_csv([columns, *zip(*map(_cells, columns.values()), strict=True)])
 
 
 def write_table(path: Path, columns: Mapping[str, Column]) -> None:
-    """Raises: DataError."""
+    """Raises: DataError, HofitError."""
     if path.suffix == ".csv":
         content = csv_of(columns).encode()
     else:
-        buffer = io.BytesIO()
-        _pandas(path).DataFrame({name: _cells(column) for name, column in columns.items()}).to_parquet(buffer)
-        content = buffer.getvalue()
+        content = parquet_of({name: _cells(column) for name, column in columns.items()})
     try:
         write_whole(path, content)
     except OSError as error:
@@ -60,12 +54,3 @@ def _cells(column: Column) -> Sequence[Any]:
     if np.issubdtype(column.dtype, np.floating):
         return [None if cell != cell else cell for cell in cells]
     return cells
-
-
-def _pandas(path: Path) -> Any:
-    try:
-        import pandas
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise DataError(f"--out {path}: parquet needs pandas and pyarrow: pip install 'hofit[parquet]'") from error
-    return pandas

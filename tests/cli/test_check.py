@@ -86,3 +86,12 @@ def test_check_finds_what_would_stop_fit_before_its_first_step(
         outcome = hofit(command, "bad.py", "-c", "b.yaml")
         assert (command, outcome.code) == (command, 2), outcome.text
         assert says in outcome.err
+
+
+def test_many_patterns_that_match_nothing_are_all_told(folder: Path, hofit: Hofit) -> None:
+    patterns = ", ".join(f"nothing{k}" for k in range(14))
+    outcome = hofit(
+        "check", "toy.py", "-c", "a.yaml", "-s", f"optimizers=[{{params: ['*', {patterns}], optimizer: adam}}]"
+    )
+    assert outcome.code == 2 and outcome.err.count("matches nothing") + outcome.err.count("no parameter matches") == 12
+    assert "2 more of its patterns match nothing: nothing12, nothing13" in outcome.err
