@@ -23,7 +23,6 @@ class Fitted:
     """
 
     session: Session
-    estimate: Params
     gaussian: Gaussian | None
     remarks: list[str]
 
@@ -51,6 +50,6 @@ def fitted(request: ResumeRequest) -> Iterator[Fitted]:
         gaussian, remarks = None, ["standard errors: none, the fit has not converged"]
         if verdict.status is not None and converged:
             gaussian, remarks = gaussian_of(objective, verdict.status, verdict)
-        estimate = {**point.params, **point.inner}
-        objective.leaves.write(estimate)
-        yield Fitted(session, estimate, gaussian, remarks)
+        found = Fitted(session, gaussian, remarks)
+        found.write({**point.params, **point.inner})
+        yield found

@@ -224,5 +224,4 @@ def _draws(fit: Fitted, asked: _Asked, request: PredictRequest) -> tuple[Tensor,
             distribution, value, _ = asked.run(fit.program, middle=False)
             means.append(_mean(asked.site, distribution).reshape(-1).clone())  # the leaves are written to again
             values.append(value.reshape(-1).to(means[-1]))
-    fit.write(fit.estimate)
     return torch.stack(means), torch.stack(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -200,3 +200,14 @@ def test_many_calls_are_the_same_bits_before_and_after_the_interpreter_takes_ove
     replay, x = ByBoth(taped(linear_algebra, somewhere(0))), somewhere(1)
     by_call = [replay([x.detach()]) for _ in range(MANY + 2)]
     assert all(torch.equal(one, other) for found in by_call for one, other in zip(found, by_call[0], strict=True))
+
+
+def test_an_interpreter_that_gives_other_bits_does_not_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(tape: Tape, inputs: Sequence[Tensor]) -> Replay:
+        exact = by_script(tape, inputs)
+        return lambda inputs: tuple(value + 1e-9 for value in exact(inputs))
+
+    monkeypatch.setattr("hofit.capture.replay.by_script", other)
+    replay, x = ByBoth(taped(linear_algebra, somewhere(0))), somewhere(1)
+    by_call = [replay([x.detach()]) for _ in range(MANY + 2)]
+    assert all(map(torch.equal, by_call[0], by_call[-1]))

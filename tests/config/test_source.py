@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hofit.config.source import MAX_BYTES, Source, from_mapping, parse_source, read_source, set_override
+from hofit.config.source import MAX_BYTES, MAX_KEYS, Source, from_mapping, parse_source, read_source, set_override
 from hofit.errors import ConfigError
 
 
@@ -289,3 +289,11 @@ def test_the_caller_s_mapping_is_never_written_to() -> None:
     source = from_mapping(mine)
     set_override(source, "stop.gradient=2")
     assert mine == {"stop": {"gradient": 1.0}}
+
+
+@pytest.mark.parametrize("place", ["fixed: {{{}}}", "optimizers: [{}]"])
+def test_a_place_holds_a_thousand_entries_at_most(place: str) -> None:
+    entry = "p{}: 1" if "fixed" in place else "{{params: p{}}}"
+    at_most = parse(place.format(", ".join(entry.format(k) for k in range(MAX_KEYS)))).data
+    assert len(next(iter(at_most.values()))) == MAX_KEYS == 1000
+    assert "1001 entries in one place" in refused(place.format(", ".join(entry.format(k) for k in range(MAX_KEYS + 1))))

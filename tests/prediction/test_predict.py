@@ -233,14 +233,19 @@ def test_the_commands_write_the_columns_of_the_table_and_their_own(
 ) -> None:
     out = tmp_path / "p.csv"
     outcome = hofit("predict", runs / "sleepstudy", "--data", write("new.csv", NEW), "--out", out, "--draws", 20)
-    assert outcome.code == 0
+    assert outcome.code == 0 and "the model is" in outcome.err
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["Days", "Subject", "estimate", "std_error", "lower", "upper"]
     assert [float(row["estimate"]) for row in rows] == pytest.approx(CONDITIONAL, rel=RELATIVE)
     simulated = hofit("simulate", runs / "cbpp", "--seed", 3)
     lines = simulated.out.splitlines()
-    assert simulated.code == 0 and lines[0] == "herd,incidence,size,period" and len(lines) == 57
+    assert (
+        simulated.code == 0
+        and "the model is" in simulated.err
+        and lines[0] == "herd,incidence,size,period"
+        and len(lines) == 57
+    )
     assert all(int(line.split(",")[1]) <= int(line.split(",")[2]) for line in lines[1:])
     parquet = hofit("simulate", runs / "cbpp", "--out", tmp_path / "s.parquet")
     assert parquet.code == 0 and (tmp_path / "s.parquet").stat().st_size > 0
