@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 WAIT = 20.0
 """Seconds after which a trial counts as hanging. It is generous: other processes may have the machine."""
 
@@ -115,6 +117,7 @@ def _try_all(trials: Mapping[str, Trial], folder: Path, output: int, results: in
         for number in (1, 2):
             os.dup2(output, number)
         sys.stdout, sys.stderr = (os.fdopen(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+        torch.set_num_threads(1)  # the threads of the parent's pool are not in the child, and would be waited for
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
         for trial in trials.values():
