@@ -44,6 +44,9 @@ SHOWS = 4.0
 DRAWN_IN = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
 """Steps of e-folds, to both sides, on which it is sought where the loss is known best."""
 
+DRAWN_NEARER = (1.0, 2.0, 3.0)
+"""Steps around the best of those, which stand up to eight apart."""
+
 BACK_PARTS = (0.9, 0.75, 0.5, 0.25, 0.1, 0.0, -0.5, -1.0)
 """What is left of numbers that have run away on the way back from there."""
 
@@ -205,9 +208,13 @@ def _drawn_in(place: Place, ended: bool = False) -> tuple[Place, Tensor] | None:
         if abs(slope) > BELIEVED * rounding:
             found += [(rounding, place.here, way)] if ended else []
             continue
-        drawn = [place.here + side * steps * way for steps in DRAWN_IN for side in (-1.0, 1.0)]
-        doubts = [_doubt(place, where, way) for where in drawn]
-        found.append((min(doubts), drawn[doubts.index(min(doubts))], way))
+        least, best = inf, place.here
+        for steps in (DRAWN_IN, DRAWN_NEARER):
+            drawn = [best + side * step * way for step in steps for side in (-1.0, 1.0)]
+            doubts = [_doubt(place, where, way) for where in drawn]
+            if min(doubts) < least:
+                least, best = min(doubts), drawn[doubts.index(min(doubts))]
+        found.append((least, best, way))
     for _, where, way in sorted(found, key=lambda one: one[0]):
         out = _way_out(place, where, way)
         there = place.at(where) if out != 0 or bool((where != place.here).any()) else None
