@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import ref
+from weakref import WeakMethod, ref
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ class Recorder(DispatchMode):
         self._failure: str | None = None
         self._inputs = {memory_of(tensor) for tensor in inputs}
         self._given = len(inputs)
-        self._escapes = _Escapes(self._escaped)
+        self._escapes = _Escapes(WeakMethod(self._escaped))
         for tensor in inputs:
             self._name(tensor)
 
@@ -279,13 +279,15 @@ class Recorder(DispatchMode):
 class _Escapes(TorchFunctionMode):
     """Tells of every tensor whose numbers leave torch."""
 
-    def __init__(self, tell: Callable[[str, Tensor], None]) -> None:
+    def __init__(self, tell: WeakMethod[Callable[[str, Tensor], None]]) -> None:
         super().__init__()
         self._tell = tell
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ESCAPES and isinstance(args[0], Tensor):
-            self._tell(func.__name__, args[0])
+            tell = self._tell()
+            if tell is not None:
+                tell(func.__name__, args[0])
         return func(*args, **(kwargs or {}))
 
 

@@ -163,11 +163,12 @@ class LiftedLoss:
     def _pull_of(self, k: int) -> Pull:
         """What an adjoint of node k adds to those of the leaves that it was made from."""
         node, leaves = self.nodes[k], [node.leaf for node in self.nodes[:k]]
+        cache = self.cache  # and not self, which has the tape: a circle would keep every point's graph for a while
 
         def through_terms(adjoint: Tensor, create_graph: bool) -> list[tuple[Tensor, Tensor]]:
             total = {term.source: leaves[term.source].new_zeros(leaves[term.source].numel()) for term in node.terms}
             for term in node.terms:
-                total[term.source] = add_transposed(self.cache, total[term.source], term, adjoint)
+                total[term.source] = add_transposed(cache, total[term.source], term, adjoint)
             return [(leaves[source], found.view(leaves[source].shape)) for source, found in total.items()]
 
         return through_terms if node.definition is None else pull_through(node.definition, leaves)
