@@ -60,9 +60,11 @@ def match(needed: Sequence[str], optional: Sequence[str], table: Table) -> dict[
 
 
 def unmatched(needed: Sequence[str], found: Mapping[str, Request]) -> list[str]:
-    """The arguments that nothing was found for."""
-    counted = {request["levels"] for request in found.values() if isinstance(request, dict) and "levels" in request}
-    return [argument for argument in needed if argument not in found and argument not in counted]
+    """The arguments that nothing was found for, but for those that would come with the levels of another of them."""
+    levels = {request["levels"] for request in found.values() if isinstance(request, dict) and "levels" in request}
+    left = [argument for argument in needed if argument not in found and argument not in levels]
+    would_come = _counts(left, [argument for argument in left if counted(argument) is None])
+    return [argument for argument in left if argument not in would_come]
 
 
 def whole_numbers(found: Mapping[str, Request], table: Table) -> list[str]:

@@ -39,6 +39,10 @@ def test_what_is_not_clear_is_left(columns: list[str]) -> None:
     assert found == {} and unmatched(["days"], found) == ["days"]
 
 
+def test_what_counts_the_levels_of_a_missing_argument_is_not_missed_itself() -> None:
+    assert unmatched(["subject", "n_subjects", "n_items"], {}) == ["subject", "n_items"]
+
+
 @pytest.mark.parametrize(
     ("argument", "count"),
     [("subject", "n_subjects"), ("county", "n_counties"), ("items", "num_items"), ("herd", "herd_count")],
