@@ -15,7 +15,8 @@ from tests.benchmarks.invariance_models import CASES, Case, Parameters
 from tests.contracts.test_distributions import LATENT, OBSERVED, Hidden, example, observed
 
 Model = Callable[[], None]
-ITERATIONS = 40
+ITERATIONS = 16
+"""More than come before a replay is used, the tenth evaluation: `AFTER` and `PROOFS` of `hofit.objective.captured`."""
 
 
 def of_the_study(case: Case) -> Model:
