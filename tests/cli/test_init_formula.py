@@ -128,7 +128,8 @@ def test_without_the_library_it_is_said_how_to_get_it(hofit: Hofit, monkeypatch:
 
 def test_names_that_are_no_words_become_some(hofit: Hofit, write: Write) -> None:
     """Columns with blanks, dots, Python's own words, and the names that the module itself uses."""
-    rows = [f"{i % 7 + 0.1 * i},{i % 5},g {i % 6},{i % 4},{i % 3 == 0}" for i in range(36)]
+    effects = [2.0 * (i % 6) + 3.0 * (i % 4) + i * i % 11 for i in range(36)]  # both there: no scale goes to zero
+    rows = [f"{y},{i % 5},g {i % 6},{i % 4},{i % 3 == 0}" for i, y in enumerate(effects)]
     path = write("d.csv", "\n".join(["my y,Petal.Length,the group,table,lambda", *rows]) + "\n")
     formula = "`my y` ~ Petal.Length + `lambda` + (1 | `the group`) + (1 | table)"
     assert hofit("init", "--formula", formula, "--data", path, "--out", "a").code == 0
