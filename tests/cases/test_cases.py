@@ -176,7 +176,7 @@ SMALL = {"rows": 3000, "groups": 1500, "stores": 50}
 def test_effects_that_are_not_there_have_a_scale_of_zero(
     options: dict[str, int], edge: str, loss: float, other: str, value: float
 ) -> None:
-    """lme4: lmer(y ~ x + (1 | group) + (1 | store), REML = FALSE, optCtrl = list(xtol_abs = 1e-10, ftol_abs = 1e-12))."""
+    """By lme4: lmer(y ~ x + (1 | group) + (1 | store), REML = FALSE), xtol_abs 1e-10, ftol_abs 1e-12."""
     result = fit("no_signal", f"data.options={options}")
     assert result.status == "converged_on_boundary" and result.loss == pytest.approx(loss, abs=1e-5)
     assert f"{edge} → 0" in remarks(result) and result.std_errors[edge].isnan()
