@@ -151,8 +151,7 @@ def make(name: str, kind: str, dtype: torch.dtype = torch.float64) -> tuple[Oper
 @cache
 def eigenvalues(name: str, kind: str) -> Array:
     """numpy's, ascending."""
-    found: Array = np.linalg.eigvalsh(written_out(name, kind).matrix)
-    return found
+    return np.asarray(np.linalg.eigvalsh(written_out(name, kind).matrix), dtype=np.float64)
 
 
 @cache
