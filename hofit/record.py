@@ -33,13 +33,30 @@ NEEDED = (*WORDS, "estimate", "std_error")
 class Derived:
     """A row of derived.csv: a scalar of a deterministic site, on the scale the model gives it.
 
-    ``index`` is like ``3`` or ``3,0``, and empty where the site is one number.
+    ``index`` is like ``3`` or ``3,0``, and empty where the site is one number; ``lower`` and ``upper`` are the ends of
+    the 95 % interval.
     """
 
     name: str
     index: str
     estimate: float | None
     std_error: float | None
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass
+class Quantity:
+    """A number that is no parameter's: a standard deviation or correlation of a matrix, an intraclass correlation.
+
+    ``name`` is whole: ``b: corr[0,1]``. None where there is no such number; ``lower`` and ``upper`` as for estimates.
+    """
+
+    name: str
+    estimate: float | None
+    std_error: float | None
+    lower: float | None
+    upper: float | None
 
 
 @dataclass
@@ -62,7 +79,17 @@ class Estimate:
     @classmethod
     def of(cls, derived: Derived) -> Estimate:
         """A deterministic site's row as one of the same table."""
-        return cls(derived.name, derived.index, "derived", derived.estimate, derived.std_error)
+        found = cls(derived.name, derived.index, "derived", derived.estimate, derived.std_error)
+        found.lower, found.upper = derived.lower, derived.upper
+        return found
+
+    @classmethod
+    def told_of(cls, fit: Mapping[str, Any]) -> list[Estimate]:
+        """The quantities of fit.json as rows of the same table, shown beside those of estimates.csv."""
+        told = [Quantity(**quantity) for quantity in fit.get("quantities") or ()]
+        return [
+            cls(one.name, "", "derived", one.estimate, one.std_error, lower=one.lower, upper=one.upper) for one in told
+        ]
 
 
 @dataclass(frozen=True)

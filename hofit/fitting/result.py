@@ -17,8 +17,9 @@ from ..export.arviz import Labels, attributes, inference_data
 from ..export.groups import groups_of
 from ..model.program import Program
 from ..point import Params, Site
-from ..record import Derived, Estimate
+from ..record import Derived, Estimate, Quantity
 from ..status import SIGNALLED, Status
+from ..uncertainty.delta import PLAIN, interval
 from ..uncertainty.errors import Uncertainty
 from ..verdict.checks import Check
 
@@ -86,6 +87,11 @@ class FitResult:
     def derived(self) -> dict[str, tuple[Tensor, Tensor]]:
         return self.uncertainty.derived
 
+    @property
+    def quantities(self) -> list[Quantity]:
+        """Standard deviations, correlations and intraclass correlations, where they are no parameters themselves."""
+        return self.uncertainty.quantities
+
     def covariance(self, names: str | Sequence[str]) -> Tensor:
         """The covariance of some sites on the constrained scale, flat over their values in the order given.
 
@@ -150,8 +156,9 @@ class FitResult:
         """The rows of derived.csv: one a scalar of a deterministic site."""
         rows = []
         for name, (value, error) in self.derived.items():
-            numbers = zip(_indices(value), value.reshape(-1).tolist(), error.reshape(-1).tolist(), strict=True)
-            rows += [Derived(name, index, float(number), _finite_or_none(own)) for index, number, own in numbers]
+            columns = [one.reshape(-1).tolist() for one in (error, *interval(PLAIN, value.to(error), error))]
+            numbers = zip(_indices(value), value.reshape(-1).tolist(), *columns, strict=True)
+            rows += [Derived(name, i, float(number), *map(_finite_or_none, known)) for i, number, *known in numbers]
         return rows
 
     @property
@@ -210,6 +217,8 @@ class FitResult:
             "aic": self.aic,
             "bic": self.bic,
             "observations": self.observations,
+            "quantities": [vars(one) for one in self.quantities],
+            "restated": self.uncertainty.restated,
             "shrinkage": {name: factor.tolist() for name, factor in self.uncertainty.shrinkage.items()},
             "checks": [asdict(check) for check in self.checks],
             "remarks": self.remarks,

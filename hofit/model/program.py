@@ -30,6 +30,7 @@ from .precision import lower_precision
 from .predictive import Replication, Scored, scored
 from .randomness import random_state_kept
 from .sites import InfeasibleError, Latent, Parameter, Sites, TraceChanged, what_changed
+from .spreads import Spreads, spreads_of
 from .supports import describe, is_elementwise, jacobian_of, unread, value_and_slope
 
 CONFIGURATIONS = 2
@@ -47,6 +48,7 @@ class Reading:
     each site that may be a likelihood or a penalty on parameters: a factor, or one whose observed value depends on the
     leaves; ``penalties`` are those of them that do not depend on what is integrated out. ``unshaped`` are integrated
     latents under a flat prior that no factor makes another one. ``observed`` names the sites whose entries are counted.
+    ``spreads`` are the covariances and standard deviations of normal sites.
     """
 
     deterministic: Params
@@ -58,6 +60,7 @@ class Reading:
     penalties: list[str]
     unshaped: list[str]
     observed: list[str]
+    spreads: Spreads
 
     @property
     def likelihood(self) -> list[str]:
@@ -368,7 +371,10 @@ class Program:
         inside, unshaped = self._of_integrated() if factors else ([], self._flat_and_integrated)
         penalties = [name for name in factors if name not in inside]
         total = sum(counts.values())
-        return Reading(deterministic, enumerated, transforms, moved, total, factors, penalties, unshaped, observed)
+        spreads = spreads_of(trace.samples)
+        return Reading(
+            deterministic, enumerated, transforms, moved, total, factors, penalties, unshaped, observed, spreads
+        )
 
     def scored(self, names: Collection[str]) -> Scored:
         """What the model at the leaves says of its data; ``names`` are the sites whose densities are the likelihood.

@@ -117,6 +117,7 @@ def _filled(run: Run, fit: Mapping[str, Any], diagnosis: Mapping[str, Any] | Non
     )
     status, remedy = str(fit["status"]), str(fit.get("remedy") or "")
     _, _, verdict = verdict_line(fit).partition(": ")
+    rows = [*run.rows, *Estimate.told_of(fit)]
     page = {
         "label": run.label,
         "path": str(run.path),
@@ -128,7 +129,7 @@ def _filled(run: Run, fit: Mapping[str, Any], diagnosis: Mapping[str, Any] | Non
         "remedy": remedy.replace("RUN_DIR", str(run.path)) if status != "converged" else "",
         "checks": [_check(one) for one in fit["checks"]],
         "diagnosis": diagnosis,
-        "tables": [table for title, roles in TITLES if (table := _table(title, roles, run.rows)) is not None],
+        "tables": [table for title, roles in TITLES if (table := _table(title, roles, rows)) is not None],
         "pictures": pictures,
         "without_pictures": "" if is_available() else f"There are none: {HINT}",
         "facts": _facts(fit),

@@ -21,7 +21,9 @@ def html_of(fit: Mapping[str, Any], rows: Sequence[Estimate]) -> str:
         said.append(f"What to try: {fit['remedy']}")
     lines = [f'<p style="color:{colour}"><b>{escape(verdict_line(fit))}</b></p>']
     lines += [f"<p>{escape(sentence)}</p>" for sentence in (*fit["remarks"], *said)]
-    return "<div>" + "".join(lines) + (_table(rows) if rows else "") + "</div>"
+    restated = fit.get("restated") or ()
+    shown = [*(row for row in rows if row.name not in restated), *Estimate.told_of(fit)]
+    return "<div>" + "".join(lines) + (_table(shown) if shown else "") + "</div>"
 
 
 def _table(rows: Sequence[Estimate]) -> str:

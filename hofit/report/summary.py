@@ -16,6 +16,8 @@ from .rounding import rounded, rounded_interval
 FIRST_ROWS = 8
 """Rows of a vector that are shown; the rest is summarised."""
 
+RESTATED = "a matrix, told by its standard deviations and correlations; its entries are in estimates.csv"
+
 LEFT_OUT = ("optimizer", "role")
 """Columns that a narrow screen does without, in this order."""
 
@@ -33,8 +35,11 @@ def print_summary(console: Console, fit: Mapping[str, Any], rows: Sequence[Estim
         console.print(f"  {check['name']}: {check['message']}", markup=False, highlight=False, soft_wrap=True)
     for remark in fit["remarks"]:
         console.print(f"  {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    # What is told of the parameters stands with them, and what is integrated, which may be long, after both.
+    effects = [row for row in rows if row.role == "integrated"]
+    rows = [*(row for row in rows if row.role != "integrated"), *Estimate.told_of(fit), *effects]
     if rows:
-        _print_estimates(console, rows)
+        _print_estimates(console, rows, fit.get("restated") or ())
     if run_dir is not None:
         console.print(f"Run: {run_dir}", markup=False, highlight=False, soft_wrap=True)
     if fit["status"] != "converged" and fit.get("remedy"):
@@ -53,8 +58,9 @@ def verdict_line(fit: Mapping[str, Any]) -> str:
     )
 
 
-def _print_estimates(console: Console, rows: Sequence[Estimate]) -> None:
-    by_name = by_site(rows)
+def _print_estimates(console: Console, rows: Sequence[Estimate], restated: Sequence[str]) -> None:
+    """The table; of matrices in ``restated`` a line, for their standard deviations and correlations stand in it."""
+    by_name = by_site(row for row in rows if row.name not in restated)
     shown = [row for name, members in by_name.items() for row in members[: _rows_shown(name, len(members))]]
     numbers = [_row(row) for row in shown]
     columns = {
@@ -82,6 +88,8 @@ def _print_estimates(console: Console, rows: Sequence[Estimate]) -> None:
     for name, members in by_name.items():
         if len(members) > _rows_shown(name, len(members)):
             console.print(_in_short(name, members), style="dim", markup=False, soft_wrap=True)
+    for name in restated:
+        console.print(f"{name}: {RESTATED}", style="dim", markup=False, soft_wrap=True)
 
 
 def _rows_shown(name: str, count: int) -> int:

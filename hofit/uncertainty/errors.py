@@ -2,8 +2,9 @@
 
 What is reported is on the constrained scale, by the delta method: |slope| times the unconstrained error where a
 transform is elementwise, else sqrt diag J C Jᵀ with its Jacobian and the site's own covariance. The ends of 95 %
-intervals are the unconstrained ones, mapped; a transform that is not elementwise has none. There is a standard error
-only where a fit has converged and its curvature is known and positive.
+intervals are the unconstrained ones, mapped; where a transform is not elementwise, they are symmetric on the scale on
+which the entries are free (a simplex's on the logit's). There is a standard error only where a fit has converged and
+its curvature is known and positive.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from ..coordinates import Coordinates
 from ..errors import HofitError, ModelError
-from ..linear.operator import MEMORY_BUDGET
 from ..model.program import Reading
 from ..model.sites import InfeasibleError
 from ..model.supports import value_and_slope
 from ..objective.base import Objective
 from ..point import Params, Site
+from ..record import Quantity
 from ..status import Status
 from ..verdict.checks import Verdict
 from ..verdict.edges import edge_entries
-from .gaussian import SOLVES, Gaussian, gaussian_at
-
-NORMAL_975 = 1.959963984540054
-"""The 97.5 % point of the standard normal distribution."""
+from .delta import NORMAL_975, delta_errors, interval_of_site
+from .gaussian import Gaussian, gaussian_at
+from .quantities import find_quantities
 
 JACOBIAN_LIMIT = 1000
 """Numbers of a site at most whose transform is not elementwise: a matrix of 8 MB."""
@@ -45,7 +46,8 @@ DERIVED_WORK = 2**28
 class Uncertainty:
     """What is known of a fit's errors. Names → tensors shaped as the values; nan where there is none.
 
-    ``derived`` holds values and errors of `pyro.deterministic` sites, ``shrinkage`` the pooling factor of each
+    ``derived`` holds values and errors of `pyro.deterministic` sites, ``quantities`` the standard deviations and
+    correlations of matrices, of which ``restated`` names those that are parameters, ``shrinkage`` the pooling factor of each
     integrated site, one a number of a row.
     """
 
@@ -53,6 +55,8 @@ class Uncertainty:
     lower: Params = field(default_factory=dict)
     upper: Params = field(default_factory=dict)
     derived: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    quantities: list[Quantity] = field(default_factory=list)
+    restated: list[str] = field(default_factory=list)
     shrinkage: Params = field(default_factory=dict)
     log_evidence: float | None = None
     reading: Reading | None = None
@@ -140,7 +144,8 @@ def find_uncertainty(
     found.reading, found.transforms = reading, reading.transforms
     found.fixed = {name: values[name] for name, site in sites.items() if site.role == "fixed"}
     if gaussian is not None:
-        _add_errors(found, gaussian if full else gaussian.conditional(), values, reading.moved)
+        supports = {name: support for name, (_, support) in objective.program.supports.items()}
+        _add_errors(found, gaussian if full else gaussian.conditional(), values, reading.moved, supports)
         for name, limiting in verdict.limiting.items():
             for known in (found.std_errors, found.lower, found.upper):
                 if name in known:
@@ -149,10 +154,19 @@ def find_uncertainty(
             found.log_evidence = objective.log_evidence(verdict.loss, gaussian.factor, gaussian.outer.size)
         found.shrinkage = _shrinkage(gaussian, sites)
     _add_derived(found, gaussian, objective.program.leaves, reading)
+    leaves = objective.program.leaves
+    found.quantities, found.restated, more = find_quantities(objective.program, gaussian, reading, leaves, values)
+    found.remarks += more
     return found
 
 
-def _add_errors(found: Uncertainty, gaussian: Gaussian, values: Params, moved: Sequence[str]) -> None:
+def _add_errors(
+    found: Uncertainty,
+    gaussian: Gaussian,
+    values: Params,
+    moved: Sequence[str],
+    supports: Mapping[str, constraints.Constraint],
+) -> None:
     variances = gaussian.variances()
     for name, transform in found.transforms.items():
         if name not in gaussian.params:
@@ -173,7 +187,10 @@ def _add_errors(found: Uncertainty, gaussian: Gaussian, values: Params, moved: S
             total = ((jacobian @ gaussian.block(flat)) * jacobian).sum(1)
             lost = gaussian.lost(gaussian.on(flat, jacobian))
             total = torch.where(lost | ((total == 0) & jacobian.any(1)), torch.nan, total)
-            found.std_errors[name] = total.clamp_min(0.0).sqrt().reshape(values[name].shape)
+            error = found.std_errors[name] = total.clamp_min(0.0).sqrt().reshape(values[name].shape)
+            known = interval_of_site(supports[name], values[name], error)
+            if known is not None:
+                found.lower[name], found.upper[name] = known
         else:
             found.remarks.append(
                 f"standard errors: none for {name}: {unconstrained.numel()} numbers under one transform, "
@@ -203,24 +220,8 @@ def _add_derived(found: Uncertainty, gaussian: Gaussian | None, leaves: Params, 
                     f"standard errors: none for {name}: {len(flat)} numbers that depend on {others} others"
                 )
             else:
-                errors = _derived_errors(gaussian, leaves, flat)
+                errors = delta_errors(gaussian, leaves, flat)
         found.derived[name] = value.detach(), errors.reshape(value.shape)
-
-
-def _derived_errors(gaussian: Gaussian, leaves: Params, flat: Tensor) -> Tensor:
-    """Shapes: flat (k,), functions of the leaves → (k,)."""
-    if not flat.requires_grad:
-        return torch.zeros_like(flat)
-    wanted = [leaves[name] for name in gaussian.coordinates.names]
-    chunk = max(1, min(SOLVES, MEMORY_BUDGET // (8 * gaussian.coordinates.size * flat.element_size())))
-    parts = []
-    for some in flat.split(chunk):
-        rows = []
-        for one in some:
-            gradients = torch.autograd.grad(one, wanted, retain_graph=True, allow_unused=True, materialize_grads=True)
-            rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        parts.append(gaussian.variances_of(torch.stack(rows)).clamp_min(0.0).sqrt())
-    return torch.cat(parts)
 
 
 def _shrinkage(gaussian: Gaussian, sites: Mapping[str, Site]) -> Params:
