@@ -68,5 +68,13 @@ class Status(Enum):
     INTERRUPTED = "interrupted", False, 130, "Go on with `hofit resume RUN_DIR`."
 
 
+COMPLETE_AS_TOLD = (
+    "nothing, if these iterations are what was meant: the run is complete as told. On minibatches the loss is an "
+    "estimate and no gradient comes to rest, so that nothing is called converged. To bring it nearer, go on with "
+    "`hofit resume RUN_DIR -s stop.max_iterations=N`, or let lr fall (schedule: {name: exponential, gamma: 0.999}); "
+    "where the data fit into memory, a fit without subsample_size can be proved to have converged."
+)
+"""The remedy of a fit on minibatches that has run all its iterations."""
+
 SIGNALLED = 128
 """What a shell adds to a signal's number: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP."""

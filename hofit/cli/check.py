@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .options import ConfigPath, DataPath, Device, Dtype, Model, Seed, Sets, all_overrides
+import typer
+
+from .options import ConfigPath, DataPath, Device, Dtype, Json, Model, Seed, Sets, all_overrides
 
 if TYPE_CHECKING:
-    from ..run.session import Session
+    from ..run.check import Overview
 
 
 def command(
@@ -18,51 +20,48 @@ def command(
     seed: Seed = None,
     device: Device = None,
     dtype: Dtype = None,
+    json: Json = False,
 ) -> None:
     """Do everything up to the first step: which parameter has which optimizer, and every mistake in the config."""
     from ..config.load import load_source
+    from ..record import json_text
+    from ..run.check import overview
     from ..run.session import Request, parse, prepared
 
     request = Request(load_source(config, all_overrides(set, data, seed, device, dtype)), model)
     parsed, mistakes = parse(request)
     with prepared(request, parsed, mistakes) as session:
-        _show(session)
+        found = overview(session)
+    if json:
+        typer.echo(json_text(found.to_plain()), nl=False)
+    else:
+        _show(found)
 
 
-def _show(session: Session) -> None:
+def _show(found: Overview) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from ..report.console import FitConsole
-    from ..run.check import inner, measured, structures, traced_start
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("parameter", "role", "shape", "constraint", "plates", "rows", "optimizer"):
         table.add_column(column)
-    for name, site in session.objective.sites.items():
-        plates = ", ".join(f"{plate.name} ({plate.size})" for plate in site.plates) or "–"
-        rows, owner = f"{site.rows} × {site.row_length}", session.owners.get(name, "–")
-        table.add_row(Text(name), site.role, str(tuple(site.shape)), site.constraint, Text(plates), rows, owner)
+    for row in found.rows:
+        plates = ", ".join(f"{plate['name']} ({plate['size']})" for plate in row["plates"]) or "–"
+        rows, owner = f"{row['rows']} × {row['row_length']}", row["optimizer"] or "–"
+        shape = str(tuple(row["shape"]))
+        table.add_row(Text(row["name"]), row["role"], shape, row["constraint"], Text(plates), rows, owner)
+    lines = []
+    if found.summed_out:
+        more = f", … ({len(found.summed_out)} sites)" if len(found.summed_out) > 6 else ""
+        lines.append(f"summed out: {', '.join(found.summed_out[:6])}{more}")
+    lines += found.warnings
+    lines += [] if found.integrated is None else [f"integrated: {found.integrated}"]
+    lines += [] if found.cost is None else [f"evidence: {found.cost.describe()}"]
+    lines += [f"{name}: {structure}" for name, structure in found.structures]
+    lines.append(f"{found.unknowns} unknowns; loss {found.loss:.10g} ({found.objective}) at the start")
     console = FitConsole()
     console.print(table)
-    summed = list(session.program.discrete)
-    if summed:
-        listed = ", ".join(summed[:6]) + (f", … ({len(summed)} sites)" if len(summed) > 6 else "")
-        console.print(Text(f"summed out: {listed}"))
-    for warning in session.warnings:
-        console.print(Text(warning))
-    start = traced_start(session)
-    integrated = inner(session, start)
-    if integrated is not None:
-        console.print(Text(f"integrated: {integrated}"))
-    cost = measured(session, start)
-    if cost is not None:
-        console.print(Text(f"evidence: {cost.describe()}"))
-        too_long = cost.warning()
-        if too_long is not None:
-            console.print(Text(f"warning: {too_long}"))
-    for name, found in structures(session, start):
-        console.print(Text(f"{name}: {found}"))
-    unread = session.program.unread
-    unknowns = sum(v.numel() - int(unread[n].sum() if n in unread else 0) for n, v in session.start.items())
-    console.print(f"{unknowns} unknowns; loss {start.value:.10g} ({session.objective.type}) at the start")
+    for line in lines:
+        console.print(Text(line))

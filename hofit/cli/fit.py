@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import DataPath, Device, Dtype, Json, Model, OptionalConfig, Quiet, Seed, Sets, all_overrides
+from .options import DataPath, Device, Dtype, Json, Model, OptionalConfig, Quiet, Seed, Sets, Verbose, all_overrides
 from .screen import Screen
 
 
@@ -24,6 +24,7 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --run-dir holds.")] = False,
     quiet: Quiet = False,
     json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Fit a model."""
     began = time.perf_counter()
@@ -31,7 +32,7 @@ def command(
     from ..run.fit import FitOptions, run_fit
     from ..run.session import Request
 
-    overrides, screen = all_overrides(set, data, seed, device, dtype), Screen(quiet, json)
+    overrides, screen = all_overrides(set, data, seed, device, dtype), Screen(quiet, json, verbose)
     chosen, stem = (config, config.stem) if config is not None else _chosen(model, data, overrides, screen)
     source = load_source(chosen, overrides)
     options = FitOptions(run_dir, overwrite, stem, began, screen.watch)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import DataPath, Sets
+from .options import DataPath, Json, Sets
 
 
 class Family(str, Enum):
@@ -51,6 +52,7 @@ def command(
         typer.Option("--out", "-o", metavar="STEM", help="Writes STEM.yaml, with a formula STEM.py; default: by name."),
     ] = None,
     set: Sets = None,
+    json: Json = False,
 ) -> None:
     """Write a commented config for a model: columns by their names, the mix by the structure that it shows.
 
@@ -77,7 +79,7 @@ def command(
         if stray:
             raise ConfigError(f"{', '.join(stray)}: goes with --formula; a MODEL says so itself")
         write_whole(path, text_of(suggest(model, data, set or []), path).encode())
-        typer.echo(f"wrote {path}; next: hofit check -c {path}, or hofit fit -c {path}")
+        _tell([path], f"hofit check -c {path}, or hofit fit -c {path}", [], json)
         return
 
     from ..suggestion.formula.write import Asked, write_formula
@@ -87,11 +89,22 @@ def command(
         raise ConfigError("--formula needs its data: add --data FILE.csv")
     name = "gaussian" if family is None else family.value
     written = write_formula(Asked(formula, data, name, zero_inflated, dispersion, reml), module, set or [])
-    for note in written.notes:
-        typer.echo(note, err=True)
     write_whole(module, written.module.encode())
     write_whole(path, text_of(written.suggestion, path).encode())
-    typer.echo(f"wrote {module} and {path}; next: hofit fit {module} --config {path}")
+    _tell([module, path], f"hofit fit {module} --config {path}", written.notes, json)
+
+
+def _tell(files: list[Path], following: str, notes: Sequence[str], json: bool) -> None:
+    """What was written, and the command that comes next."""
+    from ..record import json_text
+
+    if json:
+        content = {"wrote": [str(file) for file in files], "next": following, "notes": list(notes)}
+        typer.echo(json_text(content), nl=False)
+        return
+    for note in notes:
+        typer.echo(note, err=True)
+    typer.echo(f"wrote {' and '.join(map(str, files))}; next: {following}")
 
 
 def _stem_of_data(data: Path | None) -> str:

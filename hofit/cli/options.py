@@ -38,6 +38,9 @@ TableOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="A file that ends in .csv or .parquet; default: .csv to the screen.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say how often the loss and its derivatives were computed.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 

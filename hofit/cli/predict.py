@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .options import AllowChanged, NewData, RunDir, TableOut
-from .screen import Screen
+from .options import AllowChanged, Json, NewData, RunDir, TableOut
+from .screen import Screen, print_columns
 
 
 def command(
@@ -22,6 +22,7 @@ def command(
     draws: Annotated[int, typer.Option("--draws", help="Draws for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
     allow_changed: AllowChanged = False,
+    json: Json = False,
 ) -> None:
     """Fitted values, their standard errors and 95 % intervals for observations, at other rows or the fit's own."""
     from ..prediction.output import check_output, csv_of, write_table
@@ -31,9 +32,13 @@ def command(
     check_output(out)
     run = ResumeRequest(run_dir, allow_changed=allow_changed, announce=Screen(False).announce)
     found = run_predict(PredictRequest(run, data, site, population, draws, seed))
+    columns = found.columns()
+    if out is not None:
+        write_table(out, columns)
+    if json:
+        print_columns(columns, out, remarks=list(found.remarks))
+        return
     for remark in found.remarks:
         typer.echo(remark, err=True)
     if out is None:
-        typer.echo(csv_of(found.columns()), nl=False)
-    else:
-        write_table(out, found.columns())
+        typer.echo(csv_of(columns), nl=False)

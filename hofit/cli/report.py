@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json, RunDir
+from .options import Json, RunDir, Verbose
 from .screen import whole_json
 
 
@@ -17,10 +17,11 @@ def command(
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures, without network.")
     ] = None,
     json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Show the result of a run again: verdict, remarks, estimates, what to do next."""
     if html is not None:
-        _write_page(run_dir, html)
+        _write_page(run_dir, html, json)
         return
     from ..errors import RunDirectoryError
     from ..report.console import FitConsole
@@ -33,17 +34,18 @@ def command(
         typer.echo(whole_json(fit, rows, run_dir, diagnosis=diagnosis), nl=False)
         return
     try:
-        print_summary(FitConsole(), fit, rows, run_dir)
+        print_summary(FitConsole(), fit, rows, run_dir, verbose)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunDirectoryError(f"{run_dir} holds a damaged fit.json: {error}") from error
     if diagnosis is not None:
         print_diagnosis(FitConsole(), diagnosis)
 
 
-def _write_page(run_dir: Path, html: Path) -> None:
+def _write_page(run_dir: Path, html: Path, json: bool) -> None:
     from ..errors import RunDirectoryError
     from ..plotting.canvas import HINT, is_available
     from ..plotting.page import page_of
+    from ..record import json_text
 
     page = page_of(run_dir)
     try:
@@ -52,4 +54,4 @@ def _write_page(run_dir: Path, html: Path) -> None:
         raise RunDirectoryError(f"--html {html} cannot be written: {error.strerror or error}") from error
     if not is_available():
         typer.echo(f"hofit: {html} has no pictures: {HINT}", err=True)
-    typer.echo(f"wrote {html}")
+    typer.echo(json_text({"wrote": str(html)}) if json else f"wrote {html}\n", nl=False)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .completion import complete_run
-from .options import AllowChanged, Json, Quiet, Sets
+from .options import AllowChanged, Json, Quiet, Sets, Verbose
 from .screen import Screen
 
 
@@ -21,12 +21,13 @@ def command(
     allow_changed: AllowChanged = False,
     quiet: Quiet = False,
     json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Go on from a checkpoint, exactly where it stopped."""
     began = time.perf_counter()
     from ..run.resume import ResumeRequest, run_resume
 
-    screen = Screen(quiet, json)
+    screen = Screen(quiet, json, verbose)
     request = ResumeRequest(
         checkpoint, list(set or []), allow_changed, began=began, watch=screen.watch, announce=screen.announce
     )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 
 def command(
     model: Annotated[
@@ -18,9 +20,10 @@ def command(
         typer.Option("--out", "-o", help="Write it to a file: hofit.schema.json is what hofit init looks for."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+    json: Json = False,
 ) -> None:
     """Print the JSON Schema of configs, for editors that complete and check YAML."""
-    import json
+    from json import dumps
 
     from ..errors import ConfigError
     from ..run.files import write_whole
@@ -30,9 +33,12 @@ def command(
         raise ConfigError(f"--out {out}: this file is there already: --overwrite replaces it")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no directory {out.parent}")
-    text = json.dumps(whole_schema(model), indent=1, ensure_ascii=False)
+    text = dumps(whole_schema(model), indent=1, ensure_ascii=False)
     if out is None:
         typer.echo(text)
         return
     write_whole(out, (text + "\n").encode())
+    if json:
+        typer.echo(dumps({"wrote": str(out)}))
+        return
     typer.echo(f"wrote {out}; in a config: # yaml-language-server: $schema={out.name}")

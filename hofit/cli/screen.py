@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..fitting.result import FitResult
+    from ..model.text import Column
     from ..record import Estimate
     from ..report.progress import ProgressTable
     from ..run.session import Session
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 class Screen:
     """Watches a fit and prints it; nothing when quiet, but for one JSON object at the end where that is asked for."""
 
-    def __init__(self, quiet: bool, as_json: bool = False) -> None:
+    def __init__(self, quiet: bool, as_json: bool = False, verbose: bool = False) -> None:
         from ..report.console import FitConsole
 
-        self.quiet, self.as_json = quiet or as_json, as_json
+        self.quiet, self.as_json, self.verbose = quiet or as_json, as_json, verbose
         self.console = FitConsole()
         self._table: ProgressTable | None = None
 
@@ -34,11 +35,18 @@ class Screen:
             print(f"hofit: {printable(text)}", file=sys.stderr)
 
     def watch(self, session: Session) -> list[ProgressTable]:
+        from dataclasses import asdict
+
         from ..report.progress import ProgressTable
+        from ..report.remaining import Remaining
 
         if self.quiet:
             return []
-        self._table = ProgressTable(self.console, session.config.progress.every)
+        stop, objective = session.config.stop, session.objective
+        target = None if objective.stochastic else stop.gradient
+        remaining = Remaining(target, stop.max_iterations, stop.max_seconds)
+        evaluations = (lambda: asdict(objective.evaluations)) if self.verbose else None
+        self._table = ProgressTable(self.console, session.config.progress.every, remaining, evaluations)
         return [self._table]
 
     def tell(self, lines: Sequence[str]) -> None:
@@ -59,7 +67,7 @@ class Screen:
         if self.as_json:
             typer.echo(whole_json(result.fit_json(), rows, result.run_dir), nl=False)
         elif not self.quiet:
-            print_summary(self.console, result.fit_json(), rows, result.run_dir)
+            print_summary(self.console, result.fit_json(), rows, result.run_dir, self.verbose)
         raise typer.Exit(result.exit_code)
 
 
@@ -69,3 +77,13 @@ def whole_json(fit: Mapping[str, Any], rows: Sequence[Estimate], run_dir: Path |
 
     run = None if run_dir is None else str(run_dir)
     return json_text({**fit, "run_dir": run, "estimates": [vars(row) for row in rows], **more})
+
+
+def print_columns(columns: Mapping[str, Column], out: Path | None, **more: Any) -> None:
+    """A table as one JSON object: where it was written, or its cells by column."""
+    from ..prediction.output import plain_of
+    from ..record import json_text
+
+    rows = max((len(cells) for cells in columns.values()), default=0)
+    table = {"columns": plain_of(columns)} if out is None else {"wrote": str(out)}
+    typer.echo(json_text({"rows": rows, **table, **more}), nl=False)

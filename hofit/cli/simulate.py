@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .options import AllowChanged, RunDir, TableOut
-from .screen import Screen
+from .options import AllowChanged, Json, RunDir, TableOut
+from .screen import Screen, print_columns
 
 
 def command(
@@ -18,6 +18,7 @@ def command(
         bool, typer.Option("--conditional", help="Keep the effects that were integrated out at their modes.")
     ] = False,
     allow_changed: AllowChanged = False,
+    json: Json = False,
 ) -> None:
     """Draw a data set like the fit's own from the fit: its table, with the responses drawn anew."""
     from ..prediction.output import check_output, csv_of, write_table
@@ -28,7 +29,9 @@ def command(
     columns = run_simulate(
         ResumeRequest(run_dir, allow_changed=allow_changed, announce=Screen(False).announce), seed, conditional
     ).columns()
-    if out is None:
-        typer.echo(csv_of(columns), nl=False)
-    else:
+    if out is not None:
         write_table(out, columns)
+    if json:
+        print_columns(columns, out)
+    elif out is None:
+        typer.echo(csv_of(columns), nl=False)

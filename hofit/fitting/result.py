@@ -18,7 +18,7 @@ from ..export.groups import groups_of
 from ..model.program import Program
 from ..point import Params, Site
 from ..record import Derived, Estimate, Quantity
-from ..status import SIGNALLED, Status
+from ..status import COMPLETE_AS_TOLD, SIGNALLED, Status
 from ..uncertainty.delta import PLAIN, interval
 from ..uncertainty.errors import Uncertainty
 from ..verdict.checks import Check
@@ -33,7 +33,8 @@ class FitResult:
     values and errors of `pyro.deterministic` sites: by name, where the fit gives them, nan for an entry without one.
     ``facts`` is what this kind of objective alone has to say. ``unread`` tells which unconstrained numbers of a site
     its transform never reads, as above a triangle: they are no unknowns. ``seconds`` runs from the model's first trace
-    to the verdict. ``signal`` is the number of what interrupted the fit, ``repeated`` see ``LoopState``.
+    to the verdict. ``estimated`` says that the loss of an iteration is an estimate, of a minibatch or of draws.
+    ``signal`` is the number of what interrupted the fit, ``repeated`` see ``LoopState``.
     ``program_again`` gives the model with its data back, inside the surroundings that it was fitted in; ``labels`` what
     the rows of plates are called in the data.
     """
@@ -57,6 +58,7 @@ class FitResult:
     log_likelihood: float | None = None
     observations: int | None = None
     restricted: list[str] = field(default_factory=list)
+    estimated: bool = False
     signal: int | None = None
     repeated: int = 0
     run_dir: Path | None = None
@@ -129,8 +131,13 @@ class FitResult:
         return self.ended.exit_code
 
     @property
+    def complete_as_told(self) -> bool:
+        """Whether this is a fit on minibatches that has run all the iterations that it was told to."""
+        return self.estimated and self.ended is Status.MAX_ITERATIONS
+
+    @property
     def remedy(self) -> str:
-        return self.ended.remedy
+        return COMPLETE_AS_TOLD if self.complete_as_told else self.ended.remedy
 
     def estimates(self) -> list[dict[str, Any]]:
         """The rows of estimates.csv, as plain values by column: one a scalar."""
@@ -202,6 +209,7 @@ class FitResult:
             "status": self.status,
             "converged": self.converged,
             "exit_code": self.exit_code,
+            "complete_as_told": self.complete_as_told,
             "objective": self.objective,
             "loss": self.loss,
             "gradient_norm": self.gradient_norm,

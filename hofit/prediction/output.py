@@ -34,6 +34,11 @@ def csv_of(columns: Mapping[str, Column]) -> str:
     return as_csv([columns, *zip(*map(_cells, columns.values()), strict=True)])
 
 
+def plain_of(columns: Mapping[str, Column]) -> dict[str, list[Any]]:
+    """For JSON: the cells of each column by its name, None where a cell has none."""
+    return {name: list(_cells(column)) for name, column in columns.items()}
+
+
 def write_table(path: Path, columns: Mapping[str, Column]) -> None:
     """Raises: DataError, HofitError."""
     if path.suffix == ".csv":

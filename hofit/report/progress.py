@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.text import Text
 
 from ..record import PartReport, Progress
+from .remaining import Remaining, in_words
 
 HEADERS = (("iteration", 9), ("loss", 18), ("change", 10), ("gradient", 10), ("step", 10), ("seconds", 8))
 PART_WIDTH = 20
@@ -19,18 +20,28 @@ LEFT_OUT = ("change", "step", "seconds")
 class ProgressTable:
     """Prints a row every ``every`` iterations, and the last one.
 
-    A row goes out once and scrolls, so that a long fit leaves its whole history in the terminal.
+    A row goes out once and scrolls, so that a long fit leaves its whole history in the terminal. ``remaining`` says how
+    long it will still take, ``evaluations`` how often the loss and its derivatives were computed by now, by kind.
     """
 
     keeps_every = None
 
-    def __init__(self, console: Console, every: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        every: int,
+        remaining: Remaining | None = None,
+        evaluations: Callable[[], Mapping[str, int]] | None = None,
+    ) -> None:
         self.console, self.every = console, every
+        self._remaining, self._evaluations = remaining, evaluations
         self._headed = False
         self._shown = False
         self._pending: Progress | None = None
 
     def on_iteration(self, record: Progress, snapshot: Callable[[], object] | None) -> None:
+        if self._remaining is not None:
+            self._remaining.hear(record)
         if record.iteration % self.every == 0 or not self._shown:
             self._shown = True
             self._print(record)
@@ -51,7 +62,15 @@ class ProgressTable:
         if self.console.is_terminal:
             self._print_row(record)
         else:
-            self.console.print(plain_line(record), markup=False, highlight=False, soft_wrap=True)
+            line = "  ".join([plain_line(record), *self._more()])
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _more(self) -> list[str]:
+        """What stands behind a row, under no head."""
+        left = None if self._remaining is None else self._remaining.seconds()
+        counts = {} if self._evaluations is None else self._evaluations()
+        said = [counted(counts)] if any(counts.values()) else []
+        return [*said, *([] if left is None else [f"about {in_words(left)} left"])]
 
     def _print_row(self, record: Progress) -> None:
         cells = {
@@ -70,6 +89,9 @@ class ProgressTable:
             self.console.print(Text("─" * len(line), style="dim"), soft_wrap=True)
             self._headed = True
         text = Text("  ".join(cell.rjust(width) for _, width, cell in columns))
+        for more in self._more():
+            if len(text) + 2 + len(more) <= self.console.width:
+                text.append(f"  {more}", style="dim")
         if any(part.accepted is False for part in record.parts):
             text.stylize("yellow")
         self.console.print(text, soft_wrap=True)
@@ -104,6 +126,11 @@ def plain_line(record: Progress) -> str:
     ]
     pairs += [f"{part.name} {text}" for part in record.parts if (text := part_text(part)) != "–"]
     return "  ".join(pairs)
+
+
+def counted(evaluations: Mapping[str, int]) -> str:
+    """How often each kind of evaluation was made: ``loss 12, gradient 12, hvp 30``."""
+    return ", ".join(f"{kind} {count}" for kind, count in evaluations.items() if count)
 
 
 def part_text(part: PartReport) -> str:

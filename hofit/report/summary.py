@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..record import Estimate, by_site
+from .progress import counted
 from .rounding import rounded, rounded_interval
 
 FIRST_ROWS = 8
@@ -28,8 +29,15 @@ def print_diagnosis(console: Console, diagnosis: Mapping[str, Any]) -> None:
         console.print(f"  {remark}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_summary(console: Console, fit: Mapping[str, Any], rows: Sequence[Estimate], run_dir: Path | None) -> None:
-    console.print(verdict_line(fit), style="bold green" if fit["converged"] else "bold red", soft_wrap=True)
+def print_summary(
+    console: Console, fit: Mapping[str, Any], rows: Sequence[Estimate], run_dir: Path | None, verbose: bool = False
+) -> None:
+    """``verbose`` adds how often the loss and its derivatives were computed."""
+    colour = "green" if fit["converged"] else "yellow" if fit.get("complete_as_told") else "red"
+    console.print(verdict_line(fit), style=f"bold {colour}", soft_wrap=True)
+    counts = {str(kind): int(count) for kind, count in dict(fit.get("evaluations") or {}).items()}
+    if verbose and any(counts.values()):
+        console.print(f"Evaluations: {counted(counts)}", markup=False, highlight=False, soft_wrap=True)
     failed = [check for check in fit["checks"] if check["ok"] is False]
     for check in failed:
         console.print(f"  {check['name']}: {check['message']}", markup=False, highlight=False, soft_wrap=True)
@@ -52,8 +60,9 @@ def verdict_line(fit: Mapping[str, Any]) -> str:
     loss = "not finite" if fit["loss"] is None else f"{fit['loss']:.10g}"
     gradient = "not finite" if fit["gradient_norm"] is None else f"{fit['gradient_norm']:.2e}"
     twice = f" ({fit['repeated_iterations']} of them twice)" if fit.get("repeated_iterations") else ""
+    told = " (complete as told)" if fit.get("complete_as_told") else ""
     return (
-        f"{fit['status']}: loss {loss} ({fit['objective']}), gradient {gradient}, "
+        f"{fit['status']}{told}: loss {loss} ({fit['objective']}), gradient {gradient}, "
         f"{fit['iterations']} iterations{twice}, {fit['seconds']:.2f} s"
     )
 

@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from ..errors import ModelError, StartError, StepImpossible
 from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock
 from ..fitting.state import LoopState
-from ..point import Point
+from ..point import Point, Site
 from .session import Session
 
 BESIDE = 1e-3
@@ -26,6 +27,70 @@ ITERATIONS = 20
 
 LONG = 120.0
 """Seconds of as many iterations from which on a warning is given."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What `hofit check` says. ``rows`` are the parameters, ``structures`` who found which of the Hessian."""
+
+    rows: list[dict[str, Any]]
+    summed_out: list[str]
+    warnings: list[str]
+    integrated: str | None
+    cost: Cost | None
+    structures: list[tuple[str, str]]
+    unknowns: int
+    loss: float
+    objective: str
+
+    def to_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "parameters": self.rows,
+            "summed_out": self.summed_out,
+            "warnings": self.warnings,
+            "integrated": self.integrated,
+            "evidence": None if self.cost is None else self.cost.to_plain(),
+            "structures": [{"by": name, "found": found} for name, found in self.structures],
+            "unknowns": self.unknowns,
+            "loss": self.loss,
+            "objective": self.objective,
+        }
+
+
+def overview(session: Session) -> Overview:
+    """All of it, before any step.
+
+    Raises: StartError where nothing can be fitted from the start; ModelError.
+    """
+    start = traced_start(session)
+    integrated, cost = inner(session, start), measured(session, start)
+    too_long = None if cost is None else cost.warning()
+    unread = session.program.unread
+    return Overview(
+        [_row(session, name, site) for name, site in session.objective.sites.items()],
+        list(session.program.discrete),
+        [*session.warnings, *([] if too_long is None else [f"warning: {too_long}"])],
+        integrated,
+        cost,
+        list(structures(session, start)),
+        sum(v.numel() - int(unread[n].sum() if n in unread else 0) for n, v in session.start.items()),
+        start.value,
+        session.objective.type,
+    )
+
+
+def _row(session: Session, name: str, site: Site) -> dict[str, Any]:
+    return {
+        "name": name,
+        "role": site.role,
+        "shape": list(site.shape),
+        "constraint": site.constraint,
+        "plates": [{"name": plate.name, "size": plate.size} for plate in site.plates],
+        "rows": site.rows,
+        "row_length": site.row_length,
+        "optimizer": session.owners.get(name),
+    }
 
 
 @dataclass(frozen=True)
@@ -41,6 +106,10 @@ class Cost:
             f"a gradient took {self.gradient:.2g} s, a Hessian {self.hessian:.2g} s; the peak of memory rose by "
             f"{self.peak / 2**20:.3g} MiB"
         )
+
+    def to_plain(self) -> dict[str, float]:
+        """For JSON."""
+        return {"gradient_seconds": self.gradient, "hessian_seconds": self.hessian, "peak_bytes": self.peak}
 
     def warning(self) -> str | None:
         """Where a fit would take minutes."""

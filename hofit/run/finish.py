@@ -100,6 +100,7 @@ def result_of(
         log_likelihood=likelihood.value,
         observations=likelihood.observations,
         restricted=likelihood.restricted,
+        estimated=objective.stochastic,
         signal=interruption.received,
         repeated=end.snapshot.loop.repeated,
         versions=versions(),
