@@ -18,6 +18,8 @@ LOCK = ".lock"
 CONFIG, PROGRESS, FIT, ESTIMATES = "config.yaml", "progress.csv", "fit.json", "estimates.csv"
 DERIVED, DIAGNOSIS = "derived.csv", "diagnose.json"
 OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, DIAGNOSIS)
+EVENTS = "events.out.tfevents"
+"""What the files of TensorBoard's events begin with."""
 CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoint*.safetensors"
 """The newest checkpoint, and a glob for all that are kept."""
 

@@ -30,7 +30,7 @@ def test_a_commit_is_checked_by_what_make_test_checks_first() -> None:
 IMPORTED_AS = {"pyro-ppl": "pyro", "pyyaml": "yaml"}
 """Distribution → module, where they differ."""
 
-EXTRAS = ("dependencies", "formula", "parquet", "plot", "arviz")
+EXTRAS = ("dependencies", "formula", "parquet", "plot", "arviz", "tensorboard")
 """The lists of what hofit imports."""
 
 

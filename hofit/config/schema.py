@@ -330,6 +330,8 @@ class Config(_Strict):
     """What is shown while a fit runs."""
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     """How often the state is saved."""
+    metrics: list[Literal["tensorboard"]] = []
+    """Who else is told of every iteration: tensorboard, by event files in the run directory."""
     seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_whole)] = 0
     """Of everything that is drawn."""
     dtype: Literal["float64", "float32"] = "float64"

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from ..config.source import dump_yaml
 from ..errors import DiskError, RunDirectoryError
-from ..record import CHECKPOINT, CONFIG, LOCK, OWN_FILES, json_text
+from ..record import CHECKPOINT, CONFIG, EVENTS, LOCK, OWN_FILES, json_text
 from .files import make_directory, write_whole
 from .lock import Taken, locked
 
@@ -40,7 +40,7 @@ class RunDirectory:
             raise Taken(f"{refusal}: choose another --run-dir")
         try:
             for entry in path.iterdir():
-                if entry.name in OWN_FILES or entry.name.startswith("checkpoint"):
+                if entry.name in OWN_FILES or entry.name.startswith(("checkpoint", EVENTS)):
                     entry.unlink()
         except OSError as error:
             directory.close()

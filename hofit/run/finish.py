@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 
@@ -20,6 +20,7 @@ from .directory import RunDirectory, disk_errors_told
 from .environment import versions
 from .recorder import RunRecorder
 from .session import Session, again
+from .tensorboard import EventRecorder
 
 
 def finish(
@@ -39,8 +40,14 @@ def finish(
         result.total_seconds = time.perf_counter() - began
         return result
     with disk_errors_told(directory.path):
-        with closing(RunRecorder(directory, session.provenance, session.config.checkpoint, interruption)) as recorder:
+        with ExitStack() as stack:
+            policy = session.config.checkpoint
+            recorder = stack.enter_context(
+                closing(RunRecorder(directory, session.provenance, policy, interruption))
+            )
             loop.observers.append(recorder)
+            if "tensorboard" in session.config.metrics:
+                loop.observers.append(stack.enter_context(closing(EventRecorder(directory))))
             end, result = _ended(session, loop, end, interruption)
             recorder.checkpoint(end.snapshot)
         directory.write(ESTIMATES, table(Estimate, result.estimate_rows()))

@@ -25,7 +25,7 @@ from .recorder import drop_rows_after
 from .session import Request, Session, parse, prepared
 from .signals import interruption_noted
 
-RESUME_MAY_SET = ("stop", "progress", "checkpoint")
+RESUME_MAY_SET = ("stop", "progress", "checkpoint", "metrics")
 """Sections of the config that change nothing in what an iteration computes."""
 
 

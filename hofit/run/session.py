@@ -30,6 +30,7 @@ from ..optim.mixed import MixedMultiOptimizer
 from ..optim.registry import build, registry
 from ..patterns import assign, speaking_pattern
 from ..point import Params
+from . import tensorboard
 from .codec import encode
 from .data import find_model, load_data
 from .environment import device_mistake, environment, threads_for
@@ -109,6 +110,8 @@ def parse(request: Request) -> tuple[Config, Mistakes]:
     if wrong_device:
         mistakes.add(("device",), wrong_device)
         config = config.model_copy(update={"device": "cpu"})
+    if "tensorboard" in config.metrics and not tensorboard.is_available():
+        mistakes.add(("metrics",), tensorboard.HINT)
     return config, mistakes
 
 
