@@ -71,10 +71,15 @@ def _takes_ages(expression: str) -> bool:
     return repeats > REPEATS
 
 
+def near_miss(pattern: str, names: Iterable[str]) -> list[str]:
+    """Up to three names that are spelt nearly so."""
+    return get_close_matches(pattern.removeprefix("re:").strip("*^$"), list(names), n=3, cutoff=0.5)
+
+
 def near_misses(pattern: str, names: Iterable[str]) -> str:
     """``; did you mean "x"?``, or the list of the names there are."""
     names = list(names)
-    near = get_close_matches(pattern.removeprefix("re:").strip("*^$"), names, n=3, cutoff=0.5)
+    near = near_miss(pattern, names)
     if near:
         return "; did you mean " + " or ".join(f'"{n}"' for n in near) + "?"
     if not names:

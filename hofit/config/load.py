@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
-from ..patterns import near_misses
+from ..patterns import near_miss, near_misses
 from .schema import Column, Config, OptimizerEntry
 from .source import KeyPath, Source, from_mapping, read_source, set_override
 
@@ -131,6 +131,9 @@ def _sentence(problem: Any, path: KeyPath) -> str:
     kind = problem["type"]
     key = str(path[-1]) if path else ""
     if kind == "extra_forbidden":
+        elsewhere = [] if near_miss(key, _keys_at(path[:-1])) else _sections_with(key)
+        if elsewhere:
+            return f"unknown key here: it belongs under {elsewhere[0]} ({elsewhere[0]}: {{{key}: …}})"
         return f"unknown key{near_misses(key, _keys_at(path[:-1]))}"
     if kind == "missing":
         if path == ("optimizers",):
@@ -140,9 +143,18 @@ def _sentence(problem: Any, path: KeyPath) -> str:
         return str(problem["msg"]).removeprefix("Value error, ")
     if kind == "literal_error":
         return f"must be one of {problem['ctx']['expected']}, not {problem['input']!r:.{SHOWN}}"
+    if kind == "list_type" and path == ("optimizers",):
+        return 'must be a list: begin every entry with a dash, as in `- {params: "*", optimizer: newton}`'
+    if kind == "list_type" and path == ("metrics",):
+        return f"must be a list: write metrics: [{problem['input']!s:.{SHOWN}}]"
     message = str(problem["msg"])
     message = message[0].lower() + message[1:]
     return f"{message}, not {problem['input']!r:.{SHOWN}}"
+
+
+def _sections_with(key: str) -> list[str]:
+    """The sections of the config that take a key."""
+    return [name for name in Config.model_fields if key in _keys_at((name,))]
 
 
 def _keys_at(path: KeyPath) -> list[str]:

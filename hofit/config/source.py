@@ -103,6 +103,11 @@ def read_source(path: Path) -> Source:
 
     Raises: ConfigError, with file and line.
     """
+    if path.suffix == ".py":
+        raise ConfigError(
+            f"--config {path} is a Python file: the model is the argument, and a config in YAML follows -c "
+            f"(hofit fit {path} -c CONFIG.yaml)"
+        )
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         raise ConfigError(f"no config file {path}" + (f"; there are: {', '.join(near[:12])}" if near else ""))
@@ -121,7 +126,7 @@ def parse_source(text: str, label: str) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{label}{line}: {error.problem or error.context}") from error
+        raise ConfigError(f"{label}{line}: {error.problem or error.context}{_yaml_hint(error, text)}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{label}: no readable YAML: {str(error) or 'nested too deep'}") from error
     if node is None:
@@ -133,6 +138,18 @@ def parse_source(text: str, label: str) -> Source:
     if not isinstance(data, dict):
         raise ConfigError(f"{label}:1: a config is a mapping of keys, not a {type(data).__name__}")
     return Source(data, label, builder.lines)
+
+
+def _yaml_hint(error: yaml.MarkedYAMLError, text: str) -> str:
+    """The edit that mends what people write of YAML, where it is known."""
+    mark = error.problem_mark or error.context_mark
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if "\t" in line:
+        return ": YAML takes no tabs; indent with spaces"
+    if re.search(r"[:\[,-]\s*\*", line):
+        return ': a star begins an alias in YAML; put the pattern into quotes: "*"'
+    return ""
 
 
 def from_mapping(data: dict[str, Any], label: str = "config") -> Source:
@@ -261,7 +278,8 @@ class _Builder:
                 dotted = ".".join(str(part) for part in here)
                 first = self.lines[here]
                 self.mistakes.append(
-                    f"{self.label}:{line}: {dotted}: the key stands here twice (first on line {first})"
+                    f"{self.label}:{line}: {dotted}: the key stands here twice (first on line {first}): put "
+                    "both into one"
                 )
                 continue
             self.lines[here] = line

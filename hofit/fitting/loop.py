@@ -323,7 +323,8 @@ class Loop:
         if not self.objective.stochastic and not _same_loss(point, validated.value):
             raise ModelError(
                 f"the loss is random: traced twice at one point it is {point.value!r} and {validated.value!r}. "
-                "A deterministic objective needs a model without draws of its own (dropout, torch.rand)"
+                "A deterministic objective needs a model without draws of its own (dropout, torch.rand): call "
+                "module.eval(), draw in load_data, or make it a pyro.sample site"
                 f"{self._precision()}"
             )
         return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, HofitError, ModelError
-from .faults import user_fault
+from .faults import hint, user_fault
 from .module import did_you_mean
 
 OPTIONS = ("data", "options")
@@ -53,7 +53,7 @@ def call_load_data(load_data: Callable[..., Any], options: Mapping[str, Any], pa
     except HofitError:
         raise
     except (Exception, SystemExit) as error:
-        failed = f"load_data failed: {user_fault(error)}"
+        failed = f"load_data failed: {user_fault(error)}{hint(error)}"
         raise (DataError(failed, OPTIONS) if options else ModelError(failed)) from error
     if not isinstance(result, Mapping):
         raise DataError(f"load_data must return a mapping of keyword arguments, not {type(result).__name__}")
@@ -70,7 +70,7 @@ def merge(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     for label, part in parts:
         for name, value in part.items():
             if name in merged:
-                raise DataError(f"argument {name!r} is given twice: by {origin[name]} and by {label}")
+                raise DataError(f"argument {name!r} is given twice: by {origin[name]} and by {label}; leave one out")
             merged[name], origin[name] = value, label
     return merged
 
@@ -90,11 +90,18 @@ def check_signature(model: Callable[..., Any], name: str, arguments: Mapping[str
         if argument not in named and not takes_any
     ]
     wrong += [
-        f"{name} needs the argument {n!r}: give it by data.columns, data.arguments or load_data"
+        f"{name} needs the argument {n!r}: give it by data.columns, data.arguments or load_data{_count_hint(n)}"
         for n in named
         if parameters[n].default is inspect.Parameter.empty and n not in arguments
     ]
     return wrong
+
+
+def _count_hint(name: str) -> str:
+    """How a number of levels is given, for names that ask for one."""
+    return (
+        f"; for a number of levels, write levels: {name} beside codes: true" if name.startswith(("n_", "num_")) else ""
+    )
 
 
 def to_tensors(arguments: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

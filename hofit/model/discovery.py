@@ -21,6 +21,7 @@ from ..internals import Subsample, replace_leaf, store_constraints, unconstraine
 from ..point import Plate, Site
 from .enumeration import Discrete, Enumeration, discrete, is_discrete, no_leaf
 from .evaluation import is_derived, is_deterministic, site_weight
+from .faults import place_of_call
 from .initial import initial_unconstrained
 from .plates import plates_of
 from .sites import Latent, Parameter, SiteMessenger, Sites
@@ -81,7 +82,11 @@ class Discovery(SiteMessenger):
         self.current = name = msg["name"]
         fn = msg["fn"]
         if name in self.seen:
-            raise ModelError(f"two sample sites are called {name!r}: every site needs a name of its own")
+            place = place_of_call()
+            raise ModelError(
+                f"{f'{place}: ' if place else ''}two sample sites are called {name!r}: every site needs a name of its "
+                'own; put what is alike into a pyro.plate and sample it at once, or number the names (f"y_{i}")'
+            )
         self.seen.add(name)
         if not isinstance(fn, Subsample):
             self.batch_shapes[name] = fn.batch_shape

@@ -39,13 +39,44 @@ def hint(error: BaseException) -> str:
             "\n  A fit needs the gradient through this value, and a detached one has none: compute it by functions of "
             "torch in the place of numpy's"
         )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"\n  Install it beside hofit (pip install {error.name}), or mend the import"
+    if isinstance(error, FileNotFoundError):
+        return (
+            "\n  Paths are relative to where hofit runs: write Path(__file__).parent / …, or take the argument `path`"
+        )
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in SHAPES):
+        return (
+            "\n  Print the shapes there: a number a row has shape (rows,); x @ beta takes x (rows, columns) and beta "
+            "(columns,)"
+        )
     return ""
+
+
+SHAPES = ("The size of tensor a", "shapes cannot be multiplied", "size mismatch", "not broadcastable", "expanded size")
+"""What torch says of shapes that do not fit."""
+
+
+def refused(error: BaseException) -> str:
+    """The first line of what a distribution refused, with the edit where it is known."""
+    text = str(error).strip().split("\n")[0].removesuffix(", but found invalid values:")
+    if "to satisfy the constraint" in text and "GreaterThan" in text:
+        return f"{text}; keep it there: pyro.param(…, constraint=constraints.positive)"
+    if "to be within the support" in text:
+        return f"{text}; mend the data that lie outside, or take a distribution that has them"
+    return text
 
 
 def user_place(error: BaseException) -> str:
     """``file:line: source`` of the last frame that is the user's."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_library_file(f.filename)]
     return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else "no frame of the model's"
+
+
+def place_of_call() -> str:
+    """``file:line`` of the innermost frame that is the user's, of the call under way; empty where there is none."""
+    frames = [frame for frame in traceback.extract_stack() if not is_library_file(frame.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def raised_inside_distribution(error: BaseException) -> bool:

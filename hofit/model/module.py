@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ModelError
-from .faults import is_library_file, user_fault
+from .faults import hint, is_library_file, user_fault
 
 DEFAULT_NAME = "model"
 
@@ -130,7 +130,7 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(unique, None)
-        raise ModelError(f"importing {path} failed: {user_fault(error)}") from error
+        raise ModelError(f"importing {path} failed: {user_fault(error)}{hint(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
         sys.modules.update(set_aside)
@@ -158,9 +158,9 @@ def _import_dotted(location: str) -> ModuleType:
             raise ModelError(
                 f"no module {location}: write a model as path/to/model.py, path/to/model.py:name or package.module:name"
             ) from error
-        raise ModelError(f"importing {location} failed: {user_fault(error)}") from error
+        raise ModelError(f"importing {location} failed: {user_fault(error)}{hint(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ModelError(f"importing {location} failed: {user_fault(error)}") from error
+        raise ModelError(f"importing {location} failed: {user_fault(error)}{hint(error)}") from error
     finally:
         sys.path.remove("")
 

@@ -17,7 +17,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from ..errors import ModelError, StartError
 from ..point import Params, Site
 from .enumeration import Discrete, Enumeration
-from .faults import hint, raised_inside_distribution, user_fault, user_place
+from .faults import hint, raised_inside_distribution, refused, user_fault, user_place
 
 
 class TraceChanged(ModelError):
@@ -157,7 +157,7 @@ class SiteMessenger(Messenger):
         except (ModelError, InfeasibleError):
             raise
         except (Exception, SystemExit) as error:
-            raise self.told_apart(error, f"{first_line(error)} ({user_place(error)})") from error
+            raise self.told_apart(error, f"{refused(error)} ({user_place(error)})") from error
         finally:
             torch.set_grad_enabled(gradients)
 
@@ -177,7 +177,3 @@ class SiteMessenger(Messenger):
             return InfeasibleError(refusal)
         where = f" (last site traced: {self.current!r})" if self.current else ""
         return ModelError(f"the model raised{where}: {user_fault(error)}{hint(error)}")
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

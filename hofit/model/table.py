@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..patterns import near_misses
 from .arguments import native
 from .csv_exact import read_exactly
 from .csv_fast import read_fast
@@ -51,7 +52,9 @@ def read_table(path: Path) -> Table:
     Raises: DataError when the file is missing, empty, malformed or of another kind.
     """
     if not path.is_file():
-        raise DataError(f"no data file {path}")
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        tables = sorted(one.name for one in beside if one.name.lower().endswith(tuple(_READERS)))
+        raise DataError(f"no data file {path}{near_misses(path.name, tables) if tables else ''}")
     name = path.name.lower()
     for ending, reader in _READERS.items():
         if name.endswith(ending):

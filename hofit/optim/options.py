@@ -76,6 +76,20 @@ def documented(constructor: Callable[..., object]) -> dict[str, str]:
     return {name: " ".join(text.split()).rstrip(".") for name, text in texts.items()}
 
 
+LEARNING_RATE = ("lr", "learning_rate", "step_size", "eta", "alpha")
+"""What a learning rate is called elsewhere."""
+
+
+def _instead(key: str, names: Mapping[str, OptionSpec]) -> str:
+    """What to write in the place of an option that is none."""
+    if key in LEARNING_RATE and "lr" in names:
+        return '; did you mean "lr"?'
+    if key in LEARNING_RATE:
+        listed = ", ".join(names) or "none"
+        return f": its steps have a length of their own, so leave it out; there are: {listed}"
+    return near_misses(key, names)
+
+
 def option_mistakes(owner: str, known: tuple[OptionSpec, ...], given: Mapping[str, object]) -> list[tuple[str, str]]:
     """(key, what is wrong) for every option that ``owner`` does not take, or needs and is not given."""
     names = {option.name: option for option in known}
@@ -84,7 +98,7 @@ def option_mistakes(owner: str, known: tuple[OptionSpec, ...], given: Mapping[st
         if key in NOT_OFFERED and key not in names:
             mistakes.append((key, f"not offered: {NOT_OFFERED[key]}"))
         elif key not in names:
-            mistakes.append((key, f"{owner} has no such option{near_misses(key, names)}"))
+            mistakes.append((key, f"{owner} has no such option{_instead(key, names)}"))
         elif (wrong := _wrong_type(names[key].default, value)) is not None:
             mistakes.append((key, wrong))
     needed = [name for name, option in names.items() if option.default is REQUIRED and name not in given]

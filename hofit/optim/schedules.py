@@ -46,7 +46,7 @@ def own_options(schedule: Mapping[str, Any]) -> dict[str, Any]:
 def schedule_mistakes(spec: OptimizerSpec, schedule: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, what is wrong) for a schedule of ``spec``'s learning rate."""
     if not spec.scheduled:
-        return [("schedule", f"{spec.name} has no lr that a schedule could steer")]
+        return [("schedule", f"{spec.name} has no lr that a schedule could steer: leave it out")]
     name, own = schedule.get("name"), own_options(schedule)
     if not isinstance(name, str) or name not in SCHEDULES:
         return [("schedule.name", f"no schedule {name!r}{near_misses(str(name), SCHEDULES)}")]

@@ -14,6 +14,8 @@ from ..record import CHECKPOINTS, CONFIG, DERIVED, DIAGNOSIS, ESTIMATES, FIT, PR
 NEEDED = ("status", "converged", "objective", "loss", "gradient_norm", "iterations", "seconds", "checks", "remarks")
 """Keys of fit.json without which there is nothing to report."""
 
+GIVE = "give the directory that `hofit fit` printed after `Run:`"
+
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, csv.Error)
 """What a file raises that is no longer, or never was, what a run writes."""
 
@@ -27,11 +29,13 @@ def load_run(path: Path) -> tuple[dict[str, Any], list[Estimate]]:
     Raises: RunDirectoryError when the directory holds no finished run.
     """
     if not path.is_dir():
-        raise RunDirectoryError(f"no run directory {path}")
+        raise RunDirectoryError(f"no run directory {path}: {GIVE}")
     fit, estimates = path / FIT, path / ESTIMATES
     if not fit.is_file() or not estimates.is_file():
         unfinished = any(path.glob(CHECKPOINTS))
-        hint = f": the run is going on or was killed; `hofit resume {path}` goes on with it" if unfinished else ""
+        hint = (
+            f": the run is going on or was killed; `hofit resume {path}` goes on with it" if unfinished else f": {GIVE}"
+        )
         raise RunDirectoryError(f"{path} holds no finished run{hint}")
     try:
         loaded = json.loads(fit.read_text(encoding="utf-8"))

@@ -153,14 +153,20 @@ def find_checkpoint(path: Path) -> Checkpoint:
                 raise
             raise CheckpointError(f"{error}\n`hofit resume {others[0]}` goes on from an older one beside it") from error
     if not path.is_dir():
-        raise CheckpointError(f"no checkpoint or run directory {path}")
+        raise CheckpointError(
+            f"no checkpoint or run directory {path}: give the directory that `hofit fit` printed after `Run:`"
+        )
     tried: list[str] = []
     for candidate in _checkpoints(path):
         try:
             return replace(read_checkpoint(candidate), passed_over=tuple(tried))
         except CheckpointError as error:
             tried.append(str(error))
-    raise CheckpointError("\n".join(tried) if tried else f"{path} holds no checkpoint")
+    raise CheckpointError(
+        "\n".join(tried)
+        if tried
+        else f"{path} holds no checkpoint: give the directory that `hofit fit` printed after `Run:`"
+    )
 
 
 def _checkpoints(directory: Path) -> list[Path]:

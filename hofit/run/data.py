@@ -73,12 +73,18 @@ def load_data(config: Config, source: ModelSource, given: Mapping[str, Any], mis
     if source.load_data is not None:
         parts.append(("load_data", call_load_data(source.load_data, data.options, path)))
     elif data.options:
-        raise DataError("there is no load_data in the model's module to take them", ("data", "options"))
+        raise DataError(
+            "there is no load_data in the model's module to take them: leave them out, or write def load_data(…) there",
+            ("data", "options"),
+        )
     made = Arguments()
     files = {str(path): sha256_of_file(path)} if path is not None and path.is_file() else {}
     if data.columns:
         if path is None:
-            raise DataError("data.columns needs data.path", ("data", "columns"))
+            raise DataError(
+                "data.columns needs data.path: write path: FILE.csv beside it, or give --data FILE.csv",
+                ("data", "columns"),
+            )
         made = columns_to_arguments(_read(path), data.columns, data.missing)
         for error in made.errors[:-1]:
             mistakes.add(error.key, str(error))

@@ -61,7 +61,7 @@ def device_mistake(device: str) -> str | None:
         kind = torch.device(device).type
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        return f"no device {device!r} here: {str(error).splitlines()[0]}"
+        return f"no device {device!r} here: {str(error).splitlines()[0]}; device: cpu is always there"
     return None if kind != "meta" else "the meta device holds no numbers"
 
 

@@ -18,6 +18,7 @@ from ..uncertainty.gaussian import Gaussian
 from ..uncertainty.likelihood import likelihood_of
 from .directory import RunDirectory, disk_errors_told
 from .environment import versions
+from .meant import joint_mode
 from .recorder import RunRecorder
 from .session import Session, again
 from .tensorboard import EventRecorder
@@ -42,9 +43,7 @@ def finish(
     with disk_errors_told(directory.path):
         with ExitStack() as stack:
             policy = session.config.checkpoint
-            recorder = stack.enter_context(
-                closing(RunRecorder(directory, session.provenance, policy, interruption))
-            )
+            recorder = stack.enter_context(closing(RunRecorder(directory, session.provenance, policy, interruption)))
             loop.observers.append(recorder)
             if "tensorboard" in session.config.metrics:
                 loop.observers.append(stack.enter_context(closing(EventRecorder(directory))))
@@ -85,6 +84,7 @@ def result_of(
             gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
         values = objective.values(end.params)
         uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict, full)
+        meant = joint_mode(objective, end.status)
     likelihood = likelihood_of(objective, uncertainty, end.verdict.loss, session.config.data.observations)
     params: Params = {name: program.unconstrained(name).detach().clone() for name in program.sites} | end.params
     return FitResult(
@@ -97,7 +97,7 @@ def result_of(
         params=params,
         values=values,
         uncertainty=uncertainty,
-        remarks=[*session.warnings, *end.remarks, *uncertainty.remarks, *likelihood.remarks],
+        remarks=[*session.warnings, *end.remarks, *meant, *uncertainty.remarks, *likelihood.remarks],
         checks=[*end.verdict.checks, *likelihood.checks],
         facts=objective.facts(end.verdict.loss),
         evaluations=asdict(objective.evaluations),

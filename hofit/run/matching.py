@@ -64,10 +64,18 @@ def match(
     return _spoken(values, names)
 
 
+IDLE = (
+    "the entry gets no parameter: all it matches are taken above, fixed or integrated; leave it out, or put it above "
+    "the entry that takes them"
+)
+
+
 def nothing_matches(pattern: str, kind: str, names: Collection[str], program: Program) -> str:
     """Why a pattern matches nothing of a kind: what else has such a name, or the near misses among ``names``."""
     seen = [f"{name!r} {what}" for name, what in program.not_fitted.items() if matches(pattern, name)]
-    return seen[0] if seen else f"no {kind} matches {pattern!r}{near_misses(pattern, names)}"
+    if seen:
+        return f"{seen[0]}: leave it out, for only parameters and latents are fitted"
+    return f"no {kind} matches {pattern!r}{near_misses(pattern, names)}"
 
 
 def _spoken(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
@@ -137,7 +145,10 @@ def check_discrete(config: Config, program: Program, mistakes: Mistakes) -> None
         for name in others:
             role, constraint = program.sites[name].role, program.sites[name].constraint
             what = "a parameter" if role == "parameter" else f"continuous ({constraint})"
-            mistakes.add((*INTEGRATE, pattern), f"{name!r} is {what}: only discrete latents can be enumerated")
+            mistakes.add(
+                (*INTEGRATE, pattern),
+                f"{name!r} is {what}: only discrete latents can be enumerated; take laplace, or leave it out",
+            )
         if not others and not any(matches(pattern, name) for name in found):
             mistakes.add((*INTEGRATE, pattern), nothing_matches(pattern, "discrete latent", found, program))
     for name, site in found.items():
@@ -173,7 +184,7 @@ def check_ownership(
         if len(idle) > SHOWN:
             mistakes.add(at, f"{len(idle) - SHOWN} more of its patterns match nothing: {', '.join(idle[SHOWN:])}")
         if not owned and not idle:
-            mistakes.add(at, "the entry gets no parameter: all it matches are taken above, fixed or integrated")
+            mistakes.add(at, IDLE)
         for pattern in unmatched_radii(entry.options.get("trust_radius"), owned):
             text = f"no parameter of this entry matches {pattern!r}{near_misses(pattern, owned)}"
             mistakes.add((*entry.key, "trust_radius", pattern), text)

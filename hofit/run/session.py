@@ -46,6 +46,7 @@ from .matching import (
     refuse_changing_draws,
     refuse_subsampling,
 )
+from .meant import check_observed, check_tolerance
 from .provenance import Provenance, provenance_of
 
 
@@ -159,7 +160,11 @@ class _Builder:
                 raise self.data.hint(error) from error
             names = list(program.sites)
             if not names:
-                raise ModelError("the model has no parameter and no latent: there is nothing to fit")
+                raise ModelError(
+                    "the model has no parameter and no latent: there is nothing to fit; name what is unknown by "
+                    'pyro.param("name", start), or by pyro.sample("name", prior) without obs='
+                )
+            unobserved = check_observed(program, self.model.model, self.data.arguments)
         check_discrete(config, program, mistakes)
         fixed = match(("fixed",), config.fixed, names, program, mistakes)
         values = match(("init", "values"), config.init.values, names, program, mistakes)
@@ -193,7 +198,7 @@ class _Builder:
         given = self.request.arguments
         belongs_to = (config, self.reference, self.model, self.data, given, threads, program.sites)
         provenance = partial(provenance_of, *belongs_to)
-        start, warnings = objective.start(), self.data.warnings
+        start, warnings = objective.start(), [*self.data.warnings, *unobserved, *check_tolerance(config)]
         return Session(
             config,
             program,

@@ -47,8 +47,8 @@ class Uncertainty:
     """What is known of a fit's errors. Names → tensors shaped as the values; nan where there is none.
 
     ``derived`` holds values and errors of `pyro.deterministic` sites, ``quantities`` the standard deviations and
-    correlations of matrices, of which ``restated`` names those that are parameters, ``shrinkage`` the pooling factor of each
-    integrated site, one a number of a row.
+    correlations of matrices, of which ``restated`` names those that are parameters, ``shrinkage`` the pooling factor
+    of each integrated site, one a number of a row.
     """
 
     std_errors: Params = field(default_factory=dict)

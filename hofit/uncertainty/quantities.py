@@ -83,7 +83,9 @@ def find_quantities(
 
 def _parameters(program: Program, reading: Reading, leaves: Params) -> tuple[list[Matrix], list[str], list[str]]:
     """Sites that are matrices by their supports; those that are correlations alone stand last."""
-    whole, correlations, names, remarks = [], [], [], []
+    whole: list[Matrix] = []
+    correlations: list[Matrix] = []
+    names, remarks = [], []
     precisions = [torch.linalg.inv(one.detach()) for one in reading.spreads.covariances.values()]
     used = [one.detach() for one in reading.spreads.covariances.values()]
     for name, transform in reading.transforms.items():
