@@ -23,7 +23,9 @@ def test_a_table_is_written_to_seventeen_digits_with_holes_and_quotes() -> None:
         "mu,,parameter,0.10000000000000001,,-2,adam,1e-300,5\n"
         '"odd,""name""","3,0",latent,0.33333333333333331,2.5,,,,\n'
     )
-    assert table(Derived, [Derived("r", "0", float("nan"), None)]) == "name,index,estimate,std_error\nr,0,nan,\n"
+    assert table(Derived, [Derived("r", "0", float("nan"), None)]) == (
+        "name,index,estimate,std_error,lower,upper\nr,0,nan,,,\n"
+    )
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -35,6 +37,8 @@ def test_columns_of_later_versions_may_be_missing_and_others_not(tmp_path: Path)
     path = tmp_path / "estimates.csv"
     path.write_text("name,index,role,estimate,std_error\nmu,,parameter,1.5,\n")
     assert read_table(Estimate, path) == [Estimate("mu", "", "parameter", 1.5, None)]
+    path.write_text("name,index,estimate,std_error\nr,0,1.5,0.25\n")
+    assert read_table(Derived, path) == [Derived("r", "0", 1.5, 0.25)]
     path.write_text("name,index,role,estimate\nmu,,parameter,1.5\n")
     with pytest.raises(KeyError, match="std_error"):
         read_table(Estimate, path)

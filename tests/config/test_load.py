@@ -57,6 +57,7 @@ def test_every_default_is_the_contract_s() -> None:
         "progress": {"every": 10},
         "checkpoint": {"every": None, "seconds": 60.0, "keep": 2},
         "capture": "auto",
+        "metrics": [],
         "seed": 0,
         "dtype": "float64",
         "device": "cpu",

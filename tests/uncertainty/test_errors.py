@@ -158,13 +158,15 @@ def test_a_laplace_posterior_of_a_conjugate_model_is_exact() -> None:
 
 
 def test_a_simplex_has_the_errors_of_the_multinomial() -> None:
-    """√(p (1 − p) / n), covariances −p q / n; no interval."""
+    """√(p (1 − p) / n), covariances −p q / n; intervals symmetric on the logit's scale."""
     result = fit(multinomial)
     p = np.array([0.5, 0.3, 0.2])
     expected = (np.diag(p) - p[:, None] * p) / 40
     assert_close(result.std_errors["p"], np.sqrt(expected.diagonal()), MODE)
     assert_close(result.covariance("p"), expected, MODE)
-    assert {row["lower"] for row in result.estimates()} == {None}
+    half = 1.959963984540054 * np.sqrt(expected.diagonal()) / (p * (1 - p))
+    for sign, ends in ((-1, result.lower["p"]), (1, result.upper["p"])):
+        assert_close(ends, 1 / (1 + np.exp(-np.log(p / (1 - p)) - sign * half)), MODE)
 
 
 def test_a_transform_of_too_many_numbers_has_no_errors_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,7 @@ def test_a_resumed_fit_has_the_same_errors(tmp_path: Path) -> None:
     for name in ("beta", "b"):
         assert torch.equal(resumed.std_errors[name], whole.std_errors[name])
     table = (tmp_path / "run" / "derived.csv").read_text().splitlines()
-    assert table[0] == "name,index,estimate,std_error" and len(table) == 7
+    assert table[0] == "name,index,estimate,std_error,lower,upper" and len(table) == 7
     assert table[1].split(",")[:2] == ["total", "0"] and float(table[1].split(",")[3]) > 0
 
 
