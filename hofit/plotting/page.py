@@ -123,7 +123,7 @@ def _filled(run: Run, fit: Mapping[str, Any], diagnosis: Mapping[str, Any] | Non
         "path": str(run.path),
         "version": __version__,
         "status": status.replace("_", " "),
-        "tone": "bad" if not fit["converged"] else "good" if status == "converged" else "warn",
+        "tone": _tone(fit),
         "verdict": verdict,
         "remarks": [str(remark) for remark in fit["remarks"]],
         "remedy": remedy.replace("RUN_DIR", str(run.path)) if status != "converged" else "",
@@ -142,6 +142,12 @@ def _filled(run: Run, fit: Mapping[str, Any], diagnosis: Mapping[str, Any] | Non
         "works": works_of(fit, run.config),
     }
     return environment.get_template("page.html").render(page=page)
+
+
+def _tone(fit: Mapping[str, Any]) -> str:
+    if fit["status"] == "converged":
+        return "good"
+    return "warn" if fit["converged"] or fit.get("complete_as_told") else "bad"
 
 
 def _shown(value: Any) -> Any:

@@ -42,6 +42,10 @@ from .gaussian import Gaussian
 LIMIT = 1000
 """Standard deviations and correlations of a matrix at most: each takes a gradient."""
 
+EDGE, WIDEST = 10.0, 10.0
+"""On the scale of an interval (Fisher's z, a logit): beyond this a number has reached its edge; and an error that is
+larger, a factor of 20,000 of a standard deviation, is none."""
+
 SAME = 1e-9
 """Relative difference within which two numbers, computed in two ways from the same parameters, are one."""
 
@@ -191,10 +195,18 @@ def _told(numbers: Numbers, gaussian: Gaussian | None, leaves: Params, known: Te
     places = new.nonzero()[:, 0]
     none = torch.full_like(flat[places], torch.nan)
     errors = none if gaussian is None else delta_errors(gaussian, leaves, value[places])
-    lower, upper = interval(numbers.scale, flat[places], errors)
-    columns = (flat[places], errors, lower, upper)
+    errors = torch.where(_at_an_edge(numbers.scale, flat[places], errors), torch.nan, errors)
+    columns = (flat[places], errors, *interval(numbers.scale, flat[places], errors))
     for place, *row in zip(places.tolist(), *(column.tolist() for column in columns), strict=True):
         yield Quantity(numbers.labels[place], *(None if number != number else number for number in row))
+
+
+def _at_an_edge(scale: Scale, value: Tensor, error: Tensor) -> Tensor:
+    """Whether a number stands so near the edge of its scale, or is so little known there, that the slope tells nothing:
+    a deviation that runs to zero, and the correlations of what does not vary. Shapes: (k,)."""
+    there, _, slope = scale
+    far = torch.zeros_like(value, dtype=torch.bool) if scale is LOGARITHM else there(value).abs() > EDGE
+    return far | (error * slope(value) > WIDEST)
 
 
 def _is_among(value: Tensor, others: list[Tensor]) -> bool:

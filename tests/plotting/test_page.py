@@ -28,6 +28,13 @@ def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
+def test_a_page_tells_standard_deviations_and_correlations(tmp_path: Path, no_matplotlib: None) -> None:
+    told = {"name": HOSTILE, "estimate": 0.25, "std_error": 0.1, "lower": 0.05, "upper": 0.43}
+    path = write_run(tmp_path / "run", [Estimate("mu", "", "parameter", 1.5, 0.5)], quantities=[told])
+    page = Read(page_of(path))
+    assert "0.050 … 0.430" in page.words and "<script>" not in page_of(path)
+
+
 class Read(HTMLParser):
     """A page read by the standard library's parser: its tags, in order and closed, and its words."""
 

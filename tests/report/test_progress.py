@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hofit.record import PartReport, Progress
 from hofit.report.progress import ProgressTable, part_text, plain_line
+from hofit.report.remaining import Remaining
 
 
 def console(terminal: bool, width: int = 120) -> Console:
@@ -139,3 +140,15 @@ def test_a_narrow_screen_does_without_some_columns(width: int, missing: list[str
     lines = text_of(screen).splitlines()
     assert not any(title in lines[0].split() for title in missing) and "gradient" in lines[0]
     assert width == 40 or all(len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_time_left_and_evaluations_stand_behind_a_row_where_there_is_room(terminal: bool) -> None:
+    for width, fits in ((160, True), (80, not terminal)):
+        screen = console(terminal, width)
+        table = ProgressTable(screen, 10, Remaining(None, 120, None), lambda: {"loss": 12, "hvp": 0})
+        for iteration in range(60):
+            table.on_iteration(record(iteration, PartReport("adam"), seconds=float(iteration)), lambda: None)
+        last = text_of(screen).splitlines()[-1]
+        assert ("about 70 s left" in last) == fits, last
+        assert ("loss 12" in last) and (len(last) <= width or not terminal), last

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hofit.record import Derived, Estimate
 from hofit.report.summary import print_summary, verdict_line
-from hofit.status import Status
+from hofit.status import COMPLETE_AS_TOLD, Status
 
 FIT: dict[str, Any] = {
     "status": "converged",
@@ -158,3 +158,27 @@ def test_the_weights_of_a_module_are_a_line_each() -> None:
 def test_derived_quantities_are_rows_of_the_table() -> None:
     text = summary({}, [row("mu"), Estimate.of(Derived("ratio", "", 2.5, 0.75))])
     assert "ratio" in text and "derived" in text and "0.75" in text
+
+
+def test_a_matrix_is_told_by_its_deviations_and_correlations_before_the_effects_and_not_by_its_entries() -> None:
+    told = {"name": "L: corr[0,1]", "estimate": 0.25, "std_error": 0.1, "lower": 0.05, "upper": 0.43}
+    rows = [row("L", "0,0"), row("L", "1,0"), row("mu"), row("b", "0", "integrated")]
+    text = summary({"quantities": [told], "restated": ["L"]}, rows)
+    names = [line.split("  ")[0] for line in text.splitlines()[2:5]]
+    assert names == ["mu", "L: corr[0,1]", "b[0]"] and "L[0,0]" not in text and "0.050 … 0.430" in text
+    assert "L: a matrix, told by its standard deviations and correlations" in text
+
+
+def test_a_run_on_minibatches_that_did_all_it_was_told_to_says_so() -> None:
+    fit = {**of_status(Status.MAX_ITERATIONS), "complete_as_told": True, "remedy": COMPLETE_AS_TOLD}
+    text = summary(fit, [], Path("runs/x"))
+    assert text.startswith("max_iterations (complete as told): loss")
+    assert "What to try: nothing, if" in text and "hofit resume runs/x -s stop.max_iterations=N" in text
+
+
+def test_evaluations_are_told_where_they_are_asked_for() -> None:
+    fit = {**FIT, "evaluations": {"loss": 12, "gradient": 9, "hvp": 0, "inner": 40}}
+    file = io.StringIO()
+    print_summary(Console(file=file, width=120, color_system=None), fit, [], None, verbose=True)
+    assert "Evaluations: loss 12, gradient 9, inner 40" in file.getvalue()
+    assert "Evaluations" not in summary(fit, [])

@@ -154,3 +154,19 @@ def test_ordered_values_have_plain_intervals_and_a_deterministic_site_too() -> N
     assert_close(result.lower["cuts"], [0.25 - 0.5 * NORMAL, 1.75 - 0.5 * NORMAL], MODE)
     (gap,) = result.derived_rows()
     assert_close([gap.lower, gap.upper], 1.5 + 0.5**0.5 * np.array([-NORMAL, NORMAL]), MODE)
+
+
+def test_at_the_edge_a_correlation_has_no_error_and_the_deviations_keep_theirs() -> None:
+    """L₁₁ runs to zero: the correlation to one; the other entries have curvature two, so the error √½."""
+
+    def model() -> None:
+        root = pyro.param("root", 0.5 * torch.eye(2), constraint=constraints.lower_cholesky)
+        pyro.factor("f", -((root[0, 0] - 1) ** 2) - (root[1, 0] - 1) ** 2 - root[1, 1])
+
+    result = fit(model)
+    first, second, correlation = result.quantities
+    assert result.status == "converged_on_boundary"
+    for one in (first, second):
+        assert_close([one.estimate, one.std_error], [1.0, 0.5**0.5], 1e-3)
+    assert correlation.estimate == pytest.approx(1.0, abs=1e-3)
+    assert correlation.std_error is correlation.lower is correlation.upper is None
