@@ -17,6 +17,9 @@ from torch.distributions import Independent
 
 from ..point import Params
 
+WIDEST = 60
+"""Numbers of a row at most: nobody reads a table of more correlations, and their matrix would take time."""
+
 
 @dataclass(frozen=True)
 class Spreads:
@@ -38,7 +41,7 @@ def spreads_of(samples: Iterable[Any]) -> Spreads:
             fn = fn.base_dist
         if torch.Size(message["fn"].batch_shape).numel() < 2:
             continue
-        if isinstance(fn, MultivariateNormal):
+        if isinstance(fn, MultivariateNormal) and fn.event_shape[-1] <= WIDEST:
             factor = _shared(fn.scale_tril, 2)
             if factor is not None and factor.requires_grad:
                 covariances[message["name"]] = factor @ factor.mT

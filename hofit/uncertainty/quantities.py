@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..model.program import Program, Reading
+from ..model.randomness import random_state_kept
 from ..model.sites import InfeasibleError
 from ..point import Params
 from ..record import Quantity
@@ -90,7 +91,8 @@ def _parameters(program: Program, reading: Reading, leaves: Params) -> tuple[lis
     whole: list[Matrix] = []
     correlations: list[Matrix] = []
     names, remarks = [], []
-    precisions = [torch.linalg.inv(one.detach()) for one in reading.spreads.covariances.values()]
+    # Of a singular one the inverse is no number, which is like no other; it must not end the fit.
+    precisions = [torch.linalg.inv_ex(one.detach()).inverse for one in reading.spreads.covariances.values()]
     used = [one.detach() for one in reading.spreads.covariances.values()]
     for name, transform in reading.transforms.items():
         kind = kind_of(program.supports[name][1])
@@ -171,7 +173,7 @@ def _is_intercept(program: Program, response: str, name: str, leaves: Params) ->
     drawn = torch.rand(leaves[name].shape, generator=generator, dtype=torch.float64) + 0.5
     moves = drawn.to(leaves[name])
     try:
-        with torch.no_grad():
+        with torch.no_grad(), random_state_kept():
             before = program.observed_distributions(full=True)[response].mean
             with program.substituted({name: leaves[name] + moves}):
                 after = program.observed_distributions(full=True)[response].mean
@@ -189,7 +191,7 @@ def _told(numbers: Numbers, gaussian: Gaussian | None, leaves: Params, known: Te
     """Those that no parameter is, with errors."""
     value = numbers.value
     flat = value.detach()
-    new = ~((flat[:, None] - known).abs() <= SAME * flat.abs()[:, None]).any(1)
+    new = ~((flat[:, None] - known).abs() <= _same(flat) * flat.abs()[:, None]).any(1)
     if not bool(new.any()):
         return
     places = new.nonzero()[:, 0]
@@ -210,9 +212,15 @@ def _at_an_edge(scale: Scale, value: Tensor, error: Tensor) -> Tensor:
 
 
 def _is_among(value: Tensor, others: list[Tensor]) -> bool:
+    within = _same(value)
     return any(
-        one.shape == value.shape and bool(((value - one).abs() <= SAME * one.abs().max()).all()) for one in others
+        one.shape == value.shape and bool(((value - one).abs() <= within * one.abs().max()).all()) for one in others
     )
+
+
+def _same(value: Tensor) -> float:
+    """``SAME``, or what a hundred roundings make in the numbers of the run."""
+    return max(SAME, 100 * torch.finfo(value.dtype).eps)
 
 
 def _places(batch: torch.Size) -> list[tuple[int, ...]]:

@@ -10,6 +10,7 @@ import pytest
 from hofit.record import EVENTS, PartReport, Progress
 from hofit.run.directory import RunDirectory
 from hofit.run.tensorboard import EventRecorder
+from tests.command_line import Hofit, Write
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -49,3 +50,14 @@ def test_another_run_in_its_place_begins_anew(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     RunDirectory.create(tmp_path, overwrite=True).close()
     assert list(tmp_path.glob(f"{EVENTS}*")) == []
+
+
+def test_without_the_library_a_hint_stands_at_the_key_before_anything_is_written(
+    tmp_path: Path, hofit: Hofit, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hofit.run.tensorboard.is_available", lambda: False)
+    write("m.py", "import pyro, torch\ndef model(): pyro.factor('f', -pyro.param('x', torch.tensor(1.0)) ** 2)\n")
+    config = write("m.yaml", "metrics: [tensorboard]\noptimizers: [{params: x, optimizer: newton}]\n")
+    outcome = hofit("fit", tmp_path / "m.py", "-c", config, "--run-dir", tmp_path / "run")
+    assert outcome.code == 2 and not (tmp_path / "run").exists()
+    assert "m.yaml:1: metrics: tensorboard is not installed: pip install 'hofit[tensorboard]'" in outcome.err

@@ -170,3 +170,9 @@ def test_at_the_edge_a_correlation_has_no_error_and_the_deviations_keep_theirs()
         assert_close([one.estimate, one.std_error], [1.0, 0.5**0.5], 1e-3)
     assert correlation.estimate == pytest.approx(1.0, abs=1e-3)
     assert correlation.std_error is correlation.lower is correlation.upper is None
+
+
+def test_in_single_precision_a_matrix_is_told_once() -> None:
+    config = {"optimizers": TRUST_REGION, "dtype": "float32", "stop": {"gradient": 1e-3}}
+    result = hofit.fit(by_correlation, config, data={"y": numbers()})
+    assert [one.name for one in result.quantities] == ["y: corr[0,1]", "y: corr[0,2]", "y: corr[1,2]"]
