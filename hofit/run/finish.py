@@ -84,7 +84,7 @@ def result_of(
             gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
         values = objective.values(end.params)
         uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict, full)
-        meant = joint_mode(objective, end.status)
+        meant = joint_mode(objective, end.status, end.verdict.limiting)
     likelihood = likelihood_of(objective, uncertainty, end.verdict.loss, session.config.data.observations)
     params: Params = {name: program.unconstrained(name).detach().clone() for name in program.sites} | end.params
     return FitResult(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ from ..status import Status
 
 OBSERVED = ("is observed", "is a pyro.factor, which has no value")
 """What a site is said to be that tells of data."""
+
+
+JOINT = ("map", "map_unconstrained")
+"""Objectives that take latents and their scales together."""
 
 
 def check_observed(program: Program, model: Callable[..., Any], arguments: Mapping[str, Any]) -> list[str]:
@@ -63,10 +67,14 @@ def check_tolerance(config: Config) -> list[str]:
     ]
 
 
-def joint_mode(objective: Objective, status: Status) -> list[str]:
-    """A remark on a loss without a floor, where latents stand under a free scale of their own."""
+def joint_mode(objective: Objective, status: Status, limiting: Collection[str]) -> list[str]:
+    """A remark on a loss without a floor, where latents stand under a free scale of their own.
+
+    ``limiting`` names what runs to a limit: a scale among them that runs to zero leaves the density no bound, wherever
+    the fit has ended.
+    """
     program = objective.program
-    if status is not Status.UNBOUNDED or objective.type not in ("map", "map_unconstrained"):
+    if status not in (Status.UNBOUNDED, Status.CONVERGED_ON_BOUNDARY) or objective.type not in JOINT:
         return []
     many = [name for name, site in program.sites.items() if site.role == "latent" and site.shape.numel() > 1]
     found = []
@@ -80,6 +88,9 @@ def joint_mode(objective: Objective, status: Status) -> list[str]:
                 continue
             slopes = torch.autograd.grad(density, list(others.values()), retain_graph=True, allow_unused=True)
             scales = [other for other, slope in zip(others, slopes, strict=True) if slope is not None]
+            if status is not Status.UNBOUNDED:
+                # At a limit the unconstrained number is large: its sign tells zero from infinity.
+                scales = [other for other in scales if other in limiting and float(others[other].min()) < 0]
             found += [(name, scales[0])] if scales else []
     if not found:
         return []
