@@ -90,7 +90,7 @@ def joint_mode(objective: Objective, status: Status, limiting: Collection[str]) 
             scales = [other for other, slope in zip(others, slopes, strict=True) if slope is not None]
             if status is not Status.UNBOUNDED:
                 # At a limit the unconstrained number is large: its sign tells zero from infinity.
-                scales = [other for other in scales if other in limiting and float(others[other].min()) < 0]
+                scales = [other for other in scales if other in limiting and float(others[other].detach().min()) < 0]
             found += [(name, scales[0])] if scales else []
     if not found:
         return []

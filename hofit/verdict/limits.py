@@ -308,7 +308,7 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         if fall < -level:
             end = "rises" if isfinite(loss) else "open"
             break
-        jumps = len(falls) >= 2 and falls[-1] < falls[-2] < fall
+        jumps = len(falls) >= 2 and falls[-1] < LOSING * falls[-2] < LOSING * fall
         if fall <= level or jumps:  # and no further: there the loss may be rounded the more
             end = "level"
             break

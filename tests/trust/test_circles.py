@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hofit.config.load import load_source
-from hofit.fitting.loop import Progress
+from hofit.record import Progress
 from hofit.fitting.state import Snapshot
 from hofit.run.fit import FitOptions, run_fit
 from hofit.run.session import Request

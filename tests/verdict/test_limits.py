@@ -145,6 +145,21 @@ def test_what_the_loss_does_not_follow_is_rounding_however_steep_it_is(out: floa
     assert limit.place.point.value == pytest.approx(-float(normal.log_prob(y).sum()), abs=2e-6)
 
 
+@pytest.mark.parametrize("iterations", [36, 40])
+def test_a_loss_that_falls_for_ever_is_no_limit_where_its_falls_differ_by_rounding(iterations: int) -> None:
+    """A scale and its effects together have no mode: the loss falls by three a fold of the scale, to the last digits."""
+
+    def model() -> None:
+        mean, tau = pyro.param("mean", torch.tensor(0.0)), positive("tau", 1.0)
+        with pyro.plate("groups", 3):
+            effect = pyro.sample("effect", dist.Normal(mean, tau))
+        with pyro.plate("rows", 5):
+            y = torch.tensor([1.5, 2.5, 0.5, 3.0, -0.7])
+            pyro.sample("y", dist.Normal(effect[torch.tensor([0, 1, 0, 2, 1])], 1.0), obs=y)
+
+    assert fit(model, stop={"max_iterations": iterations}).status in ("max_iterations", "unbounded")
+
+
 def michaelis(top: Tensor, half: Tensor) -> Tensor:
     """Of a curve that bends upwards: of those that bend downwards a line is nearest."""
     x = torch.linspace(0.5, 2.0, 12)
