@@ -264,7 +264,7 @@ CASES = {
     ),
     "ordinal": Case(
         "rating ~ temp + contact + (1 | judge)",
-        HERE / "wine.csv",
+        MODELS / "wine.csv",
         -81.5654127768,
         {
             "temp_warm": 3.0629976517,
