@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check hooks coverage bench bench-tables bench-second-order bench-factorisation bench-fields bench-marginal coverage-study invariance certify trust clean
+.PHONY: demo test check hooks coverage docs pictures bench bench-tables bench-second-order bench-factorisation bench-fields bench-marginal coverage-study invariance certify trust clean
 
 demo: .venv/installed
 	$(BIN)/hofit fit models/sleepstudy.py --config configs/sleepstudy_mixed.yaml --run-dir runs/demo --overwrite
@@ -27,6 +27,14 @@ hooks: .venv/installed
 # The lines and branches of hofit/ that no test reaches, the command line's own processes included.
 coverage: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+
+# The README and docs/ as a site, in build/site; a link that leads nowhere is an error.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What docs/pictures holds, by the commands that stand beside each picture.
+pictures: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.pictures
 
 # The exact set that is tested; torch first, so that nothing asks for another build of it.
 .venv/installed: pyproject.toml constraints.txt

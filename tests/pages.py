@@ -146,7 +146,8 @@ def not_printed(text: str, printed: str) -> list[str]:
     """The lines of a text that do not stand in what was printed, in this order.
 
     Blanks do not count, nor do times; numbers may differ by two in a hundred or in their last digit, as between
-    machines, those with an exponent by as much as they like, for they are what rounding left. A lone … leaves lines out.
+    machines, those with an exponent by as much as they like, for they are what rounding left. A lone … leaves lines out, one
+    at the end of a line the rest of it.
     """
     rest = iter(printed.splitlines())
     wanted = [line for line in text.splitlines() if line.strip() not in ("", "…")]
@@ -155,6 +156,8 @@ def not_printed(text: str, printed: str) -> list[str]:
 
 def _alike(line: str, other: str) -> bool:
     ours, theirs = (re.sub(r"[\d.]+ s\b", "", one).split() for one in (line, other))
+    if len(ours) > 1 and ours[-1] == "…":
+        ours, theirs = ours[:-1], theirs[: len(ours) - 1]
     return len(ours) == len(theirs) and all(map(_same, ours, theirs))
 
 

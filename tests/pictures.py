@@ -23,17 +23,20 @@ from tests.pages import PAGES, ROOT, Reader, blocks, pictures
 PICTURES = ROOT / "docs" / "pictures"
 
 TERMINAL = "terminal.svg"
-COMMAND = "hofit fit models/sleepstudy.py --config configs/sleepstudy_marginal.yaml"
+COMMAND = "hofit fit --config sleep.yaml"
 COLUMNS = 92
 
 
 def follow(page: Path) -> None:
-    """Keep what a page's own commands draw."""
+    """Keep what a page's own commands draw, and on the README's what its fit prints."""
     reader = Reader()
     for block in blocks(page):
         reader.follow(block)
     for name in pictures(page):
-        if name != TERMINAL:
+        if name == TERMINAL:
+            shutil.rmtree("runs")
+            record()
+        else:
             shutil.copy(Path("pictures", name.removeprefix(f"{page.stem}_")), PICTURES / name)
 
 
@@ -65,8 +68,6 @@ if __name__ == "__main__":
                 for folder in ("models", "configs"):
                     Path(place, folder).symlink_to(ROOT / folder)
                 os.chdir(place)
-                if TERMINAL in pictures(page):
-                    record()
                 follow(page)
                 os.chdir(ROOT)
                 print(page.relative_to(ROOT), *pictures(page))
