@@ -8,7 +8,7 @@ What a block is, is said by the language of its fence, and a fence of another la
 - ``python``: a file where its first line is ``# name.py``, a file of the checkout where it is ``--8<-- "name.py"``, else run,
   in one scope a page;
 - ``text``: what the block before has printed, or some lines of it;
-- ``r``, ``stan``, ``cpp``: of another program, not run.
+- ``r``, ``stan``, ``cpp``: of another program, and ``diagram``, a drawing: not run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FOREIGN = ("r", "stan", "cpp")
+NOT_RUN = ("r", "stan", "cpp", "diagram")
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")
@@ -86,7 +86,7 @@ class Reader:
             missing = not_printed(block.text, self.printed)
             assert not missing, f"not in what was printed: {missing}\n{self.printed}"
         else:
-            assert block.language in FOREIGN, f"a block in {block.language!r} would not be tested"
+            assert block.language in NOT_RUN, f"a block in {block.language!r} would not be tested"
 
     def _commands(self, text: str) -> None:
         self.printed = ""

@@ -24,7 +24,7 @@ PICTURES = ROOT / "docs" / "pictures"
 
 TERMINAL = "terminal.svg"
 COMMAND = "hofit fit --config sleep.yaml"
-COLUMNS = 92
+COLUMNS = 100
 
 
 def follow(page: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hofit.plotting import page as report_page
 from hofit.plotting import pictures as drawing
 from tests.pages import PAGES, ROOT, Reader, blocks, pictures
 from tests.pictures import TERMINAL
@@ -17,7 +18,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("models", "configs"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(drawing, "render", lambda picture, *formats: [b"" for _ in formats])
+    for room in (drawing, report_page):
+        monkeypatch.setattr(room, "render", lambda picture, *formats: [b"" for _ in formats])
     return tmp_path
 
 
