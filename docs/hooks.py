@@ -1,12 +1,14 @@
 """What MkDocs asks for while it builds: the pages that are made of something else, so that there is one of each.
 
-The front page is README.md; CONTRIBUTING.md and CHANGELOG.md are pages; the reference of configs is the JSON Schema that
-``hofit schema`` prints, and that of optimizers what ``hofit optimizers`` lists.
+The front page is README.md; CONTRIBUTING.md and CHANGELOG.md are pages; the reference of configs is the JSON Schema
+that ``hofit schema`` prints, and that of optimizers what ``hofit optimizers`` lists. A block in ``file`` shows the file
+that it names.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
+
+SHOWN = re.compile(r"^```file\n(\S+)\n```$", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -31,6 +35,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Show the files that a page names."""
+    return SHOWN.sub(lambda found: f"```python\n{(ROOT / found[1]).read_text(encoding='utf-8')}```", markdown)
+
+
 def config_page() -> str:
     """Every key of a config: what it takes, its default, what it is."""
     from hofit.config.json_schema import config_schema
@@ -39,7 +48,7 @@ def config_page() -> str:
     lines = [
         "# Every key of a config",
         "",
-        "Made from the JSON Schema that `hofit schema` prints. What an optimizer takes is on its [own page](optimizers.md); "
+        "Made from the JSON Schema that `hofit schema` prints. What an optimizer takes is [elsewhere](optimizers.md); "
         "an example with all of it is [here](../config.md).",
         "",
         "## The config",
@@ -93,7 +102,7 @@ def optimizers_page() -> str:
     lines = [
         "# Every optimizer",
         "",
-        "What `hofit optimizers` lists. Those of torch and Pyro have the options, and the defaults, of the version installed.",
+        "What `hofit optimizers` lists. Those of torch and Pyro have options and defaults of the version installed.",
         "",
         f"Schedules, for those with an `lr`: {', '.join(f'`{name}`' for name in SCHEDULES)}.",
     ]

@@ -2,11 +2,11 @@
 
 What a block is, is said by the language of its fence, and a fence of another language is a mistake:
 
-- none: a line each, ``hofit …``, which is run, and ends well but where a comment has another ``exit code``; ``make TARGET``,
-  which must be there but takes too long; ``pip install …``, whose extras must be there;
+- none: a line each, ``hofit …``, which is run, and ends well but where a comment has another ``exit code``;
+  ``make TARGET``, which must be there but takes too long; ``pip install …``, whose extras must be there;
 - ``yaml``: a config, written to a file where its first line is ``# name.yaml``, else held against the schema;
-- ``python``: a file where its first line is ``# name.py``, a file of the checkout where it is ``--8<-- "name.py"``, else run,
-  in one scope a page;
+- ``python``: a file where its first line is ``# name.py``, else run, in one scope a page;
+- ``file``: the name of a file of the checkout, which the site shows;
 - ``text``: what the block before has printed, or some lines of it;
 - ``r``, ``stan``, ``cpp``: of another program, and ``diagram``, a drawing: not run.
 """
@@ -31,7 +31,6 @@ NOT_RUN = ("r", "stan", "cpp", "diagram")
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")
-SNIPPET = re.compile(r'--8<-- "(\S+)"\n')
 EXIT_CODE = re.compile(r"#.*\bexit code (\d+)")
 PICTURE = re.compile(r"!\[[^\]]+\]\((?:docs/|\.\./)?pictures/([^)]+)\)")
 
@@ -69,10 +68,8 @@ class Reader:
 
     def follow(self, block: Block) -> None:
         """Do what a block says. Raises: AssertionError where it is not true."""
-        named, included = NAMED.match(block.text), SNIPPET.fullmatch(block.text)
-        if included:
-            assert (ROOT / included[1]).is_file(), f"{included[1]} is not there"
-        elif named:
+        named = NAMED.match(block.text)
+        if named:
             Path(named[1]).write_text(block.text, encoding="utf-8")
         elif block.language == "":
             self._commands(block.text)
@@ -80,6 +77,8 @@ class Reader:
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(compile(block.text, f"line {block.line}", "exec"), self.scope)
             self.printed = out.getvalue()
+        elif block.language == "file":
+            assert (ROOT / block.text.strip()).is_file(), f"{block.text.strip()} is not there"
         elif block.language == "yaml":
             hold_to_the_schema(block.text)
         elif block.language == "text":
@@ -146,8 +145,8 @@ def not_printed(text: str, printed: str) -> list[str]:
     """The lines of a text that do not stand in what was printed, in this order.
 
     Blanks do not count, nor do times; numbers may differ by two in a hundred or in their last digit, as between
-    machines, those with an exponent by as much as they like, for they are what rounding left. A lone … leaves lines out, one
-    at the end of a line the rest of it.
+    machines, those with an exponent by as much as they like, for they are what rounding left. A lone … leaves lines
+    out, one at the end of a line the rest of it.
     """
     rest = iter(printed.splitlines())
     wanted = [line for line in text.splitlines() if line.strip() not in ("", "…")]

@@ -1,7 +1,7 @@
 """Make the pictures that the README and docs/ show, by the commands that stand beside them: ``make pictures``.
 
-A page that shows ``pictures/PAGE_NAME.svg`` is followed as a reader follows it, in a directory of its own, and what it has
-made as ``pictures/NAME.svg`` is kept. The run on a terminal, which the README opens with, is recorded by rich.
+A page that shows ``pictures/PAGE_NAME.svg`` is followed as a reader follows it, in a directory of its own, and what it
+has made as ``pictures/NAME.svg`` is kept. The run on a terminal, which the README opens with, is recorded by rich.
 """
 
 from __future__ import annotations
