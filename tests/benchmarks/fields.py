@@ -4,7 +4,7 @@
 
 Each problem is simulated, fitted as a user would write it, and held against a Laplace approximation in numpy and scipy
 at the parameters that were found: Newton's method and SuperLU on matrices that are written down by hand. The loss there
-must agree, and its slope by differences vanish. A problem is a process of its own. The README has the table.
+must agree, and its slope by differences vanish. A problem is a process of its own. docs/benchmarks.md has the table.
 """
 
 from __future__ import annotations

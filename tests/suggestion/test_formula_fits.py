@@ -9,7 +9,7 @@ R's optimizers stop at some 1e-5, glmmTMB's estimates are taken on by Newton's m
 
 until its gradient is below 1e-11. Its ``p`` has log standard deviations, the correlation ρ as ρ/√(1 - ρ²), and the
 logarithm of a dispersion; of Gaussian data that of the variance. Data: models/data, and data/ here:
-``nested.csv`` is drawn by nested.R, ``wine.csv`` is Randall (1989), Biometrical Journal 31, as in ordinal's ``wine``.
+``nested.csv`` is drawn by nested.R; models/data/wine.csv is Randall (1989), as in ordinal's ``wine``.
 """
 
 from __future__ import annotations
