@@ -2,7 +2,7 @@
 
 What a block is, is said by the language of its fence, and a fence of another language is a mistake:
 
-- none: a line each, ``hofit …``, which is run, and ends well but where a comment has another ``exit code``;
+- none, or ``sh``: a line each, ``hofit …``, which is run, and ends well but where a comment has another ``exit code``;
   ``make TARGET``, which must be there but takes too long; ``pip install …``, whose extras must be there;
 - ``yaml``: a config, written to a file where its first line is ``# name.yaml``, else held against the schema;
 - ``python``: a file where its first line is ``# name.py``, else run, in one scope a page;
@@ -27,6 +27,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SERVERS = ("tensorboard",)
+"""Commands of other programs that never end."""
+
 NOT_RUN = ("r", "stan", "cpp", "diagram")
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -71,7 +74,7 @@ class Reader:
         named = NAMED.match(block.text)
         if named:
             Path(named[1]).write_text(block.text, encoding="utf-8")
-        elif block.language == "":
+        elif block.language in ("", "sh"):
             self._commands(block.text)
         elif block.language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -98,6 +101,8 @@ class Reader:
                 self.printed += out
                 wanted = EXIT_CODE.search(line)
                 assert code == (int(wanted[1]) if wanted else 0), f"{line}: exit {code}\n{out}"
+            elif words[0] in SERVERS:
+                continue
             elif words[0] == "make":
                 assert set(words[1:]) <= targets(), f"{line}: the Makefile has no such target"
             else:
