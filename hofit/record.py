@@ -17,15 +17,20 @@ from typing import Any, TypeVar
 LOCK = ".lock"
 CONFIG, PROGRESS, FIT, ESTIMATES = "config.yaml", "progress.csv", "fit.json", "estimates.csv"
 DERIVED, DIAGNOSIS = "derived.csv", "diagnose.json"
-OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, DIAGNOSIS)
 EVENTS = "events.out.tfevents"
 """What the files of TensorBoard's events begin with."""
+PROFILE, PROFILE_POINTS = "profile.csv", "profile_points.csv"
+BOOTSTRAP, BOOTSTRAP_INTERVALS = "bootstrap.csv", "bootstrap_intervals.csv"
+RESIDUALS = "residuals.csv"
+OF_AN_END = (DIAGNOSIS, PROFILE, PROFILE_POINTS, BOOTSTRAP, BOOTSTRAP_INTERVALS, RESIDUALS)
+"""What was made of a fit that had ended: another end of the run has no part in it."""
+OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, *OF_AN_END)
 CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoint*.safetensors"
 """The newest checkpoint, and a glob for all that are kept."""
 
-WORDS = ("name", "index", "role")
+WORDS = ("name", "index", "role", "remark")
 """Columns of a table that hold a word in every row; in the others an empty cell is None."""
-NEEDED = (*WORDS, "estimate", "std_error")
+NEEDED = (*WORDS, "estimate", "std_error", "level", "value", "zeta", "observed", "fitted", "residual")
 """Columns that every version has written."""
 
 # Rows of tables are not frozen: a run can have hundreds of thousands, and frozen ones take five times as long to make.
@@ -94,6 +99,63 @@ class Estimate:
         ]
 
 
+@dataclass
+class Profiled:
+    """A row of profile.csv: the interval of a level by the likelihood's own shape; an end that is not known is None."""
+
+    name: str
+    index: str
+    level: float
+    estimate: float
+    lower: float | None
+    upper: float | None
+    remark: str
+
+
+@dataclass
+class ProfilePoint:
+    """A row of profile_points.csv: with the quantity at ``value``, the lowest loss and its signed root ``zeta``."""
+
+    name: str
+    index: str
+    value: float
+    zeta: float
+    loss: float
+
+
+@dataclass
+class Bootstrapped:
+    """A row of bootstrap_intervals.csv: of a scalar, from the refits that converged.
+
+    ``bias`` is the mean of the draws less the estimate, ``std_error`` their standard deviation; ``lower`` and ``upper``
+    are their quantiles, ``basic_lower`` and ``basic_upper`` twice the estimate less those.
+    """
+
+    name: str
+    index: str
+    level: float
+    draws: float
+    estimate: float
+    bias: float | None
+    std_error: float | None
+    lower: float | None
+    upper: float | None
+    basic_lower: float | None
+    basic_upper: float | None
+
+
+@dataclass
+class Residual:
+    """A row of residuals.csv: ``residual``, uniform on (0, 1) where the model holds, is the place of an observation
+    among data drawn for it; ``fitted`` is the mean of those."""
+
+    name: str
+    index: str
+    observed: float
+    fitted: float
+    residual: float
+
+
 @dataclass(frozen=True)
 class PartReport:
     """What an optimizer did in its last step, for the progress table; None where it has no such thing."""
@@ -128,7 +190,7 @@ class Progress:
         return [*own, *chain.from_iterable(parts)]
 
 
-Row = TypeVar("Row", Estimate, Derived)
+Row = TypeVar("Row", Estimate, Derived, Profiled, ProfilePoint, Bootstrapped, Residual)
 
 
 def as_csv(lines: Iterable[Iterable[object]]) -> str:
@@ -147,11 +209,11 @@ def table(kind: type[Row], rows: Iterable[Row]) -> str:
     return as_csv(chain([_columns(kind)], map(_cells, rows)))
 
 
-def _columns(kind: type[Derived] | type[Estimate]) -> list[str]:
+def _columns(kind: type[Row]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 
-def _cells(row: Derived | Estimate) -> list[object]:
+def _cells(row: Row) -> list[object]:
     return [format(value, ".17g") if isinstance(value, float) else value for value in vars(row).values()]
 
 

@@ -7,11 +7,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ..model.program import Program
-from ..point import Params
+from ..point import Params, Point
 from ..run.resume import ResumeRequest, reopened
 from ..run.session import Session
 from ..uncertainty.errors import gaussian_of
 from ..uncertainty.gaussian import Gaussian
+from ..verdict.checks import Verdict
 from ..verdict.judge import judge_end
 
 
@@ -19,12 +20,15 @@ from ..verdict.judge import judge_end
 class Fitted:
     """A session whose leaves hold the estimate, modes of what is integrated included.
 
-    ``gaussian`` is None where the fit has none: ``remarks`` say why.
+    ``gaussian`` is None where the fit has none: ``remarks`` say why. ``point`` is where the leaves stand, as the
+    ``verdict`` on it was taken.
     """
 
     session: Session
     gaussian: Gaussian | None
     remarks: list[str]
+    verdict: Verdict
+    point: Point
 
     @property
     def program(self) -> Program:
@@ -50,6 +54,6 @@ def fitted(request: ResumeRequest) -> Iterator[Fitted]:
         gaussian, remarks = None, ["standard errors: none, the fit has not converged"]
         if verdict.status is not None and converged:
             gaussian, remarks = gaussian_of(objective, verdict.status, verdict)
-        found = Fitted(session, gaussian, remarks)
+        found = Fitted(session, gaussian, remarks, verdict, point)
         found.write({**point.params, **point.inner})
         yield found

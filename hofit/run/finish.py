@@ -11,7 +11,7 @@ from ..fitting.interruption import Interrupted, Interruption
 from ..fitting.loop import Loop, LoopEnd
 from ..fitting.result import FitResult
 from ..point import Params
-from ..record import DERIVED, DIAGNOSIS, ESTIMATES, FIT, Derived, Estimate, table
+from ..record import DERIVED, ESTIMATES, FIT, OF_AN_END, Derived, Estimate, table
 from ..status import Status
 from ..uncertainty.errors import find_uncertainty, gaussian_of
 from ..uncertainty.gaussian import Gaussian
@@ -55,7 +55,8 @@ def finish(
             directory.write(DERIVED, table(Derived, derived))
         result.run_dir = directory.path
         result.total_seconds = time.perf_counter() - began
-        (directory.path / DIAGNOSIS).unlink(missing_ok=True)  # it was of an earlier end
+        for name in OF_AN_END:  # these were of an earlier one
+            (directory.path / name).unlink(missing_ok=True)
         directory.write_json(FIT, result.fit_json())
         return result
 

@@ -1,0 +1,45 @@
+"""Numbers that have run to an edge, drawn in again: on the plateau out there no slope says that the loss falls inwards.
+
+Where a variance was zero at the fit it need not stay so as another number is held elsewhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .constrained import FLAT, Landscape
+
+INWARDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0)
+"""How far a number is drawn in, unconstrained units; each is a loss."""
+
+MOST = 4
+"""Numbers that are tried one by one, at each place; more would take too long."""
+
+FALL = 1e-9
+"""Of the loss's size, what a place must be lower by to be begun from."""
+
+
+def drawn_in(landscape: Landscape, flat: Tensor, own: Tensor) -> Tensor:
+    """A lower place with a number of bounded support moved inwards from an edge; ``flat`` itself where there is none.
+
+    Args: own: numbers that are held, and stay. Shapes: (d,) each.
+    """
+    spot = landscape.spot(flat)
+    if spot is None:
+        return flat
+    sites = landscape.objective.sites
+    masks = {name: torch.full(shape, sites[name].is_bounded) for name, shape in landscape.coordinates.shapes.items()}
+    bounded = landscape.coordinates.flatten(masks)
+    still = spot.hessian.diagonal().abs() <= FLAT * spot.point.size
+    running = (bounded & still & ~own & ~landscape.unread & (flat.abs() > 1.0)).nonzero()[:, 0].tolist()
+    best, lowest_loss = flat, spot.loss - FALL * spot.point.size
+    for number in running[:MOST]:
+        base = best
+        for distance in INWARDS:
+            moved = base.clone()
+            moved[number] -= torch.sign(base[number]) * distance
+            loss = landscape.loss(moved)
+            if loss < lowest_loss:
+                best, lowest_loss = moved, loss
+    return best
