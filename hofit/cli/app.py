@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import check, diagnose, export, fit, init, optimizers, plot, predict, report, resume, schema, simulate
+from . import bootstrap, check, diagnose, export, fit, init, optimizers, plot, predict, profile, report, resume, schema, simulate
 
 NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 """What the system says of a path that it does not take or open, whatever the path is for."""
@@ -47,6 +47,8 @@ app.command("optimizers")(optimizers.command)
 app.command("report")(report.command)
 app.command("plot")(plot.command)
 app.command("diagnose")(diagnose.command)
+app.command("profile")(profile.command)
+app.command("bootstrap")(bootstrap.command)
 app.command("export")(export.command)
 app.command("schema")(schema.command)
 app.command("predict")(predict.command)

@@ -76,12 +76,13 @@ class Spot:
 class Lowest:
     """Where the search on a surface has ended; ``slope`` is d loss / d value, ``way`` (d,) how the place moves with it.
 
-    ``settled`` tells whether no step could lower the loss any more.
+    ``across`` (d,) moves the value alone. ``settled`` tells whether no step could lower the loss any more.
     """
 
     spot: Spot
     slope: float
     way: Tensor
+    across: Tensor
     settled: bool
     curvature: float
     """d² loss / d value² along the way, all else following."""
@@ -118,7 +119,7 @@ class Landscape:
     def _point(self, flat: Tensor) -> Point | None:
         if not bool(flat.isfinite().all()):
             return None
-        point = self.objective.at_full(self.coordinates.unflatten(flat))
+        point = self.objective.at(self.coordinates.unflatten(flat))
         return point if point.failure is None and isfinite(point.value) else None
 
 
@@ -299,4 +300,4 @@ def _ended(spot: Spot, plane: Plane, settled: bool) -> Lowest:
         if bool(step.isfinite().all()):
             way = way + plane.whole(step)
             curvature = plane.bend + float(plane.pull @ step)
-    return Lowest(spot, plane.slope, way, settled, curvature)
+    return Lowest(spot, plane.slope, way, plane.across, settled, curvature)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .constrained import FLAT, Landscape
+from .constrained import FLAT, Landscape, Spot
 
 INWARDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0)
 """How far a number is drawn in, unconstrained units; each is a loss."""
@@ -20,14 +20,12 @@ FALL = 1e-9
 """Of the loss's size, what a place must be lower by to be begun from."""
 
 
-def drawn_in(landscape: Landscape, flat: Tensor, own: Tensor) -> Tensor:
-    """A lower place with a number of bounded support moved inwards from an edge; ``flat`` itself where there is none.
+def drawn_in(landscape: Landscape, spot: Spot, own: Tensor) -> Tensor | None:
+    """A lower place than ``spot``, with a number of bounded support moved inwards from an edge; None without one.
 
-    Args: own: numbers that are held, and stay. Shapes: (d,) each.
+    Args: own: numbers that are held, and stay. Shapes: (d,) → (d,).
     """
-    spot = landscape.spot(flat)
-    if spot is None:
-        return flat
+    flat = spot.flat
     sites = landscape.objective.sites
     masks = {name: torch.full(shape, sites[name].is_bounded) for name, shape in landscape.coordinates.shapes.items()}
     bounded = landscape.coordinates.flatten(masks)
@@ -42,4 +40,4 @@ def drawn_in(landscape: Landscape, flat: Tensor, own: Tensor) -> Tensor:
             loss = landscape.loss(moved)
             if loss < lowest_loss:
                 best, lowest_loss = moved, loss
-    return best
+    return None if best is flat else best

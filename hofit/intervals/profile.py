@@ -17,7 +17,7 @@ from math import copysign, inf, isfinite, sqrt
 
 from torch import Tensor
 
-from .constrained import Landscape, Lowest, Surface, lowest, surface_of
+from .constrained import Landscape, Lowest, Spot, Surface, lowest, surface_of
 from .quantities import Quantity
 
 PARTS = 4
@@ -86,14 +86,14 @@ class Profile:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Where the profiles begin: the estimate (d,), its loss, and which numbers stand at an edge there, (d,)."""
+    """Where the profiles begin: the estimate (d,), its loss, and the size by which losses are compared."""
 
     landscape: Landscape
     flat: Tensor
     loss: float
     size: float
-    rescue: Callable[[Landscape, Tensor, Tensor], Tensor]
-    """A better start among those with numbers drawn in from an edge: see ``edges.py``."""
+    rescue: Callable[[Landscape, Spot, Tensor], Tensor | None]
+    """A lower place with numbers drawn in from an edge: see ``edges.py``."""
 
 
 def profile_of(fit: Fit, quantity: Quantity, cutoff: float) -> Profile:
@@ -167,7 +167,7 @@ class _Side:
         """A size for values where nothing tells one."""
         return max(1.0, abs(self.estimate))
 
-    def _at(self, value: float, near: Lowest | None = None) -> tuple[float, Lowest] | None:
+    def _at(self, value: float) -> tuple[float, Lowest] | None:
         """|ζ| at a value, and where; from the nearest place known. A place lower than the fit is kept as better."""
         known, _, start = min(self._reached, key=lambda one: abs(one[0] - value))
         landscape = self.fit.landscape
@@ -178,8 +178,8 @@ class _Side:
             found = again if found is None or (again is not None and again.spot.loss < found.spot.loss) else found
         if found is None:
             return None
-        drawn_in = self.fit.rescue(landscape, found.spot.flat, self._own())
-        if drawn_in is not found.spot.flat:
+        drawn_in = self.fit.rescue(landscape, found.spot, found.across != 0)
+        if drawn_in is not None:
             other = lowest(landscape, self.surface, value, drawn_in)
             found = other if other is not None and other.spot.loss < found.spot.loss else found
         self._unsettled |= not found.settled
@@ -189,12 +189,6 @@ class _Side:
         zeta = sqrt(2.0 * max(rise, 0.0))
         self.places.append(Place(value, copysign(zeta, self.sign), found.spot.loss))
         return zeta, found
-
-    def _own(self) -> Tensor:
-        """Which numbers the quantity depends on, (d,): they are not drawn in."""
-        spot = self._reached[-1][2].spot
-        plane = self.surface.plane(spot)
-        return spot.gradient != spot.gradient if plane is None else plane.across != 0
 
     def _slope(self, zeta: float, found: Lowest) -> float:
         """d |ζ| / d value outwards: the multiplier over ζ; at the fit, the root of the curvature."""
@@ -246,8 +240,8 @@ class _Side:
             self.bound = self.end
             self.remarks.append(f"the {side} end is that of the support, {self.end:g}: {reached}")
         elif isfinite(blocked):
-            self.bound = blocked
-            self.remarks.append(f"the {side} end is where the values end, {blocked:.6g}: {reached}")
+            self.bound = value
+            self.remarks.append(f"the {side} end is where the values end, near {value:.6g}: {reached}")
         else:
             self.bound = copysign(inf, self.sign)
             self.remarks.append(f"no {side} end: the profile levels off, at {value:.4g} {reached}")

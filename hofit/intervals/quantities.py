@@ -108,7 +108,7 @@ class Function:
         value = self.of(leaf)
         if not value.requires_grad:
             return float(value), torch.zeros_like(flat)
-        return float(value), torch.autograd.grad(value, leaf, allow_unused=True, materialize_grads=True)[0]
+        return float(value.detach()), torch.autograd.grad(value, leaf, allow_unused=True, materialize_grads=True)[0]
 
     def derivatives(self, flat: Tensor) -> Derivatives:
         """The Hessian is that of ``of``, row by row of the unconstrained numbers that it depends on."""
@@ -119,12 +119,12 @@ class Function:
             return Derivatives(float(value), zeros[0], zeros)
         (gradient,) = torch.autograd.grad(value, leaf, create_graph=True, allow_unused=True, materialize_grads=True)
         if not gradient.requires_grad:
-            return Derivatives(float(value), gradient.detach(), zeros)
+            return Derivatives(float(value.detach()), gradient.detach(), zeros)
         units = torch.eye(len(flat), dtype=flat.dtype)
         (hessian,) = torch.autograd.grad(
             gradient, leaf, units, is_grads_batched=True, allow_unused=True, materialize_grads=True
         )
-        return Derivatives(float(value), gradient.detach(), 0.5 * (hessian + hessian.T))
+        return Derivatives(float(value.detach()), gradient.detach(), 0.5 * (hessian + hessian.T))
 
 
 def spreads(covariance: Callable[[Tensor], Tensor], name: str, size: int, unit: bool) -> Sequence[Function]:

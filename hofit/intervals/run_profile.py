@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 import torch
@@ -125,6 +124,8 @@ def _start(objective: Objective, verdict: Verdict, point: Point, gaussian: Gauss
     sizes = spot.hessian.diagonal().abs()
     landscape.root = torch.where(sizes > 1e-12 * sizes.max(), sizes, 1.0).sqrt()
     known = edge_numbers(objective, point.params)
+    if verdict.held is not None:
+        known = known | verdict.held
     if gaussian is not None:
         variances = gaussian.variances()[: coordinates.size]
         known = known | (torch.isfinite(variances) & ~gaussian.held)
@@ -174,7 +175,3 @@ def _kind(objective: Objective) -> list[str]:
     if not objective.is_likelihood:
         return ["what is profiled is the density with its priors, not the likelihood alone"]
     return []
-
-
-def finite(number: float | None) -> float | None:
-    return number if number is not None and isfinite(number) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from ..model.randomness import random_state_kept, set_seed
 from ..model.table import Table
 from ..model.text import Column, taken
 from ..run.resume import ResumeRequest
-from .fitted import fitted
+from .fitted import Fitted, fitted
 from .new_data import own_rows
 from .predictive import Predictive, responses
 
@@ -52,19 +54,43 @@ def run_simulate(run: ResumeRequest, seed: int = 0, conditional: bool = False) -
     Raises: HofitError.
     """
     with fitted(run) as fit:
-        program, data = fit.program, fit.session.config.data
-        anew = frozenset() if conditional else frozenset(fit.session.objective.integrated) - set(program.discrete)
+        simulator = Simulator(fit, conditional)
+        drawn = simulator.draw(seed)
+        arguments = simulator.arguments(drawn)
+        return Simulation(drawn, arguments, _table(fit.session.config.data, fit.program.arguments, arguments))
+
+
+class Simulator:
+    """Draws data from a fit, as often as it is asked; the leaves hold the estimate at each time.
+
+    Args: conditional: see ``run_simulate``. Raises: HofitError where nothing is observed; ModelError.
+    """
+
+    def __init__(self, fit: Fitted, conditional: bool = False) -> None:
+        self.program = fit.program
+        kept = set(self.program.discrete)
+        self._anew = frozenset() if conditional else frozenset(fit.session.objective.integrated) - kept
         with torch.no_grad():
-            given = Predictive(program).on(program.arguments).observed
-            with random_state_kept():
-                set_seed(seed)
-                made = Predictive(program, anew=anew, observe=False).on(program.arguments).observed
-        if not made:
+            self.given = Predictive(self.program).on(self.program.arguments).observed
+        if not self.given:
             raise HofitError("nothing to simulate: the model observes no site (pyro.factor has no distribution)")
-        drawn = {name: value.detach().to(given[name][1].dtype) for name, (_, value) in made.items()}
-        own = program.arguments
-        arguments = {**own, **{argument: drawn[name] for argument, name in responses(own, given).items()}}
-        return Simulation(drawn, arguments, _table(data, program.arguments, arguments))
+
+    def draw(self, seed: int) -> dict[str, Tensor]:
+        """Observed site → data drawn for it. Raises: ModelError."""
+        with torch.no_grad(), random_state_kept():
+            set_seed(seed)
+            made = Predictive(self.program, anew=self._anew, observe=False).on(self.program.arguments).observed
+        return {name: value.detach().to(self.given[name][1].dtype) for name, (_, value) in made.items()}
+
+    def arguments(self, drawn: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The model's own, with what was drawn in the place of what is observed as it is."""
+        own = self.program.arguments
+        return {**own, **{argument: drawn[name] for argument, name in self.responses.items()}}
+
+    @cached_property
+    def responses(self) -> dict[str, str]:
+        """Argument → the site that observes it."""
+        return responses(self.program.arguments, self.given)
 
 
 def _table(data: Data, before: dict[str, Any], now: dict[str, Any]) -> Table | None:

@@ -50,7 +50,7 @@ def run_many(
     for group in _alike(given):
         if len(group) >= WORTH:
             with _named(group[0]):
-                found.update(_together(source, model, given, group))
+                found.update(fitted_together(source, model, given, group))
     for number, arguments in enumerate(given):
         if number not in found:
             with _named(number):
@@ -79,10 +79,13 @@ def _kind(value: Any) -> str:
     return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else repr(value)
 
 
-def _together(
-    source: Source, model: Callable[..., Any] | str | None, given: Sequence[Mapping[str, Any]], group: list[int]
+def fitted_together(
+    source: Source, model: Callable[..., Any] | str | None, given: Sequence[Mapping[str, Any]], group: Sequence[int]
 ) -> dict[int, FitResult]:
-    """The results of a group: of the first by a fit of its own, of others where the minimum is plain."""
+    """The results of data sets that are alike: of the first by a fit of its own, of others where the minimum is plain.
+
+    Raises: HofitError for wrong input.
+    """
     request = Request(source, model, given[group[0]])
     config, mistakes = parse(request)
     with interruption_noted() as interruption, prepared(request, config, mistakes) as session:
