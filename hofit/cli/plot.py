@@ -16,9 +16,15 @@ def command(
         Path | None,
         typer.Option("--out", "-o", help="Where the pictures go; default: RUN_DIR/pictures, of several runs pictures."),
     ] = None,
+    residuals: Annotated[
+        bool,
+        typer.Option(
+            help="Draw data from each fit for its residuals, which runs its model, once: they stay in residuals.csv."
+        ),
+    ] = True,
     json: Json = False,
 ) -> None:
-    """Draw runs: progress (several overlaid), estimates, effects, pooling; a PNG and an SVG of each."""
+    """Draw runs: progress (several overlaid), estimates, effects, pooling, profile, residuals; a PNG and an SVG of each."""
     from ..errors import HofitError
     from ..plotting.canvas import HINT, is_available
     from ..plotting.pictures import pictures_of, write_pictures
@@ -28,6 +34,9 @@ def command(
     if not is_available():
         raise HofitError(HINT)
     runs = open_runs(run_dirs)
+    if residuals:
+        for run in runs:
+            _make_residuals(run.path, json)
     out = out or (run_dirs[0] / "pictures" if len(runs) == 1 else Path("pictures"))
     written = write_pictures(pictures_of(runs), out)
     unfinished = [str(run.path) for run in runs if run.fit is None]
@@ -41,3 +50,20 @@ def command(
         typer.echo(f"{one.png}  {one.svg}")
     if not written:
         typer.echo("nothing to draw: no step was taken, and there are no estimates", err=True)
+
+
+def _make_residuals(run: Path, quiet: bool) -> None:
+    """residuals.csv, where it is not there and the run can be opened again as `hofit predict` does; else it is said."""
+    from ..record import CHECKPOINT, FIT, RESIDUALS
+
+    if (run / RESIDUALS).is_file() or not (run / CHECKPOINT).is_file() or not (run / FIT).is_file():
+        return
+    from ..errors import HofitError, printable
+    from ..prediction.residuals import run_residuals
+    from ..run.resume import ResumeRequest
+    from .screen import Screen
+
+    try:
+        run_residuals(ResumeRequest(run, announce=Screen(quiet).announce))
+    except HofitError as error:
+        typer.echo(printable(f"{run}: no picture of residuals: {error}"), err=True)

@@ -60,12 +60,13 @@ DENSE_LIMIT = 1000
 
 @dataclass(eq=False)
 class Spot:
-    """A place, its loss with derivatives; ``gradient`` (d,)."""
+    """A place, its loss with derivatives, ``gradient`` (d,); ``held`` (d,) are numbers that none of these moves."""
 
     flat: Tensor
     point: Point
     gradient: Tensor
     hessian: Operator
+    held: Tensor
 
     @property
     def loss(self) -> float:
@@ -92,12 +93,17 @@ class Landscape:
     """A loss over the flat vector of what is optimised.
 
     Shapes: ``root`` (d,), the root of each number's curvature at the fit; ``unread`` (d,), numbers that no transform
-    reads, as above a triangle.
+    reads, as above a triangle; ``bounded`` (d,), those of a bounded support, which may run to an edge; ``parked`` (d,),
+    where a number that runs to an edge at the fit stays until it is drawn in, nan for all others.
     """
 
     def __init__(self, objective: Objective, coordinates: Coordinates, unread: Tensor) -> None:
         self.objective, self.coordinates, self.unread = objective, coordinates, unread
         self.curvature = Curvature()
+        sites = objective.sites
+        bounded = {name: torch.full(shape, sites[name].is_bounded) for name, shape in coordinates.shapes.items()}
+        self.bounded = coordinates.flatten(bounded)
+        self.parked = torch.full((coordinates.size,), torch.nan, dtype=torch.get_default_dtype())
         self.root = torch.ones(coordinates.size, dtype=torch.get_default_dtype())
 
     def loss(self, flat: Tensor) -> float:
@@ -114,7 +120,13 @@ class Landscape:
         hessian = self.curvature.at(point, list(self.coordinates.names))
         if isinstance(hessian, MatrixFree) or not isfinite(hessian.largest()) or not bool(gradient.isfinite().all()):
             return None
-        return Spot(flat, point, gradient, hessian.held(self.unread) if bool(self.unread.any()) else hessian)
+        # What has run to an edge shows neither slope nor curvature: a step there would be of any length, and rounding.
+        lost = hessian.diagonal().abs() <= FLAT * self.root.square() * self.objective.unit
+        lost &= gradient.abs() <= FLAT**0.5 * self.root * self.objective.unit**0.5
+        held = self.unread | (self.bounded & lost) | (flat == self.parked)
+        if bool(held.any()):
+            hessian, gradient = hessian.held(held), torch.where(held, 0.0, gradient)
+        return Spot(flat, point, gradient, hessian, held)
 
     def _point(self, flat: Tensor) -> Point | None:
         if not bool(flat.isfinite().all()):
@@ -231,7 +243,8 @@ class Curved:
         across = normal / length
         pull = lagrangian @ across
         return Plane(
-            Dense(basis.T @ lagrangian @ basis),
+            # Where the loss has no curvature at all, as along a simplex's logits, no step is taken on rounding.
+            Dense(basis.T @ lagrangian @ basis + FLAT * torch.eye(len(unit) - 1, dtype=unit.dtype)),
             basis.T @ gradient,
             lambda step: (basis @ step) * unit,
             across * unit,

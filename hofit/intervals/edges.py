@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .constrained import FLAT, Landscape, Spot
+from .constrained import Landscape, Spot
 
 INWARDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0)
 """How far a number is drawn in, unconstrained units; each is a loss."""
@@ -26,11 +26,7 @@ def drawn_in(landscape: Landscape, spot: Spot, own: Tensor) -> Tensor | None:
     Args: own: numbers that are held, and stay. Shapes: (d,) → (d,).
     """
     flat = spot.flat
-    sites = landscape.objective.sites
-    masks = {name: torch.full(shape, sites[name].is_bounded) for name, shape in landscape.coordinates.shapes.items()}
-    bounded = landscape.coordinates.flatten(masks)
-    still = spot.hessian.diagonal().abs() <= FLAT * spot.point.size
-    running = (bounded & still & ~own & ~landscape.unread & (flat.abs() > 1.0)).nonzero()[:, 0].tolist()
+    running = (spot.held & ~own & ~landscape.unread & (flat.abs() > 1.0)).nonzero()[:, 0].tolist()
     best, lowest_loss = flat, spot.loss - FALL * spot.point.size
     for number in running[:MOST]:
         base = best

@@ -44,6 +44,7 @@ def quantities_of(objective: Objective, params: Params, has_error: Params) -> Kn
     The objective's leaves hold ``params``.
     """
     coordinates, program = Coordinates.of(params), objective.program
+    flat = coordinates.flatten(params)
     usual: list[Quantity] = []
     others: list[Quantity] = []
     refused = {name: f"{name} is held fixed" for name, site in program.sites.items() if site.role == "fixed"}
@@ -57,14 +58,14 @@ def quantities_of(objective: Objective, params: Params, has_error: Params) -> Kn
             refused[name] = f"the support of {name} moves with other sites"
         elif program.is_elementwise(name):
             for number in _numbers(name, params[name], support, coordinates, transform):
-                known = has_error.get(name)
-                wanted = known is not None and bool(known.reshape(-1)[number.entry])
+                wanted = bool(has_error[name].reshape(-1)[number.entry])
                 (usual if wanted else others).append(number)
         else:
             entries, spread = _of_matrix(name, params[name], objective.sites[name].constraint, coordinates, transform)
-            wanted = name in has_error and bool(has_error[name].any())
-            (others if spread else usual if wanted else others).extend(entries)
-            (usual if wanted else others).extend(spread)
+            known = has_error[name].reshape(-1)
+            for entry, wanted in zip(entries, known.tolist(), strict=True):
+                (usual if wanted and not spread and _varies(entry, flat) else others).append(entry)
+            (usual if bool(known.any()) else others).extend(spread)
     inner = {name: program.leaves[name] for name in objective.integrated if name in program.leaves}
     for name, value in reading.deterministic.items():
         if not value.is_floating_point():

@@ -18,7 +18,7 @@ from math import copysign, inf, isfinite, sqrt
 from torch import Tensor
 
 from .constrained import Landscape, Lowest, Spot, Surface, lowest, surface_of
-from .quantities import Quantity
+from .quantities import Number, Quantity
 
 PARTS = 4
 """Places on a side as far as the root, about; a picture needs as many."""
@@ -92,6 +92,10 @@ class Fit:
     flat: Tensor
     loss: float
     size: float
+    running: Tensor
+    """Numbers that run to an edge, or to infinity, at the fit, (d,)."""
+    noise: Callable[[Tensor], float]
+    """The rounding of the loss at a place (d,)."""
     rescue: Callable[[Landscape, Spot, Tensor], Tensor | None]
     """A lower place with numbers drawn in from an edge: see ``edges.py``."""
 
@@ -134,7 +138,7 @@ class _Side:
         if begin is None:
             self.remarks.append("no profile: loss or curvature cannot be had at the estimate")
             return
-        if abs(self.end - self.estimate) <= AT_END * max(1e-300, self._scale()):
+        if self._runs_out() or abs(self.end - self.estimate) <= AT_END * self._scale():
             self.bound = self.end
             self.remarks.append(f"the estimate lies at the end of the support, {self.end:g}, which bounds the interval")
             return
@@ -163,6 +167,14 @@ class _Side:
                 break
         self._conclude(blocked)
 
+    def _runs_out(self) -> bool:
+        """Whether the quantity is a number that runs to its end on this side at the fit."""
+        own = self.quantity
+        if not isinstance(own, Number) or not bool(self.fit.running[own.place]):
+            return False
+        outwards = float(self.fit.flat[own.place]) * own.slope(self.fit.flat)
+        return outwards * self.sign > 0
+
     def _scale(self) -> float:
         """A size for values where nothing tells one."""
         return max(1.0, abs(self.estimate))
@@ -184,7 +196,7 @@ class _Side:
             found = other if other is not None and other.spot.loss < found.spot.loss else found
         self._unsettled |= not found.settled
         rise = found.spot.loss - self.fit.loss
-        if rise < -LOWER * self.fit.size:
+        if rise < -LOWER * self.fit.size and rise < -self.fit.noise(found.spot.flat):
             self.better = found
         zeta = sqrt(2.0 * max(rise, 0.0))
         self.places.append(Place(value, copysign(zeta, self.sign), found.spot.loss))

@@ -19,9 +19,11 @@ from ..prediction.fitted import fitted
 from ..record import PROFILE, PROFILE_POINTS, Profiled, ProfilePoint, table
 from ..run.files import write_whole
 from ..run.resume import ResumeRequest
+from ..uncertainty.errors import find_uncertainty
 from ..uncertainty.gaussian import Gaussian
 from ..verdict.checks import Verdict
 from ..verdict.edges import edge_numbers
+from ..verdict.place import Place as JudgedPlace
 from .constrained import DENSE_LIMIT, Landscape
 from .edges import drawn_in
 from .finding import chosen, quantities_of
@@ -123,14 +125,28 @@ def _start(objective: Objective, verdict: Verdict, point: Point, gaussian: Gauss
         raise HofitError("no profile: no structure makes the Hessian of what is optimised affordable")
     sizes = spot.hessian.diagonal().abs()
     landscape.root = torch.where(sizes > 1e-12 * sizes.max(), sizes, 1.0).sqrt()
-    known = edge_numbers(objective, point.params)
+    running = edge_numbers(objective, point.params)
     if verdict.held is not None:
-        known = known | verdict.held
-    if gaussian is not None:
-        variances = gaussian.variances()[: coordinates.size]
-        known = known | (torch.isfinite(variances) & ~gaussian.held)
-    fit = Fit(landscape, flat, spot.loss, spot.point.size, drawn_in)
-    return _Start(fit, coordinates.unflatten(known & ~landscape.unread))
+        running = running | verdict.held
+    running = running & ~landscape.unread
+    landscape.parked = torch.where(running, flat, torch.nan)
+    place = JudgedPlace.of(objective, landscape.curvature, spot.point, spot.hessian, torch.zeros_like(running))
+    fit = Fit(landscape, flat, spot.loss, spot.point.size, running, place.noise_at, drawn_in)
+    return _Start(fit, _with_error(fit, objective, verdict, gaussian))
+
+
+def _with_error(fit: Fit, objective: Objective, verdict: Verdict, gaussian: Gaussian | None) -> Params:
+    """Name → which numbers of a value have a standard error, or belong to one that runs to an edge."""
+    coordinates = fit.landscape.coordinates
+    params = coordinates.unflatten(fit.flat)
+    values = objective.values(params)
+    errors = find_uncertainty(objective, gaussian, [], values, verdict, False).std_errors
+    running, found = coordinates.unflatten(fit.running), {}
+    for name in coordinates.names:
+        has = torch.isfinite(errors[name]) if name in errors else torch.zeros_like(values[name], dtype=torch.bool)
+        same = running[name].shape == has.shape
+        found[name] = has | (running[name] if same else running[name].any())
+    return found
 
 
 def _check_size(wanted: Sequence[Quantity], flat: Tensor) -> None:

@@ -10,11 +10,13 @@ from ..errors import RunDirectoryError
 from .canvas import Picture, render
 from .caterpillar import caterpillar_picture
 from .forest import forest_picture
+from .profile import profile_picture
 from .progress import progress_picture
+from .residuals import residuals_picture
 from .run import Run
 from .shrinkage import shrinkage_picture
 
-OF_ONE_RUN = (forest_picture, caterpillar_picture, shrinkage_picture)
+OF_ONE_RUN = (forest_picture, caterpillar_picture, shrinkage_picture, profile_picture, residuals_picture)
 
 
 @dataclass(frozen=True)

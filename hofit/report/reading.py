@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirectoryError
-from ..record import CHECKPOINTS, CONFIG, DERIVED, DIAGNOSIS, ESTIMATES, FIT, PROGRESS, Derived, Estimate, read_table
+from ..record import (
+    CHECKPOINTS,
+    CONFIG,
+    DERIVED,
+    DIAGNOSIS,
+    ESTIMATES,
+    FIT,
+    PROGRESS,
+    Derived,
+    Estimate,
+    Row,
+    read_table,
+)
 
 NEEDED = ("status", "converged", "objective", "loss", "gradient_norm", "iterations", "seconds", "checks", "remarks")
 """Keys of fit.json without which there is nothing to report."""
@@ -60,6 +72,17 @@ def load_diagnosis(path: Path) -> dict[str, Any] | None:
         return {"reading": str(loaded["reading"]), "remarks": [str(remark) for remark in loaded["remarks"]]}
     except UNREADABLE as error:
         raise RunDirectoryError(f"{path} holds a damaged diagnose.json: {error}") from error
+
+
+def load_rows(path: Path, name: str, kind: type[Row]) -> list[Row]:
+    """The rows of one of the tables that a run may have besides; none where it has not. Raises: RunDirectoryError."""
+    file = path / name
+    if not file.is_file():
+        return []
+    try:
+        return read_table(kind, file)
+    except (OSError, *UNREADABLE) as error:
+        raise RunDirectoryError(f"{path} holds a damaged {name}: {error}") from error
 
 
 def load_progress(path: Path) -> dict[str, list[float]]:
