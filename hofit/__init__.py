@@ -1,7 +1,8 @@
 """hofit: MAP and empirical-Bayes fits of Pyro models, with optimizer mixes from YAML.
 
-Fits: ``fit``, ``resume``, ``diagnose``, ``draws``, and what they return or raise. For models: ``distributions.GMRF``, a
-Gaussian by its sparse precision; ``linalg``, such precisions and their log determinant.
+Fits: ``fit``, ``resume``, ``diagnose``, ``profile``, ``bootstrap``, ``draws``, and what they return or raise. For
+models: ``distributions.GMRF``, a Gaussian by its sparse precision; ``linalg``, such precisions and their log
+determinant.
 
 Names are resolved when they are first used: ``import hofit`` does not import torch.
 """
@@ -13,6 +14,7 @@ from .version import __version__ as __version__
 __all__ = [
     "Diagnosis",
     "FitResult",
+    "bootstrap",
     "diagnose",
     "distributions",
     "draws",
@@ -21,12 +23,13 @@ __all__ = [
     "fit_many",
     "linalg",
     "optim",
+    "profile",
     "resume",
 ]
 
 if TYPE_CHECKING:
     from . import distributions, errors, linalg, optim
-    from .api import diagnose, fit, fit_many, resume
+    from .api import bootstrap, diagnose, fit, fit_many, profile, resume
     from .fitting.result import FitResult, draws
     from .uncertainty.diagnosis import Diagnosis
 
@@ -35,6 +38,8 @@ _HOME = {
     "fit_many": "api",
     "resume": "api",
     "diagnose": "api",
+    "profile": "api",
+    "bootstrap": "api",
     "Diagnosis": "uncertainty.diagnosis",
     "FitResult": "fitting.result",
     "draws": "fitting.result",

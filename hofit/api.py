@@ -1,10 +1,10 @@
-"""Fit, resume and diagnose, from Python: what notebooks call."""
+"""Fit, resume, diagnose, profile and bootstrap, from Python: what notebooks call."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config.load import load_source
 from .errors import ConfigError
@@ -15,6 +15,10 @@ from .run.many import run_many
 from .run.resume import ResumeRequest, run_resume
 from .run.session import Request
 from .uncertainty.diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from .intervals.bootstrap import BootstrapResult
+    from .intervals.run_profile import ProfileResult
 
 
 def fit(
@@ -112,6 +116,58 @@ def diagnose(
     """
     request = ResumeRequest(Path(run_dir), [], allow_changed, model, _merged(data, arguments))
     return run_diagnose(request, draws, seed)
+
+
+def profile(
+    run_dir: str | Path,
+    /,
+    *,
+    params: str | Sequence[str] = (),
+    level: float = 0.95,
+    model: Callable[..., Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
+    **arguments: Any,
+) -> ProfileResult:
+    """Intervals by profiles of the likelihood; writes profile.csv and profile_points.csv into the run directory.
+
+    Args:
+        params: names as globs, or single numbers as ``beta[3]``; all that have a standard error when left out.
+        level: of the intervals.
+        model, data, arguments: as for ``resume``.
+    Raises: CheckpointError as ``resume``; HofitError where the fit has not converged, or there is nothing to profile.
+    """
+    from .intervals.run_profile import ProfileRequest, run_profile
+
+    request = ResumeRequest(Path(run_dir), [], allow_changed, model, _merged(data, arguments))
+    return run_profile(ProfileRequest(request, [params] if isinstance(params, str) else params, level))
+
+
+def bootstrap(
+    run_dir: str | Path,
+    /,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
+    overwrite: bool = False,
+    model: Callable[..., Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
+    **arguments: Any,
+) -> BootstrapResult:
+    """Intervals by refitting data drawn from the fit; goes on with the draws that bootstrap.csv holds already.
+
+    Args:
+        draws: data sets; draw k is seeded by ``seed`` and k.
+        overwrite: begin anew.
+        model, data, arguments: as for ``resume``.
+    Raises: CheckpointError as ``resume``; HofitError where the fit has not converged, or cannot be drawn from.
+    """
+    from .intervals.bootstrap import BootstrapRequest, run_bootstrap
+
+    request = ResumeRequest(Path(run_dir), [], allow_changed, model, _merged(data, arguments))
+    return run_bootstrap(BootstrapRequest(request, draws, seed, level, overwrite))
 
 
 def _merged(data: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> dict[str, Any]:

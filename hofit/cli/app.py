@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from . import bootstrap, check, diagnose, export, fit, init, optimizers, plot, predict, profile, report, resume, schema, simulate
+from . import (
+    bootstrap,
+    check,
+    diagnose,
+    export,
+    fit,
+    init,
+    optimizers,
+    plot,
+    predict,
+    profile,
+    report,
+    resume,
+    schema,
+    simulate,
+)
 
 NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 """What the system says of a path that it does not take or open, whatever the path is for."""

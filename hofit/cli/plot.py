@@ -24,7 +24,7 @@ def command(
     ] = True,
     json: Json = False,
 ) -> None:
-    """Draw runs: progress (several overlaid), estimates, effects, pooling, profile, residuals; a PNG and an SVG of each."""
+    """Draw runs: progress (several overlaid), estimates, effects, pooling, profiles, residuals; as PNG and SVG."""
     from ..errors import HofitError
     from ..plotting.canvas import HINT, is_available
     from ..plotting.pictures import pictures_of, write_pictures

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ..config.source import Source, from_mapping
+from ..coordinates import Coordinates
 from ..errors import ConfigError, HofitError, RunDirectoryError
 from ..fitting.result import FitResult
 from ..optim.registry import registry
@@ -157,7 +158,7 @@ class _Study:
         unread = set(self._simulator.given) - set(self._simulator.responses.values())
         if unread:
             raise HofitError(
-                f"the observed site {min(unread)!r} is no argument of the model as it stands, so that drawn data cannot be "
+                f"the observed site {min(unread)!r} is no argument of the model as it stands, so drawn data cannot be "
                 "given to it: hand the model what it observes, ready-made, as one argument"
             )
         self._estimate = {**fit.point.params, **fit.point.inner}
@@ -238,7 +239,12 @@ class _Study:
         tail = (1 - self.request.level) / 2
         lower, upper = (float(end) for end in np.quantile(numbers, (tail, 1 - tail)))
         row.bias, row.std_error = float(numbers.mean()) - estimate, float(numbers.std(ddof=1))
-        row.lower, row.upper, row.basic_lower, row.basic_upper = lower, upper, 2 * estimate - upper, 2 * estimate - lower
+        row.lower, row.upper, row.basic_lower, row.basic_upper = (
+            lower,
+            upper,
+            2 * estimate - upper,
+            2 * estimate - lower,
+        )
         return row
 
     def _draw(self, number: int, result: FitResult) -> Draw | None:
@@ -258,7 +264,7 @@ class _Study:
         at_edge = edge_numbers(session.objective, params)
         if self._fitted.verdict.held is not None:
             at_edge = at_edge | self._fitted.verdict.held
-        edges = {n for n, mask in self._unflattened(at_edge).items() if bool(mask.any())}
+        edges = {n for n, mask in Coordinates.of(params).unflatten(at_edge).items() if bool(mask.any())}
         config = dict(session.provenance.config)
         config.pop("model", None)
         config.pop("starts", None)
@@ -269,11 +275,6 @@ class _Study:
         if any(entry["optimizer"] not in registry({}) for entry in config["optimizers"]):
             config["optimizers"] = [{"params": "*", "optimizer": "trust_region"}]
         return from_mapping(config, "the run's config")
-
-    def _unflattened(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        from ..coordinates import Coordinates
-
-        return Coordinates.of(self._fitted.point.params).unflatten(mask)
 
 
 def _indices(value: torch.Tensor) -> list[str]:

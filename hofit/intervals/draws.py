@@ -42,7 +42,7 @@ class DrawsFile:
     def __init__(self, path: Path, labels: Sequence[str], seed: int, fit: Draw, overwrite: bool = False) -> None:
         self.path, self.labels, self.seed = path, list(labels), seed
         self.draws: dict[int, Draw] = {}
-        lines = [[*HEAD, *self.labels], self._cells(fit)]
+        lines: list[list[object]] = [[*HEAD, *self.labels], self._cells(fit)]
         if path.exists() and not overwrite:
             self._read(fit)
             lines += map(self._cells, self.draws.values())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .constrained import Landscape, Spot
 
-INWARDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0)
+INWARDS = (1.0, 2.5, 4.0, 6.0, 8.5, 12.0, 16.0)
 """How far a number is drawn in, unconstrained units; each is a loss."""
 
 MOST = 4

@@ -50,7 +50,9 @@ def quantities_of(objective: Objective, params: Params, has_error: Params) -> Kn
     refused = {name: f"{name} is held fixed" for name, site in program.sites.items() if site.role == "fixed"}
     for name, site in program.sites.items():
         if site.role == "integrated" or name in objective.integrated:
-            refused[name] = f"{name} is integrated out: its interval is in estimates.csv, a profile is of what is optimised"
+            refused[name] = (
+                f"{name} is integrated out: its interval is in estimates.csv, a profile is of what is optimised"
+            )
     reading = program.read()
     for name in coordinates.names:
         transform, support = reading.transforms[name], program.supports[name][1]
@@ -96,7 +98,9 @@ def chosen(known: Known, patterns: Sequence[str], flat: Tensor) -> list[Quantity
             if mine:
                 reasons = [f"{label_of(mine[0])} is a constant"]
             names = dict.fromkeys(one.name for one in everything)
-            why = "; ".join(reasons) if reasons else f"it matches nothing that is optimised{near_misses(pattern, names)}"
+            why = (
+                "; ".join(reasons) if reasons else f"it matches nothing that is optimised{near_misses(pattern, names)}"
+            )
             raise ConfigError(f"--params {pattern!r}: {why}")
         found += [one for one in varying if one not in found]
     return found

@@ -143,22 +143,25 @@ class _Side:
             self.remarks.append(f"the estimate lies at the end of the support, {self.end:g}, which bounds the interval")
             return
         self._reached.append((self.estimate, 0.0, begin))
-        first = self.cutoff / PARTS / sqrt(begin.curvature) if begin.curvature > 0 else 0.01 * self._scale()
+        known = begin.curvature > 0 and not self._runs()
+        first = self.cutoff / PARTS / sqrt(begin.curvature) if known else 0.1 * self._scale()
         first = min(first, 0.25 * abs(self.end - self.estimate)) if isfinite(self.end) else first
         step, blocked = first, self.end
         for _ in range(PLACES):
-            value, zeta, _ = self._reached[-1]
+            value = self._reached[-1][0]
             wanted = value + self.sign * step
             if isfinite(blocked) and (blocked - wanted) * self.sign <= 0:
                 wanted = blocked - INWARDS * (blocked - value)
-            found = self._at(wanted)
+            found = self._at(wanted, outwards=True)
             if self.better is not None:
                 return
             if found is None:  # beyond what can be reached: from now on that is the end
                 blocked = wanted
             else:
                 self._reached.append((wanted, found[0], found[1]))
-                if found[0] >= BEYOND * self.cutoff * (1 - 1e-3) or (self._passed() and blocked != inf and self._at_end(blocked)):
+                if found[0] >= BEYOND * self.cutoff * (1 - 1e-3) or (
+                    self._passed() and blocked != inf and self._at_end(blocked)
+                ):
                     break
                 step = self._next(step)
             if not self._passed() and self._levelled(blocked, first):
@@ -170,17 +173,23 @@ class _Side:
     def _runs_out(self) -> bool:
         """Whether the quantity is a number that runs to its end on this side at the fit."""
         own = self.quantity
-        if not isinstance(own, Number) or not bool(self.fit.running[own.place]):
+        if not isinstance(own, Number) or not self._runs():
             return False
         outwards = float(self.fit.flat[own.place]) * own.slope(self.fit.flat)
         return outwards * self.sign > 0
+
+    def _runs(self) -> bool:
+        return isinstance(self.quantity, Number) and bool(self.fit.running[self.quantity.place])
 
     def _scale(self) -> float:
         """A size for values where nothing tells one."""
         return max(1.0, abs(self.estimate))
 
-    def _at(self, value: float) -> tuple[float, Lowest] | None:
-        """|ζ| at a value, and where; from the nearest place known. A place lower than the fit is kept as better."""
+    def _at(self, value: float, outwards: bool = False) -> tuple[float, Lowest] | None:
+        """|ζ| at a value, and where; from the nearest place known. A place lower than the fit is kept as better.
+
+        Only on the walk ``outwards`` are numbers drawn in: between two places they are where these have them.
+        """
         known, _, start = min(self._reached, key=lambda one: abs(one[0] - value))
         landscape = self.fit.landscape
         flat = start.spot.flat + (value - known) * start.way
@@ -190,7 +199,7 @@ class _Side:
             found = again if found is None or (again is not None and again.spot.loss < found.spot.loss) else found
         if found is None:
             return None
-        drawn_in = self.fit.rescue(landscape, found.spot, found.across != 0)
+        drawn_in = self.fit.rescue(landscape, found.spot, found.across != 0) if outwards else None
         if drawn_in is not None:
             other = lowest(landscape, self.surface, value, drawn_in)
             found = other if other is not None and other.spot.loss < found.spot.loss else found
@@ -226,7 +235,7 @@ class _Side:
         """Whether the profile will not reach the root: what it still rises by to its end is next to nothing."""
         if len(self._reached) < 3:
             return False
-        (before, lower, _), (value, zeta, found) = self._reached[-2:]
+        (_, lower, _), (value, zeta, found) = self._reached[-2:]
         lacks = LEVEL * (self.cutoff - zeta)
         if isfinite(blocked):
             near = abs(blocked - value) <= 0.01 * abs(blocked - self.estimate)
@@ -234,8 +243,12 @@ class _Side:
         away = abs(value - self.estimate)
         if away <= 100 * first:
             return False
-        # What rises like −1/ψ rises by its slope times the way it has gone; like log ψ, for ever.
-        return self._slope(zeta, found) * away <= lacks or away > FAR * first
+        if away > FAR * first:
+            return True
+        # What rises like −1/ψ rises by its slope times the way it has gone; like log ψ, for ever. Near a zero of the
+        # slope, as at a variance of nothing, the slope still grows.
+        slope, former = self._slope(zeta, found), self._slope(lower, self._reached[-2][2])
+        return zeta > FALLS and slope < 0.5 * former and slope * away <= lacks
 
     def _conclude(self, blocked: float) -> None:
         self._say_where_it_falls()
@@ -263,8 +276,8 @@ class _Side:
         for value, zeta, _ in self._reached:
             if zeta < highest - FALLS:
                 self.remarks.append(
-                    f"the profile is not monotone: |ζ| falls from {highest:.4g} to {zeta:.4g} on the way to {value:.4g}; "
-                    "the interval ends where it is first reached"
+                    f"the profile is not monotone: |ζ| falls from {highest:.4g} to {zeta:.4g} on the way to "
+                    f"{value:.4g}; the interval ends where it is first reached"
                 )
                 return
             highest = max(highest, zeta)

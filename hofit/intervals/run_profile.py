@@ -162,12 +162,16 @@ def _result(
     request: ProfileRequest, objective: Objective, fit: Fit, profiles: Sequence[Profile], point: Point
 ) -> ProfileResult:
     rows, points, remarks = [], [], _kind(objective)
-    best = min((one for one in profiles if one.better is not None), key=lambda one: one.better_loss or 0.0, default=None)
+    best = min(
+        (one for one in profiles if one.better is not None), key=lambda one: one.better_loss or 0.0, default=None
+    )
     for one in profiles:
         name, index = one.quantity.name, one.quantity.index
         said = list(one.remarks)
         if one.better is not None:
-            said = [f"the fit is not the maximum: the loss is {one.better_loss:.10g} at another place, not {fit.loss:.10g}"]
+            said = [
+                f"the fit is not the maximum: the loss is {one.better_loss:.10g} at another place, not {fit.loss:.10g}"
+            ]
         rows.append(Profiled(name, index, request.level, one.estimate, one.lower, one.upper, "; ".join(said)))
         points += [ProfilePoint(name, index, place.value, place.zeta, place.loss) for place in one.places]
     better = None
@@ -179,7 +183,14 @@ def _result(
             "was found, by init.values"
         )
     return ProfileResult(
-        request.level, objective.type, fit.loss, rows, points, remarks, better, None if best is None else best.better_loss
+        request.level,
+        objective.type,
+        fit.loss,
+        rows,
+        points,
+        remarks,
+        better,
+        None if best is None else best.better_loss,
     )
 
 
@@ -187,7 +198,10 @@ def _kind(objective: Objective) -> list[str]:
     """What the profile is of, where that is no likelihood of all parameters."""
     flat = [name for name in objective.integrated if objective.sites[name].flat]
     if flat:
-        return [f"restricted likelihood: {', '.join(flat)} is integrated out under a flat prior (lme4's confint refits by ML)"]
+        return [
+            f"restricted likelihood: {', '.join(flat)} is integrated out under a flat prior "
+            "(lme4's confint refits by ML)"
+        ]
     if not objective.is_likelihood:
         return ["what is profiled is the density with its priors, not the likelihood alone"]
     return []

@@ -41,8 +41,8 @@ def profile_picture(run: Run) -> Picture | None:
         return None
     level = drawn[0].level
     notes = [
-        f"Dots: where the other numbers were fitted anew. Vertical: the estimate, and the ends of the {100 * level:g} % "
-        "interval, at the dotted lines; dashed: what the curvature at the estimate says. A straight profile is "
+        f"Dots: where the other numbers were fitted anew. Vertical: the estimate, and the ends of the {100 * level:g} "
+        "% interval, at the dotted lines; dashed: what the curvature at the estimate says. A straight profile is "
         "a Gaussian likelihood."
     ]
     if len(drawn) > MOST:

@@ -70,11 +70,9 @@ def _draw(sites: Mapping[str, Sequence[Residual]], title: str, notes: Sequence[s
     return figure
 
 
-def _site(
-    row: Sequence[Axes], name: str, observed: Column, fitted: Column, residual: Column, theme: Theme
-) -> None:
+def _site(row: Sequence[Axes], name: str, observed: Column, fitted: Column, residual: Column, theme: Theme) -> None:
     some = np.unique(np.linspace(0, len(observed) - 1, MOST_POINTS).astype(int))
-    style = {"color": theme.series[0], "markersize": 2.6, "alpha": 0.55 if len(some) > 300 else 0.85}
+    style: dict[str, Any] = {"color": theme.series[0], "markersize": 2.6, "alpha": 0.55 if len(some) > 300 else 0.85}
     left, middle, right = row
     left.plot(fitted[some], observed[some], "o", **style)
     left.axline((fitted.mean(), fitted.mean()), slope=1, color=theme.muted, linewidth=0.9)

@@ -21,7 +21,9 @@ def print_profile(console: Console, rows: Sequence[Profiled], level: float, rema
     cells = []
     for row in rows:
         error = _error(row.lower, row.upper)
-        cells.append([_label(row.name, row.index), *(_number(one, error) for one in (row.estimate, row.lower, row.upper))])
+        cells.append(
+            [_label(row.name, row.index), *(_number(one, error) for one in (row.estimate, row.lower, row.upper))]
+        )
     console.print(f"Profile intervals, {100 * level:g} %", style="bold", highlight=False)
     _print_table(console, columns, cells)
     for row in rows:
@@ -51,7 +53,9 @@ def print_bootstrap(
 def _print_table(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
-        table.add_column(title, justify="left" if title == "name" else "right", no_wrap=title != "name", overflow="fold")
+        table.add_column(
+            title, justify="left" if title == "name" else "right", no_wrap=title != "name", overflow="fold"
+        )
     for row in cells:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -41,7 +41,8 @@ def test_version_is_the_package_s(hofit: Hofit) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["fit", "resume", "check", "optimizers", "report", "plot", "diagnose", "export", "schema"]
+    "command",
+    ["fit", "resume", "check", "optimizers", "report", "plot", "diagnose", "profile", "bootstrap", "export", "schema"],
 )
 def test_help_names_every_command(hofit: Hofit, command: str) -> None:
     assert command in hofit("--help").out
