@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import t as student
 
 import hofit as library
 from hofit.errors import HofitError
@@ -46,7 +47,7 @@ def rows_of(run: ResumeRequest) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> tuple[ResumeRequest, BootstrapResult]:
     run = run_of(folder, "whole")
-    return run, run_bootstrap(BootstrapRequest(run, draws=125, seed=3))
+    return run, run_bootstrap(BootstrapRequest(run, draws=75, seed=3))
 
 
 def test_errors_and_bias_are_those_of_theory(whole: tuple[ResumeRequest, BootstrapResult]) -> None:
@@ -55,11 +56,11 @@ def test_errors_and_bias_are_those_of_theory(whole: tuple[ResumeRequest, Bootstr
     sd = float(Y.std(correction=0))
     assert (mu.estimate, sigma.estimate) == pytest.approx((float(Y.mean()), sd), rel=1e-9)
     # The mean's error is σ/√n; the mean of σ̂ is σ √(2/n) Γ(n/2)/Γ((n−1)/2) (Helmert). Tolerances: 3 errors.
-    assert mu.std_error == pytest.approx(sd / sqrt(N), rel=3 / sqrt(250))
+    assert mu.std_error == pytest.approx(sd / sqrt(N), rel=3 / sqrt(150))
     expected = (
         sd * sqrt(2 / N) * float((torch.lgamma(torch.tensor(N / 2)) - torch.lgamma(torch.tensor((N - 1) / 2))).exp())
     )
-    assert sigma.bias == pytest.approx(expected - sd, abs=3 * float(sigma.std_error or 0) / sqrt(125))
+    assert sigma.bias == pytest.approx(expected - sd, abs=3 * float(sigma.std_error or 0) / sqrt(75))
     assert sigma.bias is not None and sigma.bias < 0
     draws = torch.tensor([[float(cell) for cell in row[5:]] for row in rows_of(run)[2:]], dtype=torch.float64)
     ends = draws.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), 0)
@@ -67,21 +68,22 @@ def test_errors_and_bias_are_those_of_theory(whole: tuple[ResumeRequest, Bootstr
     basic = [2 * sd - float(end) for end in ends[:, 1].flip(0)]
     assert (sigma.basic_lower, sigma.basic_upper) == pytest.approx(basic, rel=1e-9)
     assert read_table(Bootstrapped, run.path / "bootstrap_intervals.csv") == found.rows
-    assert found.statuses == {"converged": 125} and found.failed == {}
+    assert found.statuses == {"converged": 75} and found.failed == {}
 
 
 def test_refits_cover_what_their_data_were_drawn_from(folder: Path) -> None:
-    """The 95 % intervals of μ by 100 refits, of twelve data each: by Student's t, Wald's cover 92.1 % here."""
+    """The 95 % intervals of μ by 80 refits: with σ by maximum likelihood, Student's t tells what Wald's cover."""
     run = run_of(folder, "whole")
     with opened(run) as fit:
         simulator = Simulator(fit)
-        data = [simulator.arguments(simulator.draw(seed)) for seed in range(100)]
+        data = [simulator.arguments(simulator.draw(seed)) for seed in range(80)]
+    due = 1 - 2 * float(student.sf(1.959964 * sqrt((N - 1) / N), N - 1))
     refits = library.fit_many(models.normal, models.MAP, data)
     covered = sum(bool(one.lower["mu"] <= Y.mean() <= one.upper["mu"]) for one in refits)
-    assert all(one.converged for one in refits) and abs(covered / 100 - 0.921) < 3 * sqrt(0.921 * 0.079 / 100)
+    assert all(one.converged for one in refits) and abs(covered / 80 - due) < 3 * sqrt(due * (1 - due) / 80)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_interrupted_and_gone_on_with_it_is_the_same(
     folder: Path, whole: tuple[ResumeRequest, BootstrapResult], number: signal.Signals
 ) -> None:
