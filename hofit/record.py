@@ -24,7 +24,9 @@ BOOTSTRAP, BOOTSTRAP_INTERVALS = "bootstrap.csv", "bootstrap_intervals.csv"
 RESIDUALS = "residuals.csv"
 OF_AN_END = (DIAGNOSIS, PROFILE, PROFILE_POINTS, BOOTSTRAP, BOOTSTRAP_INTERVALS, RESIDUALS)
 """What was made of a fit that had ended: another end of the run has no part in it."""
-OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, *OF_AN_END)
+STARTS = "starts.json"
+OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, STARTS, *OF_AN_END)
+COMPARISON = "compare.csv"
 CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoint*.safetensors"
 """The newest checkpoint, and a glob for all that are kept."""
 

@@ -13,6 +13,7 @@ from ..version import __version__
 from . import (
     bootstrap,
     check,
+    compare,
     diagnose,
     export,
     fit,
@@ -61,6 +62,7 @@ app.command("check")(check.command)
 app.command("optimizers")(optimizers.command)
 app.command("report")(report.command)
 app.command("plot")(plot.command)
+app.command("compare")(compare.command)
 app.command("diagnose")(diagnose.command)
 app.command("profile")(profile.command)
 app.command("bootstrap")(bootstrap.command)

@@ -35,7 +35,7 @@ def command(
     overrides, screen = all_overrides(set, data, seed, device, dtype), Screen(quiet, json, verbose)
     chosen, stem = (config, config.stem) if config is not None else _chosen(model, data, overrides, screen)
     source = load_source(chosen, overrides)
-    options = FitOptions(run_dir, overwrite, stem, began, screen.watch)
+    options = FitOptions(run_dir, overwrite, stem, began, screen.watch, screen.tell_line)
     screen.close(run_fit(Request(source, model), options))
 
 

@@ -29,6 +29,12 @@ def command(
 
     screen = Screen(quiet, json, verbose)
     request = ResumeRequest(
-        checkpoint, list(set or []), allow_changed, began=began, watch=screen.watch, announce=screen.announce
+        checkpoint,
+        list(set or []),
+        allow_changed,
+        began=began,
+        watch=screen.watch,
+        tell=screen.tell_line,
+        announce=screen.announce,
     )
     screen.close(run_resume(request))

@@ -49,12 +49,16 @@ class Screen:
         self._table = ProgressTable(self.console, session.config.progress.every, remaining, evaluations)
         return [self._table]
 
+    def tell_line(self, line: str) -> None:
+        """Print one line."""
+        self.tell([line])
+
     def tell(self, lines: Sequence[str]) -> None:
         """Print lines as they are."""
         from rich.text import Text
 
         if not self.quiet:
-            self.console.print(Text("\n".join(lines)))
+            self.console.print(Text("\n".join(lines)), soft_wrap=True)
 
     def close(self, result: FitResult) -> None:
         """Print the end and leave with its exit code."""

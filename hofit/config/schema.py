@@ -318,6 +318,8 @@ class Config(_Strict):
     """What is minimised: the name of a type, or a mapping."""
     init: Init = Init()
     """Where the fit starts."""
+    starts: Few = 1
+    """How many starts are tried, this one the first; the best mode is kept."""
     fixed: PatternMap = {}
     """Pattern: the constrained value that is held; null: the start."""
     optimizers: Annotated[list[OptimizerEntry], Field(min_length=1)]

@@ -36,7 +36,8 @@ class FitResult:
     to the verdict. ``estimated`` says that the loss of an iteration is an estimate, of a minibatch or of draws.
     ``signal`` is the number of what interrupted the fit, ``repeated`` see ``LoopState``.
     ``program_again`` gives the model with its data back, inside the surroundings that it was fitted in; ``labels`` what
-    the rows of plates are called in the data.
+    the rows of plates are called in the data; ``unit`` is what one observation weighs in the loss, and ``starts`` says
+    of each start, where there were several, how its fit ended.
     """
 
     ended: Status
@@ -61,6 +62,8 @@ class FitResult:
     estimated: bool = False
     signal: int | None = None
     repeated: int = 0
+    unit: float = 1.0
+    starts: list[dict[str, Any]] = field(default_factory=list, repr=False)
     run_dir: Path | None = None
     total_seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
@@ -227,6 +230,10 @@ class FitResult:
             "observations": self.observations,
             "quantities": [vars(one) for one in self.quantities],
             "restated": self.uncertainty.restated,
+            "restricted": self.restricted,
+            "unit": self.unit,
+            "constraints": {name: site.constraint for name, site in self.sites.items()},
+            **({"starts": self.starts} if self.starts else {}),
             "shrinkage": {name: factor.tolist() for name, factor in self.uncertainty.shrinkage.items()},
             "checks": [asdict(check) for check in self.checks],
             "remarks": self.remarks,

@@ -30,6 +30,8 @@ class LoopState:
     """What one observation weighs in the loss."""
     start: str = ""
     """What is to be said of the start, where another than the given one was taken."""
+    chosen: int | None = None
+    """Of several starts the one that the fit goes from; None before they are all tried."""
     evaluations: Evaluations = field(default_factory=Evaluations)
     repeated: int = 0
     """Iterations that came after a checkpoint that the fit went on from: they were done again, and count once."""

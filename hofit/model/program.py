@@ -158,6 +158,17 @@ class Program:
         found.subsampled = self.find_subsampled() if asked else {}
         check_leaves(found)
 
+    def drawn_again(self, strategy: str, values: Mapping[str, Any]) -> tuple[Params, Sequence[Any]]:
+        """Unconstrained starts of the latents as another first trace draws them, given constrained ``values`` of
+        sites, and what that trace sampled, as Pyro's messages. Leaves of parameters that have values are written.
+
+        Raises: ModelError.
+        """
+        finder = Discovery(self.parameters, self._integration, strategy, 0.0, values)
+        with full_plates(), pyro.validation_enabled(True):
+            finder.run_at_start(self.model, self.arguments)
+        return {name: latent.leaf.detach() for name, latent in finder.latents.items()}, finder.samples
+
     def find_subsampled(self) -> dict[str, tuple[int, int]]:
         """Plate → (size, subsample size) for every plate that is subsampled when the model is left alone."""
         watcher = PlateWatcher(self._sites)
@@ -440,6 +451,12 @@ class Program:
     def unconstrained(self, name: str) -> Tensor:
         """The leaf of a site."""
         return self._sites.entry(name).leaf
+
+    def unconstrained_of(self, name: str, value: Any) -> Tensor:
+        """The unconstrained tensor of a constrained value. Raises: ValueError as ``constrained_like``."""
+        entry = self._sites.entry(name)
+        found: Tensor = entry.transform.inv(self.constrained_like(name, value))
+        return found.detach().clone()
 
     def value_and_slope(self, name: str, unconstrained: Tensor) -> tuple[Tensor, Tensor | None]:
         """A site's value at an unconstrained tensor, and d value / d unconstrained if its transform is elementwise."""

@@ -37,7 +37,7 @@ def finish(
     ``began`` is when the command did. Raises: DiskError when the disk does not take it.
     """
     if directory is None:
-        result = _ended(session, loop, end, interruption)[1]
+        result = ended(session, loop, end, interruption)[1]
         result.total_seconds = time.perf_counter() - began
         return result
     with disk_errors_told(directory.path):
@@ -47,7 +47,7 @@ def finish(
             loop.observers.append(recorder)
             if "tensorboard" in session.config.metrics:
                 loop.observers.append(stack.enter_context(closing(EventRecorder(directory))))
-            end, result = _ended(session, loop, end, interruption)
+            end, result = ended(session, loop, end, interruption)
             recorder.checkpoint(end.snapshot)
         directory.write(ESTIMATES, table(Estimate, result.estimate_rows()))
         derived = result.derived_rows()
@@ -61,7 +61,7 @@ def finish(
         return result
 
 
-def _ended(session: Session, loop: Loop, end: LoopEnd | None, interruption: Interruption) -> tuple[LoopEnd, FitResult]:
+def ended(session: Session, loop: Loop, end: LoopEnd | None, interruption: Interruption) -> tuple[LoopEnd, FitResult]:
     """The end, and what is known there; whoever interrupts does not wait for standard errors either."""
     end = end or loop.go()
     if end.status is not Status.INTERRUPTED:
@@ -109,6 +109,8 @@ def result_of(
         observations=likelihood.observations,
         restricted=likelihood.restricted,
         estimated=objective.stochastic,
+        unit=objective.unit,
+        starts=session.tried,
         signal=interruption.received,
         repeated=end.snapshot.loop.repeated,
         versions=versions(),

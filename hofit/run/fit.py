@@ -13,6 +13,7 @@ from ..fitting.result import FitResult
 from ..fitting.state import LoopState
 from .directory import RunDirectory, refuse_taken
 from .finish import finish
+from .multistart import Watch, best_of_starts
 from .session import Request, Session, parse, prepared
 from .signals import interruption_noted
 
@@ -29,6 +30,10 @@ class FitOptions:
     default_stem: str | None = None
     began: float | None = None
     watch: Callable[[Session], Sequence[Observer]] = field(default=lambda session: [])
+    tell: Callable[[str], None] = field(default=lambda text: None)
+    """Hears how the fit from each start ended, where there are several."""
+    jobs: int = 1
+    """Processes that try the starts."""
 
 
 def run_fit(request: Request, options: FitOptions) -> FitResult:
@@ -43,13 +48,17 @@ def run_fit(request: Request, options: FitOptions) -> FitResult:
             session = stack.enter_context(prepared(request, config, mistakes))
             if options.run_dir is not None or options.default_stem is not None:
                 _ = session.provenance  # now, as a resume does: a model may write to its arguments
-            clock = Clock(session.began)
-            loop = session.loop(options.watch(session), interruption, clock, LoopState())
+            several = config.starts > 1
+            observers = [] if several else options.watch(session)
+            loop = session.loop(observers, interruption, Clock(session.began), LoopState())
             end = loop.begin(session.start, session.given)
         directory = _new_directory(options)
         if directory is not None:
             stack.enter_context(directory)
             directory.write_config(session.provenance.config)
+        if several:
+            watch = Watch(options.tell, options.watch, options.jobs)
+            loop, end = best_of_starts(request, session, (loop, end), directory, interruption, watch)
         return finish(session, loop, end, directory, interruption, began)
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from ..config.source import Source, from_mapping, set_override
 from ..errors import CheckpointError, ConfigError
+from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock, Observer
 from ..fitting.result import FitResult
+from ..fitting.state import LoopState
 from ..model.module import sha256_of_file, source_file
 from ..model.randomness import restore_random_state
 from ..point import Params
@@ -20,6 +22,7 @@ from ..record import PROGRESS
 from .checkpoint import Checkpoint, find_checkpoint
 from .directory import RunDirectory, disk_errors_told
 from .finish import finish
+from .multistart import Watch, best_of_starts, take_again
 from .provenance import Provenance
 from .recorder import drop_rows_after
 from .session import Request, Session, parse, prepared
@@ -40,6 +43,8 @@ class ResumeRequest:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     began: float | None = None
     watch: Callable[[Session], Sequence[Observer]] = field(default=lambda session: [])
+    tell: Callable[[str], None] = field(default=lambda text: None)
+    """Hears how the fit from each start ended, where some are still to be tried."""
     announce: Callable[[str], None] = field(default=lambda text: None)
     """Is told which file is about to be run, before it is."""
 
@@ -52,6 +57,10 @@ def run_resume(request: ResumeRequest) -> FitResult:
         with interruption.at_once():  # nothing is written yet
             checkpoint, directory, session = reopened(stack, request)
         state = checkpoint.snapshot.loop
+        if _chooses_still(checkpoint, session):
+            return _choose(request, checkpoint, session, directory, interruption, began)
+        if session.config.starts > 1:
+            take_again(session, directory.path)
         if any(assignment.startswith("stop") for assignment in request.overrides):
             state.stalled, state.next_verdict, state.verdict_gradient = 0, 0, float("inf")  # other rules, other counts
         for wrong in checkpoint.passed_over:
@@ -69,6 +78,30 @@ def run_resume(request: ResumeRequest) -> FitResult:
             state.repeated += drop_rows_after(directory.path / PROGRESS, state.iteration)
             directory.write_config(session.provenance.config)
         return finish(session, loop, end, directory, interruption, began)
+
+
+def _chooses_still(checkpoint: Checkpoint, session: Session) -> bool:
+    return session.config.starts > 1 and checkpoint.snapshot.loop.chosen is None
+
+
+def _choose(
+    request: ResumeRequest,
+    checkpoint: Checkpoint,
+    session: Session,
+    directory: RunDirectory,
+    interruption: Interruption,
+    began: float,
+) -> FitResult:
+    """A fit with several starts that ended before one was chosen: the others are tried, and the best is fitted."""
+    with interruption.at_once():
+        loop = session.loop([], interruption, Clock(time.perf_counter()), LoopState())
+        end = loop.begin(session.start, session.given)
+    with disk_errors_told(directory.path):
+        directory.write_config(session.provenance.config)
+    to_fit = Request(from_mapping(session.provenance.config), request.model, request.arguments)
+    watch = Watch(request.tell, request.watch)
+    loop, end = best_of_starts(to_fit, session, (loop, end), directory, interruption, watch)
+    return finish(session, loop, end, directory, interruption, began)
 
 
 def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunDirectory, Session]:
@@ -90,7 +123,7 @@ def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunD
         request.announce(f"the model is {checkpoint.provenance.model}")
     session = stack.enter_context(prepared(to_fit, config, mistakes))
     _verify_session(checkpoint, session, request.allow_changed)
-    if checkpoint.snapshot.inner:
+    if checkpoint.snapshot.inner and not _chooses_still(checkpoint, session):
         session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
     return checkpoint, directory, session
 

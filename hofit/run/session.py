@@ -71,11 +71,23 @@ class Session:
     """The model's arguments, of other arguments given from Python."""
     labels: Callable[[], Labels]
     """What the rows of plates are called."""
+    make: Callable[[], tuple[Objective, MixedMultiOptimizer]]
+    """Objective and optimizers as they are before a first step."""
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    """How the fit from each start ended, where there are several."""
 
     @cached_property
     def provenance(self) -> Provenance:
         """What a checkpoint belongs to; digests of large data take as long as some iterations, so only when asked."""
         return self.find_provenance()
+
+    def begin_anew(self, start: Params) -> None:
+        """Put everything to where it stands before a first step, from another start: of every leaf, unconstrained."""
+        self.objective.leaves.write(start)
+        self.objective, self.optimizer = self.make()
+        self.objective.take_start_loss()  # it was that of another start
+        self.start = self.objective.start()
+        set_seed(self.config.seed)
 
     def loop(self, observers: Iterable[Observer], interruption: Interruption, clock: Clock, state: LoopState) -> Loop:
         """The loop of this fit, from a state of its counters."""
@@ -187,10 +199,15 @@ class _Builder:
             program.discover(config.init.strategy, config.init.jitter, starts)
         program.hold({name: config.fixed[pattern] for name, pattern in fixed.items()})
         self._rehearse()
-        optimizer = self._optimizer(ownership.owners, bool(methods))
+
+        def make() -> tuple[Objective, MixedMultiOptimizer]:
+            optimizer = self._optimizer(ownership.owners, bool(methods))
+            objective = objective_of(config.objective, program, methods)
+            objective.set_capture(config.capture)
+            return objective, optimizer
+
+        objective, optimizer = make()
         refuse_subsampling(program, optimizer, bool(methods))
-        objective = objective_of(config.objective, program, methods)
-        objective.set_capture(config.capture)
         refuse_changing_draws(objective, optimizer, mistakes)
         threads = threads_for(config.threads, self.data.arguments, objective.start())
         torch.set_num_threads(threads)
@@ -212,6 +229,7 @@ class _Builder:
             provenance,
             lambda given: load_data(config, self.model, given, mistakes).arguments,
             partial(plate_labels, program.sites, config.data.columns, self.data.levels),
+            make,
         )
 
     def _rehearse(self) -> None:
