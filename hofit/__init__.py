@@ -1,7 +1,7 @@
 """hofit: MAP and empirical-Bayes fits of Pyro models, with optimizer mixes from YAML.
 
-Fits: ``fit``, ``resume``, ``diagnose``, ``profile``, ``bootstrap``, ``draws``, and what they return or raise. For
-models: ``distributions.GMRF``, a Gaussian by its sparse precision; ``linalg``, such precisions and their log
+Fits: ``fit``, ``resume``, ``compare``, ``diagnose``, ``profile``, ``bootstrap``, ``draws``, and what they return or
+raise. For models: ``distributions.GMRF``, a Gaussian by its sparse precision; ``linalg``, such precisions and their log
 determinant.
 
 Names are resolved when they are first used: ``import hofit`` does not import torch.
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 __all__ = [
+    "Comparison",
     "Diagnosis",
     "FitResult",
     "bootstrap",
+    "compare",
     "diagnose",
     "distributions",
     "draws",
@@ -29,7 +31,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import distributions, errors, linalg, optim
-    from .api import bootstrap, diagnose, fit, fit_many, profile, resume
+    from .api import bootstrap, compare, diagnose, fit, fit_many, profile, resume
+    from .comparison.compare import Comparison
     from .fitting.result import FitResult, draws
     from .uncertainty.diagnosis import Diagnosis
 
@@ -37,6 +40,8 @@ _HOME = {
     "fit": "api",
     "fit_many": "api",
     "resume": "api",
+    "compare": "api",
+    "Comparison": "comparison.compare",
     "diagnose": "api",
     "profile": "api",
     "bootstrap": "api",

@@ -1,4 +1,4 @@
-"""Fit, resume, diagnose, profile and bootstrap, from Python: what notebooks call."""
+"""Fit, resume, compare, diagnose, profile and bootstrap, from Python: what notebooks call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .comparison.compare import Comparison
+from .comparison.compare import compare as compare_outcomes
+from .comparison.outcome import Outcome, read_outcome
 from .config.load import load_source
 from .errors import ConfigError
 from .fitting.result import FitResult
@@ -92,6 +95,26 @@ def resume(
     Raises: CheckpointError when the checkpoint is damaged, or of another model or data; HofitError.
     """
     return run_resume(ResumeRequest(Path(checkpoint), list(set), allow_changed, model, _merged(data, arguments)))
+
+
+def compare(*runs: FitResult | str | Path, nested: bool = False) -> Comparison:
+    """Hold fits of one model or of several against each other: modes, likelihood-ratio tests, AIC, AICc and BIC.
+
+    Args:
+        runs: results, or run directories; results that wrote none are called ``result 1``, ``result 2`` …
+        nested: each model is nested in the next larger one, whatever their parameters are called.
+    Returns: rows, tests and remarks, as ``hofit compare --json`` prints them.
+    Raises: HofitError where they are not of the same data; RunDirectoryError for what is no finished run.
+    """
+    outcomes = []
+    for number, run in enumerate(runs, 1):
+        if isinstance(run, FitResult) and run.run_dir is None:
+            outcomes.append(Outcome(f"result {number}", run.fit_json(), run.estimate_rows()))
+        else:
+            path = run.run_dir if isinstance(run, FitResult) else Path(run)
+            assert path is not None
+            outcomes.append(read_outcome(path))
+    return compare_outcomes(outcomes, nested)
 
 
 def diagnose(

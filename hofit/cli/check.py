@@ -57,6 +57,9 @@ def _show(found: Overview) -> None:
         more = f", … ({len(found.summed_out)} sites)" if len(found.summed_out) > 6 else ""
         lines.append(f"summed out: {', '.join(found.summed_out[:6])}{more}")
     lines += found.warnings
+    if found.starts:
+        kinds = ", ".join(dict.fromkeys(found.starts[1:]))
+        lines.append(f"starts: {len(found.starts)}, the own one, then in turn: {kinds}")
     lines += [] if found.integrated is None else [f"integrated: {found.integrated}"]
     lines += [] if found.cost is None else [f"evidence: {found.cost.describe()}"]
     lines += [f"{name}: {structure}" for name, structure in found.structures]

@@ -151,6 +151,7 @@ def _starts(
     from ..comparison.compare import compare
     from ..config.load import load_source
     from ..run.fit import FitOptions, run_fit
+    from ..run.mixes import refuse_folder
     from ..run.multistart import trials_of
     from ..run.session import Request
     from .screen import Screen
@@ -159,11 +160,12 @@ def _starts(
     _check_out(out)
     source = load_source(config, [*overrides, f"starts={starts}"])
     run_dir = out / config.stem
+    refuse_folder(run_dir, overwrite)
     options = FitOptions(run_dir, overwrite, tell=screen.tell_line, jobs=jobs)
     result = run_fit(Request(source, model), options)
     outcomes = [trial.outcome() for trial in trials_of(run_dir, starts)]
     found = compare(outcomes)
-    found.remarks = [*(r for r in result.remarks if r.startswith("starts:")), *found.remarks]
+    found.remarks = [remark for remark in result.remarks if remark.startswith("starts:")]  # of all there is to say
     _close(found, out, quiet, json, run_dir)
     raise typer.Exit(result.exit_code)
 

@@ -25,7 +25,8 @@ class Row:
 
     ``function`` numbers what is minimised: losses, ``above_best``, ``seconds_to_best`` (until within 1e-6 of the best
     loss of the function), ``mode`` and ``largest_difference`` (from the best fit, in standard errors, at
-    ``differs_at``) are among fits of one. ``tested_against`` and what follows is the likelihood-ratio test of a smaller model in this.
+    ``differs_at``) are among fits of one. ``tested_against`` and what follows is the likelihood-ratio test of a smaller
+    model in this.
     """
 
     run: str
@@ -110,7 +111,9 @@ def compare(outcomes: Sequence[Outcome], nested: bool = False) -> Comparison:
 def _rows(group: Sequence[Outcome], number: int) -> Iterator[Row]:
     """The rows of fits of one function."""
     best = best_of(group)
-    lowest = None if best is None else group[best].loss
+    lowest = min((one.loss for one in group if one.loss is not None and one.converged), default=None)
+    if lowest is None and best is not None:
+        lowest = group[best].loss
     for one, place in zip(group, places_of(group), strict=True):
         row = _row(one, number)
         if lowest is not None and one.loss is not None:

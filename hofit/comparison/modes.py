@@ -130,8 +130,8 @@ def difference(one: Estimates, other: Estimates) -> Difference:
     return Difference(largest, where, relative)
 
 
-def relabelled(one: Estimates, other: Estimates) -> tuple[int, list[int]] | None:
-    """The length of the dimension along which components have changed places, and their order; None where none have.
+def relabelled(one: Estimates, other: Estimates) -> tuple[list[int], Estimates] | None:
+    """The order in which components have changed places, and the estimates with them back; None where none have.
 
     The order is read off each site in turn, by sorting along the dimension, and must hold for all sites.
     """
@@ -152,16 +152,23 @@ def relabelled(one: Estimates, other: Estimates) -> tuple[int, list[int]] | None
                         continue
                     tried.add(key)
                     moved = one.reordered(order, length)
-                    if difference(complemented(moved, other) if length == 2 else moved, other).is_none:
-                        return length, list(key)
+                    moved = complemented(moved, other) if length == 2 else moved
+                    if difference(moved, other).is_none:
+                        return list(key), moved
     return None
 
 
 def best_of(outcomes: Sequence[Outcome]) -> int | None:
-    """The place of the best: the lowest loss among those that have converged, or among all where none has."""
-    finite = [place for place, one in enumerate(outcomes) if one.loss is not None]
-    converged = [place for place in finite if outcomes[place].converged]
-    return min(converged or finite, key=lambda place: outcomes[place].loss or 0.0, default=None)
+    """The place of the best: the lowest loss among those that have converged, or among all where none has.
+
+    Of losses that are equal up to rounding the first counts, so that which start is best does not depend on that.
+    """
+    finite = [(place, one.loss) for place, one in enumerate(outcomes) if one.loss is not None]
+    candidates = [(place, loss) for place, loss in finite if outcomes[place].converged] or finite
+    if not candidates:
+        return None
+    lowest = min(loss for _, loss in candidates)
+    return next(place for place, loss in candidates if loss - lowest <= ROUNDING * max(1.0, abs(lowest)))
 
 
 def places_of(outcomes: Sequence[Outcome]) -> list[Place]:
@@ -172,35 +179,38 @@ def places_of(outcomes: Sequence[Outcome]) -> list[Place]:
     if best is None:
         return places
     founders: list[int] = []
-    by_loss = sorted(range(len(outcomes)), key=lambda k: (not outcomes[k].converged, _finite(outcomes[k].loss)))
+    by_loss = sorted(
+        range(len(outcomes)), key=lambda k: (k != best, not outcomes[k].converged, _finite(outcomes[k].loss))
+    )
     for k in by_loss:
         if outcomes[k].loss is None:
             continue
-        mode, relation = _mode_of(k, founders, outcomes, estimates)
+        mode, relation, alike = _mode_of(k, founders, outcomes, estimates)
         if mode is None and outcomes[k].converged:
             founders.append(k)
             mode = len(founders)
-        own = difference(estimates[k], estimates[best]) if estimates[k].values else None
+        ours = alike if mode == 1 and alike is not None else estimates[k]  # with the labels of the best
+        own = difference(ours, estimates[best]) if ours.values else None
         places[k] = Place(mode, relation, own)
     return places
 
 
 def _mode_of(
     k: int, founders: Sequence[int], outcomes: Sequence[Outcome], estimates: Sequence[Estimates]
-) -> tuple[int | None, str]:
-    """The mode that a fit belongs to, by its number, and how."""
+) -> tuple[int | None, str, Estimates | None]:
+    """The mode that a fit belongs to, by its number, how, and its estimates with the labels of the mode's first fit."""
     ridge: int | None = None
     for number, founder in enumerate(founders, 1):
         if not same_loss(outcomes[k], outcomes[founder]):
             continue
         if not estimates[k].values or difference(estimates[k], estimates[founder]).is_none:
-            return number, "" if estimates[k].values else "by its loss alone"
-        order = relabelled(estimates[k], estimates[founder])
-        if order is not None:
-            return number, f"labels {', '.join(map(str, order[1]))}"
+            return number, "" if estimates[k].values else "by its loss alone", None
+        found = relabelled(estimates[k], estimates[founder])
+        if found is not None:
+            return number, f"labels {', '.join(map(str, found[0]))}", found[1]
         ridge = ridge or number
     # Of one loss with other estimates: neither another mode, which would have another loss, nor the same place.
-    return (None, "") if ridge is None else (ridge, "same loss, other estimates")
+    return (None, "", None) if ridge is None else (ridge, "same loss, other estimates", None)
 
 
 def same_loss(one: Outcome, other: Outcome) -> bool:

@@ -25,8 +25,8 @@ def sentence_of(outcomes: Sequence[Outcome]) -> str:
         return f"none of {count} starts converged; {where}: {_counted(ends)}"
     reached = [p for p in places if p.mode == 1 and p.relation != "same loss, other estimates"]
     relabelled = sum(1 for p in reached if p.relation.startswith("labels"))
-    labels = f", {relabelled} of them with the components in another order," if relabelled else ""
-    text = f"{len(reached)} of {count} starts reached the best mode (loss {lowest:.10g}){labels}"
+    labels = f"; {relabelled} of them with the components in another order" if relabelled else ""
+    text = f"{len(reached)} of {count} starts reached the best mode (loss {lowest:.10g}{labels})"
     others: Counter[str] = Counter()
     losses: dict[int, float] = {}
     for one, place in zip(outcomes, places, strict=True):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from ..errors import ModelError
 from ..point import Params
@@ -46,7 +47,7 @@ def locations(program: Program, free: Sequence[str]) -> dict[str, Tensor]:
         value = own[name]
         if value.dim() not in (1, 2) or not 2 <= value.shape[0] <= COMPONENTS:
             continue
-        rows = _rows([seen for _, seen in before], value.shape[1:])
+        rows = _inside(program, name, _rows([seen for _, seen in before], value.shape[1:]))
         if len(rows) >= value.shape[0] and _moves_the_mean(program, name, own, before):
             found[name] = rows
     return found
@@ -89,6 +90,17 @@ def _rows(seen: Sequence[Tensor], event: torch.Size) -> Tensor:
     parts = [value.to(dtype).reshape(-1, width) for value in fitting]
     rows = torch.cat(parts) if parts else torch.zeros(0, width)
     return rows[torch.isfinite(rows).all(1)]
+
+
+def _inside(program: Program, name: str, rows: Tensor) -> Tensor:
+    """The rows whose numbers the site may have: no rate is zero, as a count may be."""
+    _, support = program.supports[name]
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support.event_dim:
+        return rows
+    inside: Tensor = support.check(rows).all(1)
+    return rows[inside]
 
 
 def _moves_the_mean(

@@ -18,6 +18,7 @@ from ..fitting.loop import Clock
 from ..fitting.state import LoopState
 from ..point import Point, Site
 from .session import Session
+from .starts import Starts
 
 BESIDE = 1e-3
 """Unconstrained units away from the start that a gradient and a Hessian are measured at: there nothing is known yet."""
@@ -36,6 +37,8 @@ class Overview:
     rows: list[dict[str, Any]]
     summed_out: list[str]
     warnings: list[str]
+    starts: list[str]
+    """Kinds of the starts, in order; empty for one."""
     integrated: str | None
     cost: Cost | None
     structures: list[tuple[str, str]]
@@ -49,6 +52,7 @@ class Overview:
             "parameters": self.rows,
             "summed_out": self.summed_out,
             "warnings": self.warnings,
+            "starts": self.starts,
             "integrated": self.integrated,
             "evidence": None if self.cost is None else self.cost.to_plain(),
             "structures": [{"by": name, "found": found} for name, found in self.structures],
@@ -63,6 +67,7 @@ def overview(session: Session) -> Overview:
 
     Raises: StartError where nothing can be fitted from the start; ModelError.
     """
+    kinds = Starts(session).kinds if session.config.starts > 1 else []
     start = traced_start(session)
     integrated, cost = inner(session, start), measured(session, start)
     too_long = None if cost is None else cost.warning()
@@ -71,6 +76,7 @@ def overview(session: Session) -> Overview:
         [_row(session, name, site) for name, site in session.objective.sites.items()],
         list(session.program.discrete),
         [*session.warnings, *([] if too_long is None else [f"warning: {too_long}"])],
+        ["own", *(kinds[k % len(kinds)] for k in range(session.config.starts - 1))] if kinds else [],
         integrated,
         cost,
         list(structures(session, start)),

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.schema import Config
 from ..config.source import Source
-from ..errors import ConfigError, HofitError
+from ..errors import ConfigError, HofitError, RunDirectoryError
 from ..fitting.interruption import Interruption
 from ..fitting.state import Snapshot
 from ..record import Progress
 from .children import in_children
 from .directory import refuse_taken
 from .fit import FitOptions, run_fit
+from .provenance import Provenance
 from .session import Request, parse, prepared
 from .signals import interruption_noted
 
@@ -73,19 +75,42 @@ def mixes_of(configs: Sequence[Path], load: Callable[[Path], Source], folder: Pa
 def check_mixes(mixes: Sequence[Mix], model: str | None, overwrite: bool) -> None:
     """Everything that can be wrong, before anything is written. Raises: HofitError."""
     mistakes: list[str] = []
+    seen: dict[str, tuple[Config, Provenance]] = {}
     for mix in mixes:
-        refuse_taken(mix.run_dir, overwrite)
+        refuse_folder(mix.run_dir, overwrite)
         request = Request(mix.source, model)
         try:
             config, found = parse(request)
-            with prepared(request, config, found):
-                pass
+            with prepared(request, config, found) as session:
+                seen[mix.label] = config, session.provenance
         except ConfigError as error:
             mistakes += error.mistakes
         except HofitError as error:
             raise type(error)(f"{mix.label}: {error}") from error
     if mistakes:
         raise ConfigError(list(dict.fromkeys(mistakes)))
+    first, *others = seen
+    for label in others:
+        differs = _data_differ(seen[first], seen[label])
+        if differs:
+            raise HofitError(f"{first} and {label} cannot be compared: {differs}; give all configs the same data")
+
+
+def refuse_folder(path: Path, overwrite: bool) -> None:
+    """Raises: RunDirectoryError where a run of a comparison cannot go."""
+    try:
+        refuse_taken(path, overwrite)
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{error}".replace("--run-dir", "--out")) from error
+
+
+def _data_differ(one: tuple[Config, Provenance], other: tuple[Config, Provenance]) -> str | None:
+    """What differs in the data of two configs of one model."""
+    if one[1].data_sha256 == other[1].data_sha256:
+        return None
+    before, after = one[0].data.model_dump(), other[0].data.model_dump()
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return f"data.{keys[0]} differs" if keys else "the model is given other data"
 
 
 def run_mixes(

@@ -21,8 +21,8 @@ from ..errors import HofitError
 from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock, Loop, LoopEnd, Observer
 from ..fitting.result import FitResult
-from ..fitting.state import LoopState
-from ..record import STARTS, Estimate
+from ..fitting.state import LoopState, Snapshot
+from ..record import STARTS, Estimate, Progress
 from ..report.reading import UNREADABLE
 from ..status import Status
 from .checkpoint import write_checkpoint
@@ -34,6 +34,9 @@ from .starts import Starts
 
 KEPT = ("status", "converged", "objective", "loss", "gradient_norm", "iterations", "seconds", "unit")
 """Of fit.json, in starts.json."""
+
+ITERATIONS = 10_000
+"""Of one start, whose losses are kept, at most."""
 
 NUMBERS = 100_000
 """Estimates of one start that are kept, at most: beyond, modes are told by their loss alone."""
@@ -49,11 +52,17 @@ class Trial:
     fit: dict[str, Any] = field(default_factory=dict)
     rows: list[list[Any]] = field(default_factory=list)
     problem: str | None = None
+    progress: list[list[float]] = field(default_factory=list)
+    """Seconds and loss of each iteration."""
 
     def outcome(self) -> Outcome:
         """As comparisons have it."""
         label = f"start {self.number + 1} ({self.kind})"
-        return Outcome(label, self.fit, [Estimate(*row) for row in self.rows], problem=self.problem)
+        return Outcome(label, self.fit, [Estimate(*row) for row in self.rows], {}, self._pairs, None, self.problem)
+
+    @property
+    def _pairs(self) -> list[tuple[float, float]]:
+        return [(seconds, loss) for seconds, loss in self.progress]
 
     def line(self, of: int) -> str:
         """What the screen shows of it."""
@@ -211,7 +220,8 @@ def _trial(session: Session, starts: Starts, number: int, interruption: Interrup
     session.begin_anew(start.params)
     warnings, session.warnings = session.warnings, []
     try:
-        loop = session.loop([], interruption, Clock(time.perf_counter()), LoopState())
+        watcher = _Losses()
+        loop = session.loop([watcher], interruption, Clock(time.perf_counter()), LoopState())
         end = loop.begin(session.start, session.given if number == 0 else ())
         end, result = ended(session, loop, end, interruption)
     except HofitError as error:
@@ -220,7 +230,23 @@ def _trial(session: Session, starts: Starts, number: int, interruption: Interrup
         session.warnings = warnings
     if end.status is Status.INTERRUPTED:
         return None
-    return Trial(number, start.kind, _kept(result), _rows(result))
+    return Trial(number, start.kind, _kept(result), _rows(result), None, watcher.pairs)
+
+
+class _Losses:
+    """Keeps the loss of each iteration, with its time."""
+
+    keeps_every = None
+
+    def __init__(self) -> None:
+        self.pairs: list[list[float]] = []
+
+    def on_iteration(self, record: Progress, snapshot: Callable[[], Snapshot] | None) -> None:
+        if len(self.pairs) < ITERATIONS:
+            self.pairs.append([round(record.seconds, 6), record.loss])
+
+    def on_pause(self, snapshot: Callable[[], Snapshot]) -> None:
+        return None
 
 
 def _kept(result: FitResult) -> dict[str, Any]:

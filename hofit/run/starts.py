@@ -49,7 +49,8 @@ class Starts:
         self._latents = [name for name in self._free if sites[name].role == "latent"]
 
     @cached_property
-    def _kinds(self) -> list[str]:
+    def kinds(self) -> list[str]:
+        """Of the starts after the own one, in turn."""
         spread = ["spread"] if self._locations else []
         return [*spread, *(["prior"] if self._latents else []), "jitter"]
 
@@ -67,10 +68,10 @@ class Starts:
         """Start ``number``, from 0."""
         if number == 0:
             return Start(0, "own", dict(self._own))
-        kind = self._kinds[(number - 1) % len(self._kinds)]
+        kind = self.kinds[(number - 1) % len(self.kinds)]
         seed = (self._session.config.seed + STRIDE * number) % 2**32
         generator = torch.Generator().manual_seed(seed)
-        radius = RADII[(number - 1) // len(self._kinds) % len(RADII)]
+        radius = RADII[(number - 1) // len(self.kinds) % len(RADII)]
         moved: Params = {}
         if kind == "spread":
             with self._at_own_start():
