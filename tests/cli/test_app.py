@@ -42,7 +42,20 @@ def test_version_is_the_package_s(hofit: Hofit) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["fit", "resume", "check", "optimizers", "report", "plot", "diagnose", "profile", "bootstrap", "export", "schema"],
+    [
+        "fit",
+        "resume",
+        "check",
+        "optimizers",
+        "report",
+        "plot",
+        "compare",
+        "diagnose",
+        "profile",
+        "bootstrap",
+        "export",
+        "schema",
+    ],
 )
 def test_help_names_every_command(hofit: Hofit, command: str) -> None:
     assert command in hofit("--help").out

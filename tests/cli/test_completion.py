@@ -91,7 +91,7 @@ def test_an_absolute_path_is_completed_too(runs: Path) -> None:
 def test_a_shell_completes_commands_names_and_runs_without_anything_heavy(runs: Path) -> None:
     assert completed("op") == ["optimizers"]
     assert completed("optimizers", "tr") == ["trust_region"]
-    for command in ("report", "resume", "diagnose", "export"):
+    for command in ("report", "resume", "compare", "diagnose", "export"):
         assert completed(command, "runs/t") == ["runs/two"]
 
 
