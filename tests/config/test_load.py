@@ -43,6 +43,7 @@ def test_every_default_is_the_contract_s() -> None:
         "data": {"path": None, "columns": {}, "missing": "error", "arguments": {}, "options": {}},
         "objective": {"type": "map"},
         "init": {"strategy": "median", "values": {}, "jitter": 0.0},
+        "starts": 1,
         "fixed": {},
         "optimizers": [{"params": "*", "optimizer": "newton"}],
         "order": "simultaneous",
