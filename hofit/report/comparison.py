@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-LEFT_OUT = ("at", "seconds", "relation", "iterations", "to 1e-6", "largest Δ/se")
+LEFT_OUT = ("at", "seconds", "above best", "relation", "iterations", "to 1e-6", "largest Δ/se")
 """Columns of the fits that a narrow screen does without, in this order."""
 
 MODELS_LEFT_OUT = ("reference", "AICc", "log L")

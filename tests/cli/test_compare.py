@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from scipy.stats import chi2
 
 import hofit as package
+from hofit.config.load import load_source
+from hofit.fitting.interruption import Interruption
+from hofit.run.mixes import Fitting, Standing, mixes_of
 from tests.command_line import Hofit, Write
 from tests.tolerances import CONDITIONED
 
@@ -143,17 +147,23 @@ def lines(write: Write, **mixes: str) -> None:
         write(f"{name}.yaml", LINE.replace("OPTIMIZER", optimizer).replace("COLUMN", column or "y"))
 
 
-def test_processes_find_what_one_finds_and_a_fit_that_does_not_converge_is_listed(
+def test_a_process_fits_what_it_is_sent_as_the_command_does_and_what_has_not_converged_is_listed(
     folder: Path, hofit: Hofit, write: Write
 ) -> None:
     lines(write, one="trust_region", two="adam")
-    done = hofit("compare", "one.yaml", "two.yaml", "--jobs", 2, "--out", "both")
+    done = hofit("compare", "one.yaml", "two.yaml", "--out", "alone")
     assert done.code == 0, done.text
     assert "one: converged" in done.out and "two: max_iterations" in done.out and "Best: one" in done.out
-    alone = json.loads(hofit("compare", "one.yaml", "two.yaml", "--out", "alone", "--json").out)["rows"]
-    with (folder / "both" / "compare.csv").open(newline="") as file:
-        together = list(csv.DictReader(file))
-    assert [float(row["loss"]) for row in together] == [row["loss"] for row in alone]
+    mixes = mixes_of([Path("one.yaml"), Path("two.yaml")], load_source, Path("sent"))
+    tasks = pickle.loads(pickle.dumps([(mix, None, False) for mix in mixes]))
+    sent: list[Any] = []
+    Fitting()(tasks, lambda message: sent.append(pickle.loads(pickle.dumps(message))), Interruption())
+    assert [message for message in sent if isinstance(message, tuple)] == [("one", None), ("two", None)]
+    statuses = [message.status for message in sent if isinstance(message, Standing)]
+    assert statuses[0] == "running" and {"converged", "max_iterations"} <= set(statuses)
+    for name in ("one", "two"):
+        estimates = [(folder / place / name / "estimates.csv").read_text() for place in ("alone", "sent")]
+        assert estimates[0] == estimates[1]
 
 
 def test_starts_are_listed_by_mode_and_the_best_is_a_run(folder: Path, hofit: Hofit, write: Write) -> None:
