@@ -166,7 +166,9 @@ def _starts(
     outcomes = [trial.outcome() for trial in trials_of(run_dir, starts)]
     found = compare(outcomes)
     found.remarks = [remark for remark in result.remarks if remark.startswith("starts:")]  # of all there is to say
-    _close(found, out, quiet, json, run_dir)
+    _close(
+        found, out, quiet, json, run_dir, "interrupted" if result.signal is not None else "the fit from the best start"
+    )
     raise typer.Exit(result.exit_code)
 
 
@@ -185,7 +187,7 @@ def _check_out(out: Path) -> None:
         raise RunDirectoryError(f"--out {out} is a file, not a directory")
 
 
-def _close(found: Comparison, out: Path, quiet: bool, json: bool, run_dir: Path | None = None) -> None:
+def _close(found: Comparison, out: Path, quiet: bool, json: bool, run_dir: Path | None = None, kind: str = "") -> None:
     """Write compare.csv, and show what was found."""
     from ..errors import RunDirectoryError
     from ..record import COMPARISON, json_text
@@ -205,5 +207,5 @@ def _close(found: Comparison, out: Path, quiet: bool, json: bool, run_dir: Path 
         console = FitConsole()
         print_comparison(console, whole)
         if run_dir is not None:
-            console.print(f"Run: {run_dir} (the fit from the best start)", soft_wrap=True)
+            console.print(f"Run: {run_dir} ({kind})", soft_wrap=True)
         console.print(f"wrote {path}", soft_wrap=True)

@@ -95,14 +95,14 @@ def best_of_starts(
     ``first`` is the loop that has begun at the own start. Interrupted, it ends there, and resume goes on.
     """
     loop, end = first
+    stopped = end or loop.cut_short()
     count = session.config.starts
     starts = Starts(session)
     trials: dict[int, Trial] = {}
     if directory is not None:
         trials = _read(directory.path / STARTS, count)
         with disk_errors_told(directory.path):
-            snapshot = (end or loop.cut_short()).snapshot
-            write_checkpoint(directory.path, snapshot, session.provenance, 1)
+            write_checkpoint(directory.path, stopped.snapshot, session.provenance, 1)
     left = [number for number in range(count) if number not in trials]
     if left and not interruption():
         for trial in _tried(request, session, starts, left, interruption, watch):
@@ -113,13 +113,9 @@ def best_of_starts(
                     known = [asdict(trials[number]) for number in sorted(trials)]
                     directory.write_json(STARTS, {"starts": known})
     if len(trials) < count:  # interrupted
-        own = starts.start(0)
-        session.begin_anew(own.params)
-        state = LoopState()
-        loop = session.loop([], interruption, Clock(time.perf_counter()), state)
-        end = loop.begin(session.start, session.given)
+        session.go_back(loop)
         session.warnings.append(f"starts: {len(trials)} of {count} were tried; hofit resume goes on with the others")
-        return loop, end or loop.cut_short()
+        return loop, stopped
     ordered = [trials[number] for number in range(count)]
     chosen = take(session, ordered)
     start = starts.start(chosen)

@@ -89,6 +89,12 @@ class Session:
         self.start = self.objective.start()
         set_seed(self.config.seed)
 
+    def go_back(self, loop: Loop) -> None:
+        """Stand where a loop of this session stands, whatever has begun since."""
+        assert isinstance(loop.optimizer, MixedMultiOptimizer)
+        self.objective, self.optimizer = loop.objective, loop.optimizer
+        self.objective.leaves.invalidate()
+
     def loop(self, observers: Iterable[Observer], interruption: Interruption, clock: Clock, state: LoopState) -> Loop:
         """The loop of this fit, from a state of its counters."""
         return Loop(self.objective, self.optimizer, self.config.stop, list(observers), interruption, clock, state)
