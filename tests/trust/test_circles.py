@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from hofit.config.load import load_source
-from hofit.record import Progress
 from hofit.fitting.state import Snapshot
+from hofit.record import Progress
 from hofit.run.fit import FitOptions, run_fit
 from hofit.run.session import Request
 

@@ -147,7 +147,7 @@ def test_what_the_loss_does_not_follow_is_rounding_however_steep_it_is(out: floa
 
 @pytest.mark.parametrize("iterations", [36, 40])
 def test_a_loss_that_falls_for_ever_is_no_limit_where_its_falls_differ_by_rounding(iterations: int) -> None:
-    """A scale and its effects together have no mode: the loss falls by three a fold of the scale, to the last digits."""
+    """A scale and its effects have no joint mode: the loss falls by three a fold of the scale, to the last digits."""
 
     def model() -> None:
         mean, tau = pyro.param("mean", torch.tensor(0.0)), positive("tau", 1.0)
