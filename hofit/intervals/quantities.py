@@ -130,6 +130,8 @@ class Function:
 def spreads(covariance: Callable[[Tensor], Tensor], name: str, size: int, unit: bool) -> Sequence[Function]:
     """The standard deviations and correlations of a covariance matrix, as functions of the flat vector.
 
+    Their names are those of a report: ``L: sd[0]``, ``L: corr[0,1]``.
+
     Args: covariance: the flat vector → (size, size). unit: whether it is a correlation matrix, whose deviations are 1.
     """
 
@@ -143,7 +145,7 @@ def spreads(covariance: Callable[[Tensor], Tensor], name: str, size: int, unit: 
 
         return of
 
-    found = [] if unit else [Function(f"{name}.sd", str(i), 0.0, inf, deviation(i)) for i in range(size)]
-    pairs = [(i, j) for i in range(size) for j in range(i)]
-    found += [Function(f"{name}.correlation", f"{i},{j}", -1.0, 1.0, correlation(i, j)) for i, j in pairs]
+    found = [] if unit else [Function(f"{name}: sd", str(i), 0.0, inf, deviation(i)) for i in range(size)]
+    pairs = [(i, j) for i in range(size) for j in range(i + 1, size)]
+    found += [Function(f"{name}: corr", f"{i},{j}", -1.0, 1.0, correlation(i, j)) for i, j in pairs]
     return found

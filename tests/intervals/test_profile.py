@@ -160,7 +160,7 @@ def test_deviations_and_correlations_of_a_cholesky_factor_have_their_closed_form
 
     low, high = sqrt(brentq(of_deviation, 0.1, 1)), sqrt(brentq(of_deviation, 1, 10))
     pair = (brentq(of_correlation, -0.9, r), brentq(of_correlation, r, 0.999))
-    wanted = {f"L.sd[{i}]": (low * sd[i], high * sd[i]) for i in range(2)} | {"L.correlation[1,0]": pair}
+    wanted = {f"L: sd[{i}]": (low * sd[i], high * sd[i]) for i in range(2)} | {"L: corr[0,1]": pair}
     usual = ends(profile())
     assert {name: usual[name] for name in wanted} == {n: pytest.approx(both, rel=CLOSED) for n, both in wanted.items()}
     assert set(usual) == {*wanted, "m[0]", "m[1]"}
