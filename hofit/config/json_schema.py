@@ -87,6 +87,7 @@ def _objective(whole: Schema, objective: Schema) -> None:
         *of_types,
         {**marginal, "else": {"not": {"anyOf": [_by("laplace"), aghq]}}},
         {"anyOf": [_all_by(_plain_or(structure)) for structure in INNER_STRUCTURES]},
+        {"if": aghq, "then": {"anyOf": [_all_by(_plain_or(one)) for one in INNER_STRUCTURES if one != "sparse"]}},
         {"anyOf": [_absent("nodes"), aghq]},
         {"anyOf": [_absent("probes"), stochastic]},
         {"if": stochastic, "then": {**_all_by(_plain_or(None)), "not": aghq}},

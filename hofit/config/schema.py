@@ -173,6 +173,8 @@ class Objective(_Strict):
                 raise ValueError(f"integrate: {pattern}: what is enumerated has no structure")
         if len(set(structures.values())) > 1:
             raise ValueError("integrate: one structure for all that is integrated, for their Hessian is one")
+        if "sparse" in structures.values() and "aghq" in found.integrate.values():
+            raise ValueError("integrate: aghq takes rows that are independent: structure sparse goes with laplace")
         if structures and found.logdet == "stochastic":
             raise ValueError("logdet: stochastic takes the pattern as it is: leave structure out")
         found._structures = structures
@@ -207,7 +209,7 @@ class Objective(_Strict):
         return found
 
 
-INNER_STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "dense")
+INNER_STRUCTURES = ("auto", "diagonal", "rows", "arrowhead", "sparse", "dense")
 """What may be claimed of the Hessian of what is integrated: its determinant is wanted."""
 
 KEYS_OF = {

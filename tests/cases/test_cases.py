@@ -64,7 +64,7 @@ def test_a_padded_matrix_takes_products_where_they_cost_less() -> None:
     assert result.status == "converged" and result.loss == pytest.approx(375.0018281, abs=1e-6)
 
 
-@pytest.mark.parametrize("structure", ["rows", "dense"])
+@pytest.mark.parametrize("structure", ["rows", "sparse", "dense"])
 def test_the_structure_of_what_is_integrated_can_be_claimed(structure: str) -> None:
     result = fit("padded", f"objective.integrate.b={{method: laplace, structure: {structure}}}")
     assert result.status == "converged" and result.loss == pytest.approx(375.0018281, abs=1e-6)

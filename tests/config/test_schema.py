@@ -42,11 +42,15 @@ REFUSED: list[tuple[str, str]] = [
     ),
     (
         "{type: marginal, integrate: {b: {method: laplace, structure: dens}}}",
-        "objective: integrate: b: structure must be one of auto, diagonal, rows, arrowhead, dense, not 'dens'",
+        "objective: integrate: b: structure must be one of auto, diagonal, rows, arrowhead, sparse, dense, not 'dens'",
     ),
     (
         "{type: marginal, integrate: {b: {method: laplace, structure: dense}, c: {method: aghq, structure: rows}}}",
         "objective: integrate: one structure for all that is integrated, for their Hessian is one",
+    ),
+    (
+        "{type: marginal, integrate: {b: {method: laplace, structure: sparse}, c: aghq}}",
+        "objective: integrate: aghq takes rows that are independent: structure sparse goes with laplace",
     ),
     (
         "{type: marginal, integrate: {b: laplace}, nodes: 5}",
