@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
+from .options import AllowChanged, Json
 
 
 def command(
@@ -22,6 +22,7 @@ def command(
             help="Draw data from each fit for its residuals, which runs its model, once: they stay in residuals.csv."
         ),
     ] = True,
+    allow_changed: AllowChanged = False,
     json: Json = False,
 ) -> None:
     """Draw runs: progress (several overlaid), estimates, effects, pooling, profiles, residuals; as PNG and SVG."""
@@ -36,7 +37,7 @@ def command(
     runs = open_runs(run_dirs)
     if residuals:
         for run in runs:
-            _make_residuals(run.path, json)
+            _make_residuals(run.path, allow_changed, json)
     out = out or (run_dirs[0] / "pictures" if len(runs) == 1 else Path("pictures"))
     written = write_pictures(pictures_of(runs), out)
     unfinished = [str(run.path) for run in runs if run.fit is None]
@@ -52,7 +53,7 @@ def command(
         typer.echo("nothing to draw: no step was taken, and there are no estimates", err=True)
 
 
-def _make_residuals(run: Path, quiet: bool) -> None:
+def _make_residuals(run: Path, allow_changed: bool, quiet: bool) -> None:
     """residuals.csv, where it is not there and the run can be opened again as `hofit predict` does; else it is said."""
     from ..record import CHECKPOINT, FIT, RESIDUALS
 
@@ -64,6 +65,6 @@ def _make_residuals(run: Path, quiet: bool) -> None:
     from .screen import Screen
 
     try:
-        run_residuals(ResumeRequest(run, announce=Screen(quiet).announce))
+        run_residuals(ResumeRequest(run, allow_changed=allow_changed, announce=Screen(quiet).announce))
     except HofitError as error:
         typer.echo(printable(f"{run}: no picture of residuals: {error}"), err=True)

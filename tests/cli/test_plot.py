@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.command_line import Hofit
@@ -95,3 +97,58 @@ def test_without_matplotlib_plot_hints_and_the_page_does_without(
     reported = hofit("report", run, "--html", tmp_path / "a.html")
     assert (reported.code, (tmp_path / "a.html").is_file()) == (0, True)
     assert "pip install 'hofit[plot]'" in reported.err
+
+
+@pytest.mark.parametrize("level", ["5", "1", "nan"])
+def test_a_damaged_profile_is_one_message_from_plot_and_page(tmp_path: Path, hofit: Hofit, level: str) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "profile.csv").write_text(f"name,index,level,estimate,lower,upper,remark\nmu,,{level},1,0.5,1.5,\n")
+    (run / "profile_points.csv").write_text("name,index,value,zeta,loss\nmu,,0,-4,20\nmu,,1,0,12\nmu,,2,4,20\n")
+    for command in (["plot", run], ["report", run, "--html", tmp_path / "a.html"]):
+        outcome = hofit(*command)
+        assert (outcome.code, "damaged profile.csv" in outcome.err) == (2, True)
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_the_dashed_line_of_a_profile_has_the_slope_of_the_standard_error(tmp_path: Path) -> None:
+    from hofit.plotting.canvas import LIGHT
+    from hofit.plotting.profile import profile_picture
+    from hofit.plotting.run import open_runs
+
+    run = write_run(tmp_path / "run")  # mu is 1, its error 0.25
+    (run / "profile.csv").write_text("name,index,level,estimate,lower,upper,remark\nmu,,0.95,1,0.5,1.9,\n")
+    points = "".join(f"mu,,{1 + d},{4 * d - 1.5 * d * d},12\n" for d in (-0.5, -0.25, 0, 0.3, 0.6, 0.9))
+    (run / "profile_points.csv").write_text(f"name,index,value,zeta,loss\n{points}")
+    picture = profile_picture(open_runs([run])[0])
+    assert picture is not None
+    axes = picture.draw(LIGHT).axes[0]
+    (dashed,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    drawn = np.array(dashed.get_xydata(), dtype=np.float64)
+    assert drawn[:, 1] == pytest.approx(4.0 * (drawn[:, 0] - 1.0))
+
+
+def test_plot_takes_the_option_that_its_refusal_of_a_changed_model_names(
+    tmp_path: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, ran = tmp_path / "m.py", tmp_path / "ran"
+    model.write_text(
+        "import torch, pyro, pyro.distributions as dist\n"
+        "def model(y):\n"
+        "    a = pyro.param('a', torch.zeros(()))\n"
+        "    with pyro.plate('rows', 4):\n"
+        "        pyro.sample('obs', dist.Normal(a, 1.0), obs=y)\n"
+    )
+    (tmp_path / "d.csv").write_text("y\n1\n2\n3\n5\n")
+    (tmp_path / "c.yaml").write_text(
+        "data: {path: d.csv, columns: {y: y}}\noptimizers: [{params: '*', optimizer: newton}]\n"
+    )
+    assert hofit("fit", "m.py", "-c", "c.yaml", "--run-dir", "run", "-q").code == 0
+    shutil.copytree("run", "copy")
+    monkeypatch.setattr("hofit.plotting.pictures.write_pictures", lambda pictures, out: [])  # drawing takes seconds
+    model.write_text(f"{model.read_text()}open({str(ran)!r}, 'w').close()\n")
+    refused = hofit("plot", "copy")
+    assert (refused.code, "--allow-changed" in refused.err) == (0, True)
+    assert not ran.exists(), "a changed model was run"
+    assert hofit("plot", "copy", "--allow-changed").code == 0
+    assert ran.exists() and (tmp_path / "copy/residuals.csv").is_file()
