@@ -72,6 +72,9 @@ def command(
         return
     configs = [path for path in given if path.suffix in (".yaml", ".yml")]
     others = [path for path in given if path not in configs]
+    if len(configs) == 1 and len(others) < 2 and not any(path.is_dir() for path in others):
+        tried = f"--config {configs[0]} --starts 20 tries its starts"
+        raise HofitError(f"one config is nothing to compare: give another, or {tried}: {USAGE}")
     gone = [str(path) for path in others[1:] or (others if len(configs) < 2 else [])]
     if gone and len(configs) < 2:
         raise HofitError(f"no run directory, and no config (.yaml): {', '.join(gone)}. {USAGE}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from ..errors import HofitError
@@ -35,6 +36,28 @@ def _data_differs(one: Outcome, other: Outcome) -> str | None:
         if differing:
             return f"data.{key} differs: {differing}"
     return None
+
+
+def other_columns(outcomes: Sequence[Outcome]) -> str | None:
+    """A remark where two models of one file each read a column that the other does not: one may be what it observes."""
+    read = {one.label: _columns(one) for one in outcomes}
+    for (one, mine), (other, theirs) in combinations(read.items(), 2):
+        if mine - theirs and theirs - mine:
+            ours, others = (", ".join(sorted(own)) for own in (mine - theirs, theirs - mine))
+            return (
+                f"{one} reads the column {ours}, {other} {others}: "
+                "if that is what they observe, log L, aic and bic are of other data and say nothing of each other"
+            )
+    return None
+
+
+def _columns(one: Outcome) -> set[str]:
+    columns = one.data_section.get("columns")
+    found: set[str] = set()
+    for request in columns.values() if isinstance(columns, Mapping) else ():
+        name = request.get("column") if isinstance(request, Mapping) else request
+        found.update(map(str, name) if isinstance(name, list) else [str(name)])
+    return found
 
 
 def _files(one: Outcome) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import HofitError
 from ..record import as_csv
-from .alike import refuse_other_data
+from .alike import other_columns, refuse_other_data
 from .likelihood_ratio import NoTest, Test, likelihood_ratio
 from .modes import Place, best_of, places_of, same_loss
 from .outcome import Outcome
@@ -184,6 +184,8 @@ def _add_models(found: Comparison, models: Sequence[Outcome], nested: bool) -> N
     found.remarks.append(
         f"{len(models)} functions are minimised, so losses, modes and differences are compared within each alone"
     )
+    doubtful = other_columns(models)
+    found.remarks += [doubtful] if doubtful else []
     by_size = sorted(models, key=lambda one: (one.parameters if one.parameters is not None else -1, one.label))
     rows = {row.run: row for row in found.rows}
     for place, larger in enumerate(by_size[1:], 1):

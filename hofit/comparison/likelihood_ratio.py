@@ -22,6 +22,9 @@ from .outcome import Outcome
 AT_ZERO = 1e-4
 """A scale that is fixed at this part of its estimate, or less, is held at zero."""
 
+UNIT_INTERVAL = "> 0 and < 1"
+"""The support of a probability in words."""
+
 LOWER = 1e-6
 """What the larger model's log likelihood may be lower by, for want of a last step."""
 
@@ -49,12 +52,15 @@ class Test:
 @dataclass(frozen=True)
 class Extra:
     """What the larger model has more: parameters inside their support (as far as is known), variances that the smaller
-    one has at zero, covariances of these; positive numbers of which it is not known, and what no χ² is of."""
+    one has at zero, covariances of these; positive numbers and probabilities of which it is not known, and what no χ²
+    is of."""
 
     inside: int = 0
     variances: int = 0
     covariances: int = 0
     unknown: tuple[str, ...] = ()
+    doubtful: int = 0
+    """How many numbers ``unknown`` has."""
     components: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
@@ -133,10 +139,13 @@ def extra_of(larger: Outcome, smaller: Outcome, df: int) -> Extra:
                 unknown.append(name)
             elif zero:
                 variances += count
+        elif support == UNIT_INTERVAL and name not in smaller.held:
+            unknown.append(name)  # a part of zeros, or a weight, that the smaller model may have at an end
     inside = df - variances - covariances
     if not larger.constraints:
         unknown = list(more)
-    return Extra(max(inside, 0), variances, covariances, tuple(unknown), tuple(components), tuple(more))
+    doubtful = sum(more[name] for name in unknown)
+    return Extra(max(inside, 0), variances, covariances, tuple(unknown), doubtful, tuple(components), tuple(more))
 
 
 def _correlations(numbers: int) -> int:
@@ -160,8 +169,8 @@ def _judged(extra: Extra, statistic: float, df: int) -> tuple[float | None, str,
         return None, "none", f"{named} has more components: 2 Δ log L is not χ² then; take bic, or simulate"
     if extra.unknown:
         named = ", ".join(extra.unknown)
-        other = tail(statistic, df - len(extra.unknown), len(extra.unknown)) if df >= len(extra.unknown) else None
-        also = "" if other is None else f"; were it a variance that is zero there, p would be {other:.3g}"
+        other = tail(statistic, df - extra.doubtful, extra.doubtful) if df >= extra.doubtful else None
+        also = "" if other is None else f"; were it at an end of its support there, p would be {other:.3g}"
         return (
             tail(statistic, df, 0),
             _words(df, 0),

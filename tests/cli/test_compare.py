@@ -184,7 +184,7 @@ def test_starts_are_listed_by_mode_and_the_best_is_a_run(folder: Path, hofit: Ho
     ("arguments", "said"),
     [
         ([], "nothing to compare"),
-        (["one.yaml"], "nothing to compare"),
+        (["one.yaml"], "one config is nothing to compare: give another"),
         (["toy.py"], "no run directory, and no config (.yaml): toy.py"),
         (["runs"], "one run directory is nothing to compare"),
         (["runs", "gone"], "gone"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from scipy.stats import chi2
 
+from hofit.comparison.compare import compare
 from hofit.comparison.likelihood_ratio import NoTest, likelihood_ratio, tail
 from hofit.comparison.outcome import Outcome
 from hofit.record import Estimate
@@ -94,9 +95,31 @@ def test_of_a_positive_number_that_may_be_a_variance_it_is_said_what_was_assumed
     test = likelihood_ratio(model("large", -200.0, shape), model("small", -202.0, LINE))
     assert test.p_value == pytest.approx(chi2.sf(4.0, 1), rel=CONDITIONED)
     assert (
-        "nu is inside its support in the smaller model; were it a variance that is zero there, p would be"
-        in test.assumed
+        f"nu is inside its support in the smaller model; were it at an end of its support there, p would be "
+        f"{0.5 * chi2.sf(4.0, 1):.3g}" in test.assumed
     )
+
+
+def test_a_probability_that_may_be_zero_in_the_smaller_model_is_said_to_be_assumed_inside() -> None:
+    zeros = {**LINE, "gate": ("parameter", 2, "> 0 and < 1")}
+    test = likelihood_ratio(model("large", -200.0, zeros), model("small", -202.0, LINE))
+    assert test.p_value == pytest.approx(chi2.sf(4.0, 2), rel=CONDITIONED)
+    edge = 0.5 * chi2.sf(4.0, 1) + 0.25 * chi2.sf(4.0, 2)  # ¼χ²(0) + ½χ²(1) + ¼χ²(2)
+    assert "gate is inside" in test.assumed and test.assumed.endswith(f"p would be {edge:.3g}")
+
+
+def test_models_that_each_read_a_column_of_their_own_may_observe_other_data_and_this_is_said() -> None:
+    def of(label: str, sites: dict[str, tuple[str, int, str]], columns: dict[str, Any]) -> Outcome:
+        one = model(label, -200.0, sites)
+        digests = {"model_sha256": {label: label}, "data_sha256": {"d.csv": "aa"}}
+        return Outcome(label, {**one.fit, **digests}, one.rows, {"data": {"columns": columns}})
+
+    plain = of("plain", LINE, {"y": "Y"})
+    logged = of("logged", EFFECTS, {"resp": "logY", "g": {"column": "g", "codes": True}})
+    larger = of("larger", EFFECTS, {"y": "Y", "g": {"column": ["g", "h"], "codes": True}})
+    said = [remark for remark in compare([plain, logged]).remarks if "reads the column" in remark]
+    assert len(said) == 1 and "plain reads the column Y, logged g, logY" in said[0]
+    assert not [remark for remark in compare([plain, larger]).remarks if "reads the column" in remark]
 
 
 def test_more_components_have_no_chi2() -> None:
