@@ -67,7 +67,7 @@ class Outcome:
     @property
     def observations(self) -> int | None:
         found = self.fit.get("observations")
-        return found if isinstance(found, int) else None
+        return found if isinstance(found, int) and found > 0 else None  # an elbo fit counts none: its guide has no data
 
     @property
     def aic(self) -> float | None:

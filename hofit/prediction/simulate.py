@@ -72,6 +72,9 @@ class Simulator:
         self._anew = frozenset() if conditional else frozenset(fit.session.objective.integrated) - kept
         with torch.no_grad():
             self.given = Predictive(self.program).on(self.program.arguments).observed
+        without_mode = fit.session.objective.without_mode
+        if not self.given and without_mode:
+            raise HofitError(f"nothing to simulate: {without_mode}, and the guide alone was fitted, which has no data")
         if not self.given:
             raise HofitError("nothing to simulate: the model observes no site (pyro.factor has no distribution)")
 

@@ -152,3 +152,23 @@ def test_plot_takes_the_option_that_its_refusal_of_a_changed_model_names(
     assert not ran.exists(), "a changed model was run"
     assert hofit("plot", "copy", "--allow-changed").code == 0
     assert ran.exists() and (tmp_path / "copy/residuals.csv").is_file()
+
+
+def test_of_a_guide_s_fit_it_is_said_that_it_has_no_data_to_be_drawn(
+    tmp_path: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.py").write_text(
+        "import torch, pyro, pyro.distributions as dist\n"
+        "def model():\n"
+        "    a = pyro.sample('a', dist.Normal(0.0, 1.0))\n"
+        "    pyro.sample('obs', dist.Normal(a, 1.0), obs=torch.tensor(1.0))\n"
+    )
+    Path("c.yaml").write_text(
+        "objective: {type: elbo, autoguide: normal}\noptimizers: [{params: '*', optimizer: adam}]\n"
+        "stop: {max_iterations: 2}\n"
+    )
+    assert hofit("fit", "m.py", "-c", "c.yaml", "--run-dir", "run", "-q").code == 3
+    monkeypatch.setattr("hofit.plotting.pictures.write_pictures", lambda pictures, out: [])  # drawing takes seconds
+    said = hofit("plot", "run").err
+    assert "an elbo fit has a guide instead of a mode" in said and "observes no site" not in said

@@ -142,6 +142,10 @@ def test_no_test_says_why(changed: dict[str, Any], why: str) -> None:
         likelihood_ratio(model("large", -200.0, EFFECTS), model("small", -201.0, LINE, **changed))
 
 
+def test_a_fit_that_counts_no_observations_is_not_of_other_data() -> None:
+    assert len(compare([model("map", -200.0, LINE), model("elbo", -210.0, EFFECTS, observations=0)]).rows) == 2
+
+
 def test_what_does_not_look_nested_is_not_tested_unless_it_is_said() -> None:
     other = {"gamma": ("parameter", 2, REAL), "sigma": ("parameter", 1, POSITIVE)}
     larger, smaller = model("large", -200.0, EFFECTS), model("small", -201.0, other)
