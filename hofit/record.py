@@ -160,11 +160,15 @@ class Residual:
 
 @dataclass(frozen=True)
 class PartReport:
-    """What an optimizer did in its last step, for the progress table; None where it has no such thing."""
+    """What an optimizer did in its last step, for the progress table; None where it has no such thing.
+
+    ``judges`` says before the first step, too, whether it may refuse one.
+    """
 
     name: str
     trust_radius: float | None = None
     accepted: bool | None = None
+    judges: bool = False
 
 
 @dataclass(frozen=True)

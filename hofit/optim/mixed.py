@@ -107,7 +107,11 @@ class MixedMultiOptimizer(Optimizer):
 
     def reports(self) -> list[PartReport]:
         heard = zip_longest(self._moving, self._accepted)
-        return [replace(one, accepted=kept if part.judges else None) for part, kept in heard for one in part.reports()]
+        return [
+            replace(one, accepted=kept if part.judges else None, judges=part.judges)
+            for part, kept in heard
+            for one in part.reports()
+        ]
 
     def remarks(self) -> list[str]:
         return [remark for _, part in self.parts for remark in part.remarks()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -11,7 +11,8 @@ from ..record import PartReport, Progress
 from .remaining import Remaining, in_words
 
 HEADERS = (("iteration", 9), ("loss", 18), ("change", 10), ("gradient", 10), ("step", 10), ("seconds", 8))
-PART_WIDTH = 20
+PART_WIDTH, SHORT_PART = 24, 16
+"""Of ``radius 1.09e+03 accepted``, the longest that there is, and of ``1.09e+03 refused``."""
 
 LEFT_OUT = ("change", "step", "seconds")
 """Columns that a narrow screen does without, in this order."""
@@ -35,7 +36,7 @@ class ProgressTable:
     ) -> None:
         self.console, self.every = console, every
         self._remaining, self._evaluations = remaining, evaluations
-        self._headed = False
+        self._layout: _Layout | None = None
         self._shown = False
         self._pending: Progress | None = None
 
@@ -81,14 +82,13 @@ class ProgressTable:
             "step": _short(record.step_norm),
             "seconds": f"{record.seconds:.2f}",
         }
-        columns = [(title, width, cells[title]) for title, width in HEADERS if title not in self._left_out(record)]
-        columns += [(part.name, _part_width(part), part_text(part)) for part in record.parts]
-        if not self._headed:
-            line = "  ".join(title.rjust(width) for title, width, _ in columns)
+        layout = self._layout
+        if layout is None or not layout.suits(record, self.console.width):
+            layout = self._layout = _Layout(record, self.console.width)
+            line = layout.line(dict(zip(cells, cells, strict=True)), [part.name for part in record.parts])
             self.console.print(Text(line, style="bold"), soft_wrap=True)
             self.console.print(Text("─" * len(line), style="dim"), soft_wrap=True)
-            self._headed = True
-        text = Text("  ".join(cell.rjust(width) for _, width, cell in columns))
+        text = Text(layout.line(cells, [part_text(part, layout.short) for part in record.parts]))
         for more in self._more():
             if len(text) + 2 + len(more) <= self.console.width:
                 text.append(f"  {more}", style="dim")
@@ -96,22 +96,39 @@ class ProgressTable:
             text.stylize("yellow")
         self.console.print(text, soft_wrap=True)
 
-    def _left_out(self, record: Progress) -> list[str]:
-        """What the screen is too narrow for."""
-        widths = {title: width + 2 for title, width in HEADERS}
-        free = self.console.width + 2 - sum(widths.values()) - sum(_part_width(part) + 2 for part in record.parts)
-        gone: list[str] = []
+
+class _Layout:
+    """The columns of the table, chosen with its head: rows stand under it whatever they hold."""
+
+    def __init__(self, record: Progress, screen: int) -> None:
+        self.screen, self.names = screen, [part.name for part in record.parts]
+        self.widths = dict(HEADERS)
+        self.parts = [_part_width(part, PART_WIDTH) for part in record.parts]
+        self.short = False
         for title in LEFT_OUT:
-            if free >= 0:
+            if self._width() <= screen:
                 break
-            gone.append(title)
-            free += widths[title]
-        return gone
+            del self.widths[title]
+        if self._width() > screen:
+            self.short = True
+            self.parts = [_part_width(part, SHORT_PART) for part in record.parts]
+
+    def suits(self, record: Progress, screen: int) -> bool:
+        """Whether neither the screen nor the parts have changed since."""
+        return screen == self.screen and [part.name for part in record.parts] == self.names
+
+    def line(self, cells: Mapping[str, str], parts: Sequence[str]) -> str:
+        own = [cells[title].rjust(width) for title, width in self.widths.items()]
+        return "  ".join([*own, *(cell.rjust(width) for cell, width in zip(parts, self.parts, strict=True))])
+
+    def _width(self) -> int:
+        widths = [*self.widths.values(), *self.parts]
+        return sum(widths) + 2 * (len(widths) - 1)
 
 
-def _part_width(part: PartReport) -> int:
-    bare = part.trust_radius is None and part.accepted is None
-    return max(len(part.name), 0 if bare else PART_WIDTH)
+def _part_width(part: PartReport, needed: int) -> int:
+    bare = part.trust_radius is None and not part.judges
+    return max(len(part.name), 0 if bare else needed)
 
 
 def plain_line(record: Progress) -> str:
@@ -133,12 +150,15 @@ def counted(evaluations: Mapping[str, int]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in evaluations.items() if count)
 
 
-def part_text(part: PartReport) -> str:
-    """The part's trust radius and whether its step was accepted; a dash for a part that has neither."""
+def part_text(part: PartReport, short: bool = False) -> str:
+    """The part's trust radius and whether its step was accepted; a dash for a part that has neither.
+
+    In ``short``, the radius alone, and a word where a step was refused.
+    """
     words = []
     if part.trust_radius is not None:
-        words.append(f"radius {part.trust_radius:.3g}")
-    if part.accepted is not None:
+        words.append(f"{part.trust_radius:.3g}" if short else f"radius {part.trust_radius:.3g}")
+    if part.accepted is not None and not (short and part.accepted and words):
         words.append("accepted" if part.accepted else "refused")
     return " ".join(words) or "–"
 

@@ -99,6 +99,32 @@ def test_the_table_has_one_head_and_columns_that_line_up() -> None:
         assert all(row[right - 1] != " " and row[right : right + 1] in (" ", "") for row in rows), title
 
 
+@pytest.mark.parametrize("width", [60, 80, 92, 100, 140])
+def test_rows_stand_under_the_head_that_was_chosen_before_the_first_step(width: int) -> None:
+    first = [PartReport("trust_region", judges=True), PartReport("adam")]
+    screen = console(True, width)
+    table = ProgressTable(screen, 1)
+    table.on_iteration(record(0, *first), lambda: None)
+    for radius, accepted in ((7.94, True), (0.00123, False), (1093.7, True)):
+        parts = [PartReport("trust_region", radius, accepted, True), PartReport("adam")]
+        table.on_iteration(record(1, *parts), lambda: None)
+    lines = text_of(screen).splitlines()
+    assert len(lines) == 6 and len({len(line) for line in lines}) == 1
+    assert len(lines[0]) <= max(width, 77)
+    ends = [lines[0].index("gradient") + len("gradient"), lines[0].index("trust_region") + len("trust_region")]
+    assert all(line[end - 1] != " " and line[end] == " " for line in [lines[0], *lines[2:]] for end in ends)
+
+
+def test_a_screen_that_changes_its_width_gets_a_head_for_the_new_columns() -> None:
+    screen = console(True, 140)
+    table = ProgressTable(screen, 1)
+    table.on_iteration(record(0, PartReport("lbfgs", judges=True)), lambda: None)
+    screen.width = 80
+    table.on_iteration(record(1, PartReport("lbfgs", 0.5, True, True)), lambda: None)
+    heads = [line for line in text_of(screen).splitlines() if "iteration" in line]
+    assert ["change" in head for head in heads] == [True, False]
+
+
 @pytest.mark.parametrize("width", [40, 80])
 def test_a_narrow_terminal_cuts_no_row_in_two(width: int) -> None:
     assert len(shown(1, 3, terminal=True, width=width)) == len(shown(1, 3, terminal=True, width=200))
