@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,9 @@ class ColumnRequest(Protocol):
     @property
     def dtype(self) -> str | None: ...
 
+
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+"""A number as it is written where a comma stands before the decimals."""
 
 DTYPES = {
     "float": None,  # the run's own dtype
@@ -219,10 +223,10 @@ def _numbers(table: Table, request: ColumnRequest, cells: Column, rows: Array) -
     if isinstance(cells, Text) or cells.dtype == object:
         place = _first_text(cells)
         example = cells.cell(place) if isinstance(cells, Text) else cells[place]
-        raise DataError(
-            f"{table.where(int(rows[place]))}: column {name!r} holds text ({example!r:.60}): write codes: true, "
-            "or mend the file"
-        )
+        edit = "write codes: true, or mend the file"
+        if DECIMAL_COMMA.fullmatch(str(example).strip()):
+            edit = "a number has a point, not a comma: mend the file (pandas: read_csv(…, decimal=',').to_csv(…))"
+        raise DataError(f"{table.where(int(rows[place]))}: column {name!r} holds text ({example!r:.60}): {edit}")
     if cells.dtype.kind not in "fiub":
         raise DataError(f"{table.path}: column {name!r} is {cells.dtype}; a column holds numbers, booleans or text")
     if np.issubdtype(cells.dtype, np.floating) and np.isinf(cells).any():

@@ -45,12 +45,28 @@ def hint(error: BaseException) -> str:
         return (
             "\n  Paths are relative to where hofit runs: write Path(__file__).parent / …, or take the argument `path`"
         )
+    if isinstance(error, NotImplementedError) and "Cannot transform str constraints" in str(error):
+        return (
+            "\n  A constraint is an object, not its name: from torch.distributions import constraints, then "
+            "constraint=constraints.positive"
+        )
+    if isinstance(error, AttributeError) and "object has no attribute 'contiguous'" in str(error):
+        return '\n  The start of a pyro.param is a tensor: pyro.param("name", torch.tensor(1.0))'
+    if isinstance(error, RuntimeError) and "tensors of floating point dtype" in str(error).lower():
+        return "\n  What is fitted is a floating number: write the start with a point, torch.tensor(1.0)"
+    if isinstance(error, KeyError) and _in_pyro_param(error):
+        return '\n  A pyro.param needs a start where it is first named: pyro.param("name", torch.tensor(1.0))'
     if isinstance(error, RuntimeError) and any(words in str(error) for words in SHAPES):
         return (
             "\n  Print the shapes there: a number a row has shape (rows,); x @ beta takes x (rows, columns) and beta "
             "(columns,)"
         )
     return ""
+
+
+def _in_pyro_param(error: BaseException) -> bool:
+    """Whether Pyro's parameter store raised it, which knows no parameter of that name."""
+    return Path(_last_file(error.__traceback__)).parts[-2:] == ("params", "param_store.py")
 
 
 SHAPES = ("The size of tensor a", "shapes cannot be multiplied", "size mismatch", "not broadcastable", "expanded size")

@@ -668,6 +668,56 @@ MISTAKES: list[Mistake] = [
         "def load_data(): return {'y': torch.ones(5)}\ndef model(y): ...\n",
         Y,
     ),
+    by_command(
+        "a comma before the decimals",
+        "column 'y' holds text ('1,5')",
+        "row 0 (line 2)",
+        "a number has a point, not a comma",
+        *("fit", "toy.py", "-c", "a.yaml", "--data", "comma.csv"),
+        files={"comma.csv": 'y,group\n"1,5",a\n"2,5",b\n'},
+    ),
+    by_set(
+        "a number for a section of the config",
+        "must be a mapping",
+        "--set stop=100: stop",
+        "of keys (max_iterations, max_seconds, gradient, decrement, …)",
+        "stop=100",
+    ),
+    by_set(
+        "a bare name to integrate",
+        "must be a mapping",
+        "objective.integrate",
+        'write integrate: {"pattern": laplace}',
+        "objective={type: marginal, integrate: effect}",
+    ),
+    in_model(
+        "a constraint by its name",
+        "Cannot transform str constraints",
+        "m.py:5 in model",
+        "constraint=constraints.positive",
+        "def model():\n    pyro.param('s', torch.tensor(1.0), constraint='positive')\n",
+    ),
+    in_model(
+        "a start that is no tensor",
+        "'float' object has no attribute 'contiguous'",
+        "m.py:5 in model",
+        'pyro.param("name", torch.tensor(1.0))',
+        "def model():\n    pyro.param('s', 1.0)\n",
+    ),
+    in_model(
+        "a start that is an integer",
+        "floating point dtype can require gradients",
+        "m.py:5 in model",
+        "write the start with a point, torch.tensor(1.0)",
+        "def model():\n    pyro.param('s', torch.tensor(1))\n",
+    ),
+    in_model(
+        "a parameter without a start",
+        "KeyError: 's'",
+        "m.py:5 in model",
+        'pyro.param("name", torch.tensor(1.0))',
+        "def model():\n    pyro.param('s')\n",
+    ),
 ]
 
 
