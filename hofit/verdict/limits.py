@@ -308,6 +308,14 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         if fall < -level:
             end = "rises" if isfinite(loss) else "open"
             break
+        if fall <= level:
+            # On a plateau the loss between two places is no lower than at both; in a valley they stand on its two
+            # sides: Newton's step to a minimum like u⁴ goes a third of the way, and two and four of them end alike.
+            middle = reached + 0.5 * (where - reached)
+            between = place.loss_at(middle)
+            if min(before, loss) - between > max(level, place.noise_at(middle)):
+                reached, before, end = middle, between, "rises"
+                break
         jumps = len(falls) >= 2 and falls[-1] < LOSING * falls[-2] < LOSING * fall
         if fall <= level or jumps:  # and no further: there the loss may be rounded the more
             end = "level"

@@ -295,3 +295,14 @@ def test_a_fit_that_leapt_over_a_minimum_to_the_edge_goes_back() -> None:
 
     result = fit(model, init={"values": {"sd": 1e-12}})
     assert result.status == "converged" and float(result.values["sd"]) == pytest.approx(3.0**0.5, rel=1e-6)
+
+
+def test_a_minimum_without_curvature_that_newton_s_steps_straddle_is_no_edge() -> None:
+    """The loss (u − 1)⁴: Newton's step goes a third of the way, and two and four of them end equally low."""
+
+    def model() -> None:
+        pyro.factor("loss", -((positive("z", 3.0).log() - 1.0) ** 4))
+
+    adam = {"params": "*", "optimizer": "adam", "lr": 0.01}
+    result = hofit.fit(model, {"optimizers": [adam], "stop": {"max_iterations": 100}})
+    assert result.status == "max_iterations" and not any("boundary" in remark for remark in result.remarks)
