@@ -102,16 +102,14 @@ class _Layout:
 
     def __init__(self, record: Progress, screen: int) -> None:
         self.screen, self.names = screen, [part.name for part in record.parts]
-        self.widths = dict(HEADERS)
-        self.parts = [_part_width(part, PART_WIDTH) for part in record.parts]
-        self.short = False
-        for title in LEFT_OUT:
+        for self.short in (False, True):
+            self.widths = dict(HEADERS)
+            self.parts = [_part_width(part, SHORT_PART if self.short else PART_WIDTH) for part in record.parts]
+            for title in LEFT_OUT:
+                if self._width() > screen:
+                    del self.widths[title]
             if self._width() <= screen:
                 break
-            del self.widths[title]
-        if self._width() > screen:
-            self.short = True
-            self.parts = [_part_width(part, SHORT_PART) for part in record.parts]
 
     def suits(self, record: Progress, screen: int) -> bool:
         """Whether neither the screen nor the parts have changed since."""
