@@ -149,7 +149,7 @@ def _sentence(problem: Any, path: KeyPath) -> str:
         return f"must be a list: write metrics: [{problem['input']!s:.{SHOWN}}]"
     if kind in ("dict_type", "model_type", "model_attributes_type"):
         keys = ", ".join(_keys_at(path)[:4]) if len(path) == 1 else ""
-        example = {("objective", "integrate"): 'integrate: {"pattern": laplace}'}.get(path, "")
+        example = 'integrate: {"pattern": laplace}' if path == ("objective", "integrate") else ""
         edit = f": write {example}" if example else f" of keys ({keys}, …)" if keys else " of keys"
         return f"must be a mapping{edit}, not {problem['input']!r:.{SHOWN}}"
     message = str(problem["msg"])
