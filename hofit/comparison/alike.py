@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import isclose
 from typing import Any
 
 from ..errors import HofitError
@@ -11,6 +12,10 @@ from .outcome import Outcome
 
 SECTIONS = ("columns", "missing", "options")
 """Of a config's data: what says which numbers are read from a file."""
+
+
+EQUAL = 1e-6
+"""Relative difference within which two sums are of the same numbers, in whatever precision and order."""
 
 
 def refuse_other_data(outcomes: Sequence[Outcome]) -> None:
@@ -31,6 +36,9 @@ def _data_differs(one: Outcome, other: Outcome) -> str | None:
         return "their data differ: the models' arguments have other SHA-256, and there is no data file to go by"
     if None not in (one.observations, other.observations) and one.observations != other.observations:
         return f"they are of {one.observations} and {other.observations} observations"
+    pairs = list(zip(one.sums, other.sums, strict=False))
+    if any(not isclose(mine, theirs, rel_tol=EQUAL, abs_tol=EQUAL) for mine, theirs in pairs):
+        return f"they observe other values, whose sum is {pairs[0][0]:.6g} against {pairs[0][1]:.6g}"
     for key in SECTIONS:
         differing = _differing(one.data_section.get(key), other.data_section.get(key))
         if differing:
@@ -39,8 +47,9 @@ def _data_differs(one: Outcome, other: Outcome) -> str | None:
 
 
 def other_columns(outcomes: Sequence[Outcome]) -> str | None:
-    """A remark where two models of one file each read a column that the other does not: one may be what it observes."""
-    read = {one.label: _columns(one) for one in outcomes}
+    """A remark where two models of one file each read a column that the other does not, and what they observe is not
+    known: it may be that."""
+    read = {one.label: _columns(one) for one in outcomes if not one.sums}
     for (one, mine), (other, theirs) in combinations(read.items(), 2):
         if mine - theirs and theirs - mine:
             ours, others = (", ".join(sorted(own)) for own in (mine - theirs, theirs - mine))

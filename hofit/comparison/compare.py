@@ -204,7 +204,7 @@ def _add_models(found: Comparison, models: Sequence[Outcome], nested: bool) -> N
         else:
             found.remarks.append(f"no test of {larger.label}: {reasons[0]}")
     judged = [one for one in models if one.aic is not None]
-    if len({one.objective for one in judged}) == 1:
+    if judged:
         found.best = min(judged, key=lambda one: one.aic or 0.0).label
 
 

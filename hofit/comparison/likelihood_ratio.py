@@ -84,8 +84,6 @@ def likelihood_ratio(larger: Outcome, smaller: Outcome, nested: bool = False) ->
             raise NoTest(f"{one.label} has no likelihood: something that it optimises has a prior")
         if one.parameters is None:
             raise NoTest(f"{one.label} has not converged ({one.status})")
-    if larger.objective != smaller.objective:
-        raise NoTest(f"{larger.label} is of the objective {larger.objective}, {smaller.label} of {smaller.objective}")
     assert larger.log_likelihood is not None and smaller.log_likelihood is not None
     assert larger.parameters is not None and smaller.parameters is not None
     df = larger.parameters - smaller.parameters

@@ -70,6 +70,13 @@ class Outcome:
         return found if isinstance(found, int) and found > 0 else None  # an elbo fit counts none: its guide has no data
 
     @property
+    def sums(self) -> list[float]:
+        """The sum and the sum of squares of what is observed; empty where the run does not say."""
+        found = self.fit.get("observed_sums")
+        numbers = [number for one in found if (number := _number(one)) is not None] if isinstance(found, list) else []
+        return numbers if len(numbers) == 2 else []
+
+    @property
     def aic(self) -> float | None:
         return _number(self.fit.get("aic"))
 

@@ -59,6 +59,7 @@ class FitResult:
     log_likelihood: float | None = None
     observations: int | None = None
     restricted: list[str] = field(default_factory=list)
+    observed_sums: list[float] = field(default_factory=list, repr=False)
     estimated: bool = False
     signal: int | None = None
     repeated: int = 0
@@ -231,6 +232,7 @@ class FitResult:
             "quantities": [vars(one) for one in self.quantities],
             "restated": self.uncertainty.restated,
             "restricted": self.restricted,
+            "observed_sums": self.observed_sums,
             "unit": self.unit,
             "constraints": {name: site.constraint for name, site in self.sites.items()},
             **({"starts": self.starts} if self.starts else {}),

@@ -236,6 +236,16 @@ class Evaluation(SiteMessenger):
             return 0
         return self.entries_of(message)
 
+    @staticmethod
+    def observed_values(message: Any) -> Tensor:
+        """What a site observes, flat, without what is masked."""
+        value, mask = torch.as_tensor(message["value"]).detach(), message["mask"]
+        batch = torch.Size(message["fn"].batch_shape)
+        if isinstance(mask, Tensor) and mask.dim() <= len(batch):
+            shape = torch.broadcast_shapes(value.shape, batch + torch.Size(message["fn"].event_shape))
+            value = value.expand(shape)[mask.expand(batch)]
+        return value.reshape(-1)
+
     def entries_of(self, message: Any) -> int:
         """Entries of a site's log density, those that are masked and values of discrete latents left out."""
         shape, mask = message["fn"].batch_shape, message["mask"]

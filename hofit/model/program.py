@@ -48,7 +48,8 @@ class Reading:
     each site that may be a likelihood or a penalty on parameters: a factor, or one whose observed value depends on the
     leaves; ``penalties`` are those of them that do not depend on what is integrated out. ``unshaped`` are integrated
     latents under a flat prior that no factor makes another one. ``observed`` names the sites whose entries are counted.
-    ``spreads`` are the covariances and standard deviations of normal sites.
+    ``sums`` are the sum and the sum of squares of what these observe. ``spreads`` are the covariances and standard
+    deviations of normal sites.
     """
 
     deterministic: Params
@@ -60,6 +61,7 @@ class Reading:
     penalties: list[str]
     unshaped: list[str]
     observed: list[str]
+    sums: list[float]
     spreads: Spreads
 
     @property
@@ -379,12 +381,14 @@ class Program:
         factors = {m["name"]: trace.entries_of(m) for m in trace.samples if may_be_penalty(m)}
         counts = {m["name"]: trace.observations(m) for m in trace.samples if m["name"] not in factors}
         observed = [name for name, count in counts.items() if count]
+        values = [trace.observed_values(m).double() for m in trace.samples if m["name"] in observed]
+        sums = [sum(float((value**power).sum()) for value in values) for power in (1, 2)] if values else []
         inside, unshaped = self._of_integrated() if factors else ([], self._flat_and_integrated)
         penalties = [name for name in factors if name not in inside]
         total = sum(counts.values())
         spreads = spreads_of(trace.samples)
         return Reading(
-            deterministic, enumerated, transforms, moved, total, factors, penalties, unshaped, observed, spreads
+            deterministic, enumerated, transforms, moved, total, factors, penalties, unshaped, observed, sums, spreads
         )
 
     def scored(self, names: Collection[str]) -> Scored:

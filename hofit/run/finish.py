@@ -108,6 +108,7 @@ def result_of(
         log_likelihood=likelihood.value,
         observations=likelihood.observations,
         restricted=likelihood.restricted,
+        observed_sums=likelihood.sums,
         estimated=objective.stochastic,
         unit=objective.unit,
         starts=session.tried,

@@ -20,12 +20,14 @@ KEY = "`data: {observations: …}`"
 class Likelihood:
     """``value`` is the log likelihood, ``observations`` the number that it is of; None where there is none.
 
-    ``restricted`` names what is integrated out under a flat prior, as the fixed effects of REML.
+    ``restricted`` names what is integrated out under a flat prior, as the fixed effects of REML. ``sums`` are the sum
+    and the sum of squares of what is observed: fits of other values have likelihoods that say nothing of each other.
     """
 
     value: float | None
     observations: int | None
     restricted: list[str] = field(default_factory=list)
+    sums: list[float] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
@@ -35,7 +37,7 @@ def likelihood_of(objective: Objective, known: Uncertainty, loss: float, given: 
     reading, value = known.reading, -loss if objective.is_likelihood else None
     if reading is None:
         return Likelihood(value, given)
-    found = Likelihood(value, reading.observations if given is None else given, reading.unshaped)
+    found = Likelihood(value, reading.observations if given is None else given, reading.unshaped, reading.sums)
     if value is None or given is not None or not reading.factors:
         return found
     if reading.observations:

@@ -183,7 +183,7 @@ def _is_intercept(program: Program, response: str, name: str, leaves: Params) ->
     found = (after - before).reshape(-1)
     near = torch.searchsorted(levels, found).clamp(1, max(1, len(levels) - 1))
     distance = torch.minimum((levels[near] - found).abs(), (levels[near - 1] - found).abs())
-    rounding = 1e3 * torch.finfo(found.dtype).eps * float(before.abs().max().clamp_min(1.0))
+    rounding = 1e3 * torch.finfo(found.dtype).eps * float(before.detach().abs().max().clamp_min(1.0))
     return bool((distance <= rounding).all())
 
 

@@ -10,6 +10,7 @@ from scipy.stats import chi2
 from hofit.comparison.compare import compare
 from hofit.comparison.likelihood_ratio import NoTest, likelihood_ratio, tail
 from hofit.comparison.outcome import Outcome
+from hofit.errors import HofitError
 from hofit.record import Estimate
 from tests.tolerances import CONDITIONED
 
@@ -49,6 +50,24 @@ def test_tails_are_those_of_scipy(inside: int, variances: int, weights: dict[int
 
 def test_at_a_statistic_of_zero_p_is_one() -> None:
     assert tail(0.0, 0, 1) == tail(0.0, 2, 0) == 1.0
+
+
+def test_a_line_by_map_is_tested_against_its_effects_integrated_out() -> None:
+    """As R's anova takes lm beside lmer: both are log likelihoods."""
+    small = model("small", -201.5, LINE, objective="map")
+    test = likelihood_ratio(model("large", -200.0, EFFECTS), small)
+    assert test.p_value == pytest.approx(0.5 * chi2.sf(3.0, 1), rel=CONDITIONED)
+    assert compare([small, model("large", -200.0, EFFECTS)]).best == "large"
+
+
+def test_models_that_observe_other_values_are_refused() -> None:
+    plain, logged = (
+        model(n, -200.0, LINE, observed_sums=sums) for n, sums in (("y", [9.0, 30.0]), ("log", [2.0, 1.0]))
+    )
+    with pytest.raises(
+        HofitError, match="y and log cannot be compared: they observe other values, whose sum is 9 against 2"
+    ):
+        compare([plain, logged])
 
 
 def test_one_variance_alone_is_half_chi2_0_and_half_chi2_1() -> None:
@@ -132,7 +151,6 @@ def test_more_components_have_no_chi2() -> None:
     [
         ({"log_likelihood": None}, "has a prior"),
         ({"aic": None, "status": "max_iterations"}, "has not converged"),
-        ({"objective": "map"}, "objective"),
         ({"log_likelihood": -150.0, "aic": 306.0}, "lower likelihood"),
         ({"aic": 410.0}, "no more parameters"),
     ],
