@@ -27,6 +27,7 @@ from . import (
     schema,
     simulate,
 )
+from .answer import alone
 
 NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 """What the system says of a path that it does not take or open, whatever the path is for."""
@@ -55,21 +56,21 @@ def _root(
     pass
 
 
-app.command("fit")(fit.command)
-app.command("init")(init.command)
-app.command("resume")(resume.command)
-app.command("check")(check.command)
-app.command("optimizers")(optimizers.command)
-app.command("report")(report.command)
-app.command("plot")(plot.command)
-app.command("compare")(compare.command)
-app.command("diagnose")(diagnose.command)
-app.command("profile")(profile.command)
-app.command("bootstrap")(bootstrap.command)
-app.command("export")(export.command)
-app.command("schema")(schema.command)
-app.command("predict")(predict.command)
-app.command("simulate")(simulate.command)
+app.command("fit")(alone(fit.command))
+app.command("init")(alone(init.command))
+app.command("resume")(alone(resume.command))
+app.command("check")(alone(check.command))
+app.command("optimizers")(alone(optimizers.command))
+app.command("report")(alone(report.command))
+app.command("plot")(alone(plot.command))
+app.command("compare")(alone(compare.command))
+app.command("diagnose")(alone(diagnose.command))
+app.command("profile")(alone(profile.command))
+app.command("bootstrap")(alone(bootstrap.command))
+app.command("export")(alone(export.command))
+app.command("schema")(alone(schema.command))
+app.command("predict")(alone(predict.command, always=True))
+app.command("simulate")(alone(simulate.command, always=True))
 
 
 def main() -> None:

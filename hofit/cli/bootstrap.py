@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import AllowChanged, Json, Quiet, RunDir
 from .screen import Screen
 
@@ -32,7 +33,7 @@ def command(
     with waiting("refits", screen.quiet) as bar:
         found = run_bootstrap(BootstrapRequest(run, draws, seed, level, overwrite, bar))
     if json:
-        typer.echo(json_text({"run_dir": str(run_dir), **found.to_plain()}), nl=False)
+        answer(json_text({"run_dir": str(run_dir), **found.to_plain()}))
     elif found.signal is not None:
         typer.echo(f"hofit: interrupted after {found.done} of {draws} draws: the same command goes on", err=True)
     elif not quiet:

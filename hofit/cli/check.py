@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
+from .answer import answer
 from .options import ConfigPath, DataPath, Device, Dtype, Json, Model, Seed, Sets, all_overrides
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def command(
     with prepared(request, parsed, mistakes) as session:
         found = overview(session)
     if json:
-        typer.echo(json_text(found.to_plain()), nl=False)
+        answer(json_text(found.to_plain()))
     else:
         _show(found)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .answer import answer
 from .completion import complete_run
 from .options import DataPath, Device, Dtype, Json, Quiet, Seed, Sets, all_overrides
 
@@ -205,7 +206,7 @@ def _close(found: Comparison, out: Path, quiet: bool, json: bool, run_dir: Path 
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from error
     whole = found.to_json()
     if json:
-        typer.echo(json_text({**whole, "csv": str(path), **({"run_dir": str(run_dir)} if run_dir else {})}), nl=False)
+        answer(json_text({**whole, "csv": str(path), **({"run_dir": str(run_dir)} if run_dir else {})}))
     elif not quiet:
         console = FitConsole()
         print_comparison(console, whole)

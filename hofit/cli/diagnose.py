@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import AllowChanged, Json, Quiet, RunDir
 from .screen import Screen
 
@@ -28,6 +29,6 @@ def command(
     request = ResumeRequest(run_dir, allow_changed=allow_changed, announce=screen.announce)
     found = run_diagnose(request, draws, seed)
     if json:
-        typer.echo(json_text(found.to_plain()), nl=False)
+        answer(json_text(found.to_plain()))
     elif not quiet:
         print_diagnosis(screen.console, found.to_plain())

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import AllowChanged, Json, Quiet, RunDir
 from .screen import Screen
 
@@ -37,7 +38,7 @@ def command(
     run = ResumeRequest(run_dir, allow_changed=allow_changed, announce=Screen(quiet).announce)
     found = run_export(ExportRequest(run, to, draws, seed, overwrite))
     if json:
-        typer.echo(json_text(found.to_plain()), nl=False)
+        answer(json_text(found.to_plain()))
     elif not quiet:
         drawn = "" if found.draws is None else f" ({found.draws} draws)"
         typer.echo(printable(f"wrote {found.path}: {found.holds}{drawn}"))

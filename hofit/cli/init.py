@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import DataPath, Json, Sets
 
 
@@ -100,7 +101,7 @@ def _tell(files: list[Path], following: str, notes: Sequence[str], json: bool) -
 
     if json:
         content = {"wrote": [str(file) for file in files], "next": following, "notes": list(notes)}
-        typer.echo(json_text(content), nl=False)
+        answer(json_text(content))
         return
     for note in notes:
         typer.echo(note, err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .answer import answer
 from .completion import complete_optimizer
 from .options import Json
 
@@ -68,7 +69,7 @@ def _default(value: object) -> object:
 def _print_json(content: dict[str, Any]) -> None:
     from ..record import json_text
 
-    typer.echo(json_text(content), nl=False)
+    answer(json_text(content))
 
 
 def _print_all(listed: Sequence[tuple[str, str, Sequence[OptionSpec]]], schedules: Sequence[str]) -> None:

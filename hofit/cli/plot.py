@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import AllowChanged, Json
 
 
@@ -43,7 +44,7 @@ def command(
     unfinished = [str(run.path) for run in runs if run.fit is None]
     if json:
         rows = [{"name": w.name, "png": str(w.png), "svg": str(w.svg), "notes": list(w.notes)} for w in written]
-        typer.echo(json_text({"pictures": rows, "unfinished": unfinished}), nl=False)
+        answer(json_text({"pictures": rows, "unfinished": unfinished}))
         return
     for path in unfinished:
         typer.echo(f"{path}: the run is going on or was killed, so only its progress is drawn", err=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import AllowChanged, Json, NewData, RunDir, TableOut
 from .screen import Screen, print_columns
 
@@ -41,4 +42,4 @@ def command(
     for remark in found.remarks:
         typer.echo(remark, err=True)
     if out is None:
-        typer.echo(csv_of(columns), nl=False)
+        answer(csv_of(columns))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import AllowChanged, Json, Quiet, RunDir
 from .screen import Screen
 
@@ -35,6 +36,6 @@ def command(
     with waiting("profiles", screen.quiet) as bar:
         found = run_profile(ProfileRequest(run, params or (), level, bar))
     if json:
-        typer.echo(json_text({"run_dir": str(run_dir), **found.to_plain()}), nl=False)
+        answer(json_text({"run_dir": str(run_dir), **found.to_plain()}))
     elif not quiet:
         print_profile(screen.console, found.rows, found.level, found.remarks)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import Json, RunDir, Verbose
 from .screen import whole_json
 
@@ -31,7 +32,7 @@ def command(
     fit, rows = load_run(run_dir)
     diagnosis = load_diagnosis(run_dir)
     if json:
-        typer.echo(whole_json(fit, rows, run_dir, diagnosis=diagnosis), nl=False)
+        answer(whole_json(fit, rows, run_dir, diagnosis=diagnosis))
         return
     try:
         print_summary(FitConsole(), fit, rows, run_dir, verbose)
@@ -54,4 +55,4 @@ def _write_page(run_dir: Path, html: Path, json: bool) -> None:
         raise RunDirectoryError(f"--html {html} cannot be written: {error.strerror or error}") from error
     if not is_available():
         typer.echo(f"hofit: {html} has no pictures: {HINT}", err=True)
-    typer.echo(json_text({"wrote": str(html)}) if json else f"wrote {html}\n", nl=False)
+    answer(json_text({"wrote": str(html)}) if json else f"wrote {html}\n")

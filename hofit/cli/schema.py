@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import Json
 
 
@@ -35,10 +36,10 @@ def command(
         raise ConfigError(f"--out {out}: there is no directory {out.parent}")
     text = dumps(whole_schema(model), indent=1, ensure_ascii=False)
     if out is None:
-        typer.echo(text)
+        answer(text + "\n")
         return
     write_whole(out, (text + "\n").encode())
     if json:
-        typer.echo(dumps({"wrote": str(out)}))
+        answer(dumps({"wrote": str(out)}) + "\n")
         return
     typer.echo(f"wrote {out}; in a config: # yaml-language-server: $schema={out.name}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .answer import answer
+
 if TYPE_CHECKING:
     from ..fitting.result import FitResult
     from ..model.text import Column
@@ -69,7 +71,7 @@ class Screen:
             self._table.finish()
         rows = [*result.estimate_rows(), *map(Estimate.of, result.derived_rows())]
         if self.as_json:
-            typer.echo(whole_json(result.fit_json(), rows, result.run_dir), nl=False)
+            answer(whole_json(result.fit_json(), rows, result.run_dir))
         elif not self.quiet:
             print_summary(self.console, result.fit_json(), rows, result.run_dir, self.verbose)
         raise typer.Exit(result.exit_code)
@@ -90,4 +92,4 @@ def print_columns(columns: Mapping[str, Column], out: Path | None, **more: Any) 
 
     rows = max((len(cells) for cells in columns.values()), default=0)
     table = {"columns": plain_of(columns)} if out is None else {"wrote": str(out)}
-    typer.echo(json_text({"rows": rows, **table, **more}), nl=False)
+    answer(json_text({"rows": rows, **table, **more}))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .answer import answer
 from .options import AllowChanged, Json, RunDir, TableOut
 from .screen import Screen, print_columns
 
@@ -34,4 +35,4 @@ def command(
     if json:
         print_columns(columns, out)
     elif out is None:
-        typer.echo(csv_of(columns), nl=False)
+        answer(csv_of(columns))

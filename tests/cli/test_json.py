@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hofit.cli.app import app
-from tests.command_line import Hofit
+from tests.cli.conftest import MODEL
+from tests.command_line import Hofit, Write
 
 
 def printed(hofit: Hofit, *arguments: object) -> dict[str, Any]:
@@ -69,3 +70,12 @@ def test_init_and_schema_say_what_they_wrote(folder: Path, hofit: Hofit) -> None
 @pytest.mark.parametrize("command", [one.name for one in app.registered_commands])
 def test_every_command_takes_json(hofit: Hofit, command: str) -> None:
     assert "--json" in hofit(command, "--help").out
+
+
+def test_what_a_model_prints_stands_beside_no_answer(folder: Path, hofit: Hofit, write: Write) -> None:
+    write("toy.py", "print('loaded')\n" + MODEL.replace("):\n", "):\n    print('traced')\n", 1))
+    fit = hofit("fit", "toy.py", "-c", "a.yaml", "--run-dir", "r", "--json")
+    assert json.loads(fit.out)["run_dir"] == "r" and "loaded" in fit.err and "traced" in fit.err
+    assert printed(hofit, "check", "toy.py", "-c", "a.yaml", "--json")
+    table = hofit("predict", "r")
+    assert "traced" in table.err and "traced" not in table.out and len(table.out.splitlines()) == 6
