@@ -249,7 +249,7 @@ MISTAKES: list[Mistake] = [
         "",
     ),
     in_config(
-        "a key that is none", "unknown key", "a.yaml:10: stops", 'did you mean "stop"?', "stop: {max", "stops: {max"
+        "a key that is none", "unknown key", "a.yaml:10: stops", 'did you mean "stop"', "stop: {max", "stops: {max"
     ),
     in_config(
         "a key that belongs elsewhere",

@@ -295,8 +295,9 @@ def evidence_by_covariance(y: Tensor, x: Tensor, group: Tensor) -> None:
     pyro.sample("y", dist.MultivariateNormal(mu.expand(len(y)), covariance), obs=y)
 
 
+EFFECTS = torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(23), dtype=torch.float64)
 DATA = {
-    "y": covariate(seed=21).double(),
+    "y": covariate(seed=21).double() + EFFECTS[GROUP, 0] + EFFECTS[GROUP, 1] * covariate(seed=22).double(),
     "x": covariate(seed=22).double(),
     "group": GROUP,
 }
