@@ -63,7 +63,7 @@ def rows(run: Path) -> list[dict[str, str]]:
     ],
     ids=lambda entry: entry["optimizer"],
 )
-@pytest.mark.parametrize("stop", [{"max_iterations": 157}, {"max_iterations": 2000}])
+@pytest.mark.parametrize("stop", [{"max_iterations": 157}, {"max_iterations": 600}])
 def test_every_row_and_the_end_are_the_same_bits_traced_or_replayed(
     entry: dict[str, Any], stop: dict[str, Any], tmp_path: Path
 ) -> None:
