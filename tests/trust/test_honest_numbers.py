@@ -17,7 +17,7 @@ from hofit.errors import HofitError
 from hofit.run.checkpoint import read_checkpoint
 from tests.trust.numbers import OBJECTIVES, Case, bowl, cases
 
-FEW = 5
+FEW = 8
 MANY = 240
 """Cases of an objective, spread evenly over all that there are."""
 NEAR = 1e-2
