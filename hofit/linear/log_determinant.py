@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .block_cholesky import BlockCholesky
 from .coupling import Coupling
-from .dense import congruent
+from .dense import congruent, inverse_of
 
 
 def log_determinant(matrices: Sequence[Tensor], couplings: Sequence[Coupling], corner: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, lower: Tensor) -> Tensor:
-        inverse = torch.cholesky_inverse(lower)
+        inverse = inverse_of(lower)
         ctx.save_for_backward(inverse)
         return inverse
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .dense import congruent, times
-from .elimination import Elimination
+from .dense import congruent, inverse_of, times
+from .elimination import Elimination, Group
+from .updates import Updates
 
 SPARSE_MIDDLE = 256
 """Pivots of a root from which it pays to look how few of them a change touches."""
@@ -56,7 +57,7 @@ def factorise(elimination: Elimination, panel: Tensor, stop: int | None = None) 
                 below.div_(blocks)
             else:
                 torch.linalg.solve_triangular(blocks.mT, below, upper=True, left=False, out=below)
-            group.updates.subtract(panel, below, below)
+            group.updates.subtract(panel, below, below, symmetric=True)
     return None
 
 
@@ -123,7 +124,7 @@ def selected_inverse(elimination: Elimination, panel: Tensor) -> Tensor:
     for group in reversed(elimination.groups):
         lower, own = group.blocks(panel), group.blocks(inverse)
         if group.updates is None:
-            own.copy_(_inverse_of(lower))
+            _invert(lower, own)
             continue
         root = _inverse_root(lower)
         reduced = group.below(panel) @ root
@@ -175,29 +176,43 @@ def second_traces(elimination: Elimination, panel: Tensor, inverse: Tensor, valu
     changes = values.new_zeros(len(values), elimination.length).index_add_(1, elimination.address, values)
     total = values.new_zeros(len(values), len(values))
     for group in elimination.groups:
-        lower, below = group.blocks(panel), group.below(panel)
         moved = [k for k, one in enumerate(changes) if bool(group.blocks(one).any()) or bool(group.below(one).any())]
-        middles, rests, images, updates = [], [], [], group.updates
-        if updates is None:
+        if group.updates is None:
             middles = _products(group.blocks(inverse), [group.blocks(changes[k]) for k in moved])
-        for change in [changes[k] for k in moved] if updates else []:
-            assert updates is not None
-            middle = _right(_right(_symmetric(group.blocks(change)), lower).mT, lower)
-            across = _right(group.below(change), lower)
-            rest = across - below @ middle
-            updates.subtract(change, (across + rest).contiguous(), below)
-            image = torch.empty_like(rest, memory_format=torch.contiguous_format)
-            updates.product(inverse, rest, out=image)
-            middles.append(middle)
-            rests.append(rest)
-            images.append(image)
-        for i, one in enumerate(moved):
-            for j, other in enumerate(moved[: i + 1]):
-                trace = (middles[i] * middles[j].mT).sum(dtype=total.dtype)
-                if rests:
-                    trace = trace + 2.0 * (rests[i] * images[j]).sum()
-                total[one, other] += trace
+            eliminated: list[tuple[Tensor, Tensor | None, Tensor | None]] = [(one, None, None) for one in middles]
+        else:
+            eliminated = [_eliminated(group, group.updates, panel, inverse, changes[k]) for k in moved]
+        for i, (middle, rest, _) in enumerate(eliminated):
+            for j, (other, _, image) in enumerate(eliminated[: i + 1]):
+                trace = (middle * other.mT).sum(dtype=total.dtype)
+                if rest is not None and image is not None:
+                    trace = trace + 2.0 * (rest * image).sum()
+                total[moved[i], moved[j]] += trace
     return total.tril() + total.tril(-1).T
+
+
+def _eliminated(
+    group: Group, updates: Updates, panel: Tensor, inverse: Tensor, change: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """N, Q and Z₂₂ Q of a group's fronts; what their elimination changes above them goes into ``change``.
+
+    Z₂₂ L₂₁ = −Z₂₁ L₁₁ is there: where dB is zero, as along the diagonal, there is no product to be taken with Z₂₂.
+    """
+    lower, below = group.blocks(panel), group.below(panel)
+    half = _right(_symmetric(group.blocks(change)), lower)  # L₁₁ N
+    middle = _right(half.mT, lower)
+    rest, image = below @ middle.neg(), group.below(inverse) @ half
+    across, still = group.below(change), not bool(group.below(change).any())
+    left = rest
+    if not still:
+        across = _right(across, lower)
+        rest = rest + across
+        left = rest + across
+        further = torch.empty_like(image, memory_format=torch.contiguous_format)
+        updates.product(inverse, across, out=further)
+        image += further
+    updates.subtract(change, left.contiguous(), below, symmetric=still)
+    return middle, rest, image
 
 
 def _factor_derivative(elimination: Elimination, panel: Tensor, values: Tensor) -> Tensor:
@@ -212,7 +227,7 @@ def _factor_derivative(elimination: Elimination, panel: Tensor, values: Tensor) 
         middle.diagonal(dim1=1, dim2=2).mul_(0.5)
         torch.bmm(middle.mT, lower.mT, out=own.mT)
         own_below.copy_(_right(own_below - below @ own.mT, lower))
-        group.updates.subtract(change, 2.0 * own_below, below)
+        group.updates.subtract(change, 2.0 * own_below, below, symmetric=False)
     return change
 
 
@@ -224,7 +239,7 @@ def _congruent(inverse: Tensor, middle: Tensor) -> Tensor:
     """Z M Z, of M the lower triangle. A large M that is zero but for a few places or the diagonal is taken as such."""
     whole = _symmetric(middle)
     if len(middle) == 1 and middle.shape[-1] >= SINGLE_MIDDLE:
-        size, unit = inverse.abs().max(), whole.abs().max().clamp_min(torch.finfo(whole.dtype).tiny)
+        size, unit = inverse.abs().amax(), whole.abs().amax().clamp_min(torch.finfo(whole.dtype).tiny)
         found = congruent((inverse[0] / size).float(), (whole[0] / unit).float())
         return found[None].to(whole) * (size * unit * size)
     if len(middle) == 1 and middle.shape[-1] >= SPARSE_MIDDLE:
@@ -238,10 +253,10 @@ def _products(inverse: Tensor, changes: Sequence[Tensor]) -> list[Tensor]:
         return [inverse @ _symmetric(one) for one in changes]
     if inverse.shape[-1] < SINGLE_MIDDLE:
         return [times(inverse[0], _symmetric(one)[0])[None] for one in changes]
-    size = inverse.abs().max()
+    size = inverse.abs().amax()
     single, found = (inverse[0] / size).float(), []
     for one in changes:
-        unit = one.abs().max()  # not zero
+        unit = one.abs().amax()  # not zero
         found.append(times(single, _symmetric((one / unit).float())[0]).mul_(size * unit)[None])
     return found
 
@@ -270,8 +285,11 @@ def _inverse_root(lower: Tensor) -> Tensor:
     return _solved(lower, unit.expand_as(lower), upper=False)
 
 
-def _inverse_of(lower: Tensor) -> Tensor:
-    """(L Lᵀ)⁻¹. Shape (B, p, p)."""
+def _invert(lower: Tensor, out: Tensor) -> None:
+    """(L Lᵀ)⁻¹. Shapes: (B, p, p)."""
     if lower.shape[-1] == 1:
-        return lower.square().reciprocal_()
-    return torch.cholesky_inverse(lower)
+        torch.square(lower, out=out).reciprocal_()
+    elif len(lower) == 1:
+        inverse_of(lower[0], out[0])
+    else:
+        out.copy_(torch.cholesky_inverse(lower))

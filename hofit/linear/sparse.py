@@ -98,7 +98,7 @@ class Sparse(Operator):
 class SparseFactor(Factor):
     """L of H + shift · I = Pᵀ L Lᵀ P, with P the order of elimination; of diag(s) H diag(s) if it is ``scaled``.
 
-    ``panel``, ``probes`` and ``inverse_panel`` are those of H itself. Shape of values: (S,).
+    ``values`` (S,), with the shift, ``panel``, ``probes`` and ``inverse_panel`` are those of H itself.
     """
 
     _scale: Tensor | None = None
@@ -110,6 +110,7 @@ class SparseFactor(Factor):
         elimination, values = sparsity.elimination, values.detach()
         if shift:
             values = values.index_add(0, sparsity.diagonal, values.new_full((sparsity.size,), shift))
+        self.values = values
         self.panel = assembled(elimination, values)
         failure = factorise(elimination, self.panel)
         if failure is None:

@@ -34,8 +34,11 @@ class Updates(ABC):
     """The rows of one batch."""
 
     @abstractmethod
-    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
-        """panel −= (left rightᵀ + right leftᵀ) / 2 where the rows meet, the lower triangle. Shapes: (B, u, p)."""
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
+        """panel −= (left rightᵀ + right leftᵀ) / 2 where the rows meet, the lower triangle. Shapes: (B, u, p).
+
+        ``symmetric``: left rightᵀ is so by itself, and half of the products need not be taken.
+        """
 
     @abstractmethod
     def product(self, panel: Tensor, right: Tensor, out: Tensor) -> None:
@@ -78,12 +81,12 @@ class Scattered(Updates):
     addresses: Tensor
     places: Tensor
 
-    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
         lower, upper, _ = self._triangle
         for part in self._chunks():
             update = torch.bmm(left[part], right[part].mT).flatten(1)
             half = _picked(update, lower)
-            if left is not right:
+            if not symmetric:
                 half = half.add_(_picked(update, upper)).div_(2.0)
             panel.index_add_(0, self.addresses[part].view(-1), half.view(-1), alpha=-1)
 
@@ -129,13 +132,13 @@ class InRoot(Updates):
     pivots: Tensor
     entries: Tensor
 
-    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
         block = self.root.block(panel)
         for start, entries in self._parts:
             others = left[:, start:], right[:, start:]
             for entry, front, addresses in self._addresses(entries, start):
                 update = _outer(left, others[1], entry, front)
-                if left is not right:
+                if not symmetric:
                     update = (update + _outer(right, others[0], entry, front)).div_(2.0)
                 block.index_add_(0, addresses.view(-1), update.view(-1), alpha=-1)  # both triangles have room
 
@@ -177,14 +180,11 @@ class WholeRoot(Updates):
 
     root: Root
 
-    def subtract(self, panel: Tensor, left: Tensor, right: Tensor) -> None:
+    def subtract(self, panel: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
         pivots = self.root.pivots
         block = self.root.block(panel).view(pivots, pivots)
-        sides = (
-            [(_wide(left), _wide(right))]
-            if left is right
-            else [(_wide(left), _wide(right)), (_wide(right), _wide(left))]
-        )
+        one_side = _wide(left), _wide(right)
+        sides = [one_side] if symmetric else [one_side, one_side[::-1]]
         for start in range(0, pivots, BLOCK):
             part = slice(start, start + BLOCK)
             for one, other in sides:

@@ -18,6 +18,7 @@ from hofit.linear import multifrontal as multifrontal_module
 from hofit.linear import sparse_log_determinant as determinant_module
 from hofit.linear import supernodes as supernodes_module
 from hofit.linear import updates as updates_module
+from hofit.linear.elimination import Elimination
 from hofit.linear.multifrontal import SPARSE_MIDDLE, second_traces
 from hofit.linear.sparse import Sparse
 from hofit.linear.sparse_log_determinant import Bends, sparse_log_determinant
@@ -271,6 +272,55 @@ def test_the_traces_at_a_large_root(single: bool, monkeypatch: pytest.MonkeyPatc
     along = three(operator)
     along[2, :10] = 1.0  # few places
     assert close(traces(operator, along), expected_traces(operator, along), 1e-7 if single else ROUNDING)
+
+
+def test_a_change_of_the_diagonal_alone_meets_no_inverse_of_the_ancestors(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = definite(crossed(500, 300, 9000))
+    along = three(operator)[1:2]
+    groups = operator.sparsity.elimination.groups
+    assert len(groups) > 1
+    expected = expected_traces(operator, along)
+    operator.factor().inverse_panel  # noqa: B018
+    for kind in {type(group.updates) for group in groups if group.updates is not None}:
+        monkeypatch.setattr(kind, "product", lambda *_, **__: pytest.fail("a product"))
+    assert close(traces(operator, along), expected, ROUNDING)
+
+
+def pieces_of(operator: Sparse, part: float) -> Tensor:
+    """Directions of which the matrix is a sum: one with a part of the diagonal, and the rest on either half of it."""
+    sparsity, values = operator.sparsity, operator.values
+    found = torch.zeros(3, len(values))
+    on, half = sparsity.rows == sparsity.columns, sparsity.diagonal[: operator.size // 2]
+    found[0] = torch.where(on, part * values, values)
+    found[1, half] = (1 - part) * values[half]
+    found[2] = values - found[0] - found[1]
+    return found * torch.tensor([[-2.0], [3.0], [0.5]])
+
+
+@pytest.mark.parametrize(("kind", "swept"), [("a sum", 2), ("nearly", 3), ("none is most", 3), ("alone", 0)])
+def test_where_the_matrix_is_a_sum_of_directions_it_stands_for_one(
+    kind: str, swept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = definite(grid(5))
+    along, taken = pieces_of(operator, 0.4 if kind == "none is most" else 0.9), list[int]()
+    if kind == "nearly":
+        along[0, 0] *= 1 + 1e-9
+    if kind == "alone":
+        along = 3.0 * operator.values[None]
+
+    def counted(elimination: Elimination, panel: Tensor, inverse: Tensor, values: Tensor) -> Tensor:
+        taken.append(len(values))
+        return second_traces(elimination, panel, inverse, values)
+
+    monkeypatch.setattr(determinant_module, "second_traces", counted)
+    values, factor = operator.values.clone().requires_grad_(), operator.factor()
+    (slope,) = torch.autograd.grad(sparse_log_determinant(operator.sparsity, values, factor), values, create_graph=True)
+    with Bends(factor) as bends:
+        for one in along:
+            torch.autograd.grad(slope @ one, values, retain_graph=True, allow_unused=True)
+            bends.take()
+    assert close(torch.as_tensor(bends.matrix(estimate=False)), -expected_traces(operator, along), ROUNDING)
+    assert sum(taken) == swept
 
 
 @pytest.mark.parametrize("panels", [0, 2**30])
