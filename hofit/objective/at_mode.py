@@ -45,9 +45,14 @@ class AtMode:
         return self.expansion.gradient(self.approximation)
 
     @cached_property
+    def pull(self) -> Tensor:
+        """w = H⁻¹ ∂Φ/∂u, shape (d,): where H does not change with u, it is no more than û is off."""
+        return self.factor.solve(self.u.flatten(self.change))
+
+    @cached_property
     def lag(self) -> Tensor:
         """wᵀ ∂f/∂u, shape ()."""
-        return (self.slope * self.factor.solve(self.u.flatten(self.change))).sum()
+        return (self.slope * self.pull).sum()
 
     @cached_property
     def slopes(self) -> Params:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isfinite, log, pi
+from math import isfinite, log, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from ..curvature.expansion import Expander, Expansion
 from ..curvature.structure import Curvature
 from ..differences import central, two_sided
 from ..internals import lacks_derivative
+from ..linear.operator import Operator
 from ..linear.sparse import SparseFactor
 from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
@@ -224,8 +225,10 @@ class MarginalObjective(Objective):
 
     def _settle(self, point: MarginalPoint) -> None:
         """Value and gradient at the mode. Raises: NoMode."""
+        alike, self._finder.operator = self._finder.operator, None
         for refinement in range(REFINEMENTS + 1):
-            known = self._expand(point)
+            known = self._expand(point, alike)
+            alike = known.expansion.operator
             slope = known.slope.detach()
             step = known.factor.solve(slope)
             scale = known.expansion.operator.diagonal().abs().sqrt()
@@ -247,8 +250,18 @@ class MarginalObjective(Objective):
         if self.without_third is not None:
             point.loss, point.known_gradient = known.approximation.detach(), self._by_differences(point, known)
         self._known = point, known
-        if isinstance(known.factor, SparseFactor) and is_slow(known.factor):
+        if isinstance(known.factor, SparseFactor) and is_slow(known.factor) and not self._stays(known, scale):
             point.factor = known.factor.alone()
+
+    def _stays(self, known: AtMode, scale: Tensor) -> bool:
+        """Whether the Hessian stays as u moves: then the one at the next point leads to the mode in a step, and is its.
+
+        ``scale`` are the square roots of the Hessian's diagonal, shape (d,).
+        """
+        if self.without_third is not None:
+            return False
+        off = float((known.pull * scale).abs().max())
+        return off <= sqrt(torch.finfo(scale.dtype).eps)
 
     def _through_the_mode(self, point: MarginalPoint, known: AtMode) -> tuple[Tensor, Params]:
         """Value and gradient, exact; nan where torch has no third derivative."""
@@ -287,7 +300,8 @@ class MarginalObjective(Objective):
             self._known = point, self._expand(point)
         return self._known[1]
 
-    def _expand(self, point: MarginalPoint) -> AtMode:
+    def _expand(self, point: MarginalPoint, alike: Operator | None = None) -> AtMode:
+        """``alike`` is a Hessian nearby: where it is the same matrix, its factor serves."""
         everything = {**point.params, **point.inner}
         if self.curvature.lifts and not self._explored:
             self._explored = True
@@ -308,9 +322,9 @@ class MarginalObjective(Objective):
             self.curvature.take_together(surprise.names)
             with self._outer_held(point.params):
                 point.inner = self._finder.find(point.inner)  # finds the layout, too
-            return self._expand(point)
-        expansion.estimate, expansion.alike = not point.exact, self._finder.operator
-        self._finder.operator = None  # its factor, if another is needed
+            alike, self._finder.operator = self._finder.operator, None
+            return self._expand(point, alike)
+        expansion.estimate, expansion.alike = not point.exact, alike
         factor = expansion.factor
         if not factor.positive:
             where = ""
@@ -346,7 +360,7 @@ class MarginalObjective(Objective):
             self._curved = _Curved(point.params, point.inner, point.exact, found, point.sensitivity)
             return found
         if point.exact and known.expansion.estimate:
-            known = self._expand(point)
+            known = self._expand(point, known.expansion.operator)
             self._known = point, known
         moves, rows = [], []
         for k in range(probes):

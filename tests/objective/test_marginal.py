@@ -354,6 +354,33 @@ def test_a_factor_nearby_leads_to_the_same_mode(
     assert torch.allclose(followed, loss, rtol=1e-13) and torch.allclose(other, gradient, rtol=1e-9, atol=1e-9)
 
 
+def test_where_the_hessian_stays_the_next_mode_is_reached_by_its_own_factor(
+    evidence: Make, factorised: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mode_module, "SLOW", 0.0)
+    own = evidence(crossed_gaussian, ["a", "b"], y=covariate(1400, seed=5).double())
+    point = own.at(own.near_start())
+    assert point.factor is None
+    own.hessian(point)
+    factorised.clear()
+    before = own.objective.evaluations.inner
+    there = point.at({name: value + 0.2 for name, value in point.params.items()})
+    assert there.failure is None and len(factorised) == 1
+    assert own.objective.evaluations.inner == before + 1
+
+
+def test_a_step_more_at_the_mode_takes_no_other_factor(
+    evidence: Make, factorised: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = evidence(crossed_gaussian, ["a", "b"], y=covariate(1400, seed=5).double())
+    point = own.at(own.near_start())
+    off = {name: value + 1e-6 for name, value in point.inner.items()}
+    monkeypatch.setattr(mode_module.ModeFinder, "find", lambda *_: off)
+    factorised.clear()
+    again = own.objective.near(point, {name: value + 0.0 for name, value in point.params.items()})
+    assert len(factorised) == 1 and torch.allclose(again.loss, point.loss, rtol=1e-13)
+
+
 def test_gaussian_latents_are_integrated_exactly_in_one_inner_step(path: str, evidence: Make) -> None:
     own = evidence(gaussian, ["b"], **DATA)
     x = own.near_start()
