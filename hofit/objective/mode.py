@@ -100,16 +100,20 @@ class ModeFinder:
         raise NoMode(self._why(point, operator, iteration + 1))
 
     def _followed(self, point: Point, factor: Factor) -> tuple[Point, bool]:
-        """Where Newton's steps lead with a factor that stays, and whether they settle: as long as they get shorter."""
+        """Where Newton's steps lead with a factor that stays, and whether they settle: as long as they get shorter.
+
+        Each is about as much shorter as the one before, so it is soon seen whether they will settle.
+        """
         own, here, before = Coordinates.of(point.params), point, inf
         wanted = 0.01 * torch.finfo(point.loss.dtype).eps ** 0.5
-        for _ in range(FOLLOWED):
+        for left in reversed(range(FOLLOWED)):
             gradient = own.flatten(here.gradient())
             step = factor.solve(gradient)
             size = max(float(step @ gradient), 0.0) ** 0.5
             if size <= wanted:
                 return (here, True) if here.value <= point.value + rounding(point) else (point, False)
-            if not size <= SHRINKS * before:
+            ratio = size / before
+            if not ratio <= SHRINKS or size * ratio**left > wanted:
                 break
             self.objective.evaluations.inner += 1
             there = self.objective.at(own.unflatten(own.flatten(here.params) - step))

@@ -12,7 +12,9 @@ import torch
 
 from hofit.coordinates import Coordinates
 from hofit.curvature.structure import Curvature
+from hofit.linear.diagonal import Diagonal
 from hofit.model.program import Program
+from hofit.objective import mode as mode_module
 from hofit.objective.density import DensityObjective
 from hofit.objective.mode import ModeFinder, NoMode, place_of
 from hofit.point import Plate, Site
@@ -49,6 +51,19 @@ def test_the_mode_of_a_gaussian_is_found_in_one_newton_step(finder: Find) -> Non
 def test_a_start_at_the_mode_comes_back_as_it_is(finder: Find) -> None:
     start = {"b": torch.tensor([0.5, 1.0, 2.0 + 1e-9])}
     assert finder(gaussian).find(start)["b"] is start["b"]
+
+
+@pytest.mark.parametrize(("off", "steps"), [(0.05, 9), (0.28, 1 + 1)], ids=["in time", "too late"])
+def test_steps_by_a_factor_nearby_are_taken_only_where_they_will_settle(
+    off: float, steps: int, finder: Find, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leaves ``off`` of the distance; what will not have settled in twelve gives way to Newton's own after one."""
+    monkeypatch.setattr(mode_module, "is_slow", lambda factor: True)
+    own = finder(gaussian)
+    nearby = Diagonal(torch.full((3,), 2.0 / (1 - off))).factor()
+    found = own.find({"b": torch.full((3,), 10.0)}, nearby)
+    assert found["b"].tolist() == pytest.approx([0.5, 1.0, 2.0], rel=1e-9)
+    assert own.objective.evaluations.inner == steps
 
 
 def test_a_density_without_a_mode_is_refused_by_site_and_row(finder: Find) -> None:
