@@ -31,6 +31,9 @@ PROBE_SECONDS = 1.5e-9
 PANELS = 2**30
 """Bytes of panels, one a direction, up to which all pairs of directions are taken together."""
 
+TOGETHER = 4
+"""Directions whose probes go through the factor at once, in little more than half the time of one by one."""
+
 CLEARLY = 1.5
 """How many times less an estimate must cost."""
 
@@ -163,8 +166,11 @@ def _estimated(factor: SparseFactor, values: Tensor) -> Tensor:
 
 def _estimated_traces(factor: SparseFactor, values: Tensor) -> Tensor:
     """tr(H⁻¹ V H⁻¹ W) of every two matrices. Shapes: (k, S) → (k, k)."""
-    halves = [factor.half_solve(Sparse(factor.sparsity, one).matvec(factor.probes)).reshape(-1) for one in values]
-    seen = torch.stack(halves)
+    halves = []
+    for some in values.split(TOGETHER):
+        moved = torch.stack([Sparse(factor.sparsity, one).matvec(factor.probes) for one in some])
+        halves.append(factor.half_solve(moved).flatten(1))
+    seen = torch.cat(halves)
     return seen @ seen.T / len(factor.probes)
 
 

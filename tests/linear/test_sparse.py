@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hofit.linear import elimination as elimination_module
 from hofit.linear import multifrontal as multifrontal_module
+from hofit.linear import sparse as sparse_module
 from hofit.linear import sparse_log_determinant as determinant_module
 from hofit.linear import supernodes as supernodes_module
 from hofit.linear import updates as updates_module
@@ -439,3 +440,26 @@ def test_an_estimated_second_derivative_is_symmetric_seeded_and_near_the_exact_o
     assert close(estimated, estimated.T, ROUNDING)
     assert float(((estimated - exact) / exact).abs().max()) < 0.05
     assert float(((estimated - exact) / exact).abs().max()) > ROUNDING  # it is an estimate
+
+
+def test_the_probes_of_several_directions_go_through_the_factor_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(determinant_module, "CLEARLY", 0.0)
+    operator = definite(grid(5))
+    along = torch.randn(5, len(operator.values), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    values, factor = operator.values.clone().requires_grad_(), operator.factor()
+    (slope,) = torch.autograd.grad(sparse_log_determinant(operator.sparsity, values, factor), values, create_graph=True)
+    alone = [factor.half_solve(Sparse(operator.sparsity, one).matvec(factor.probes)) for one in along]
+    expected = -torch.einsum("apd,bpd->ab", torch.stack(alone), torch.stack(alone)) / len(factor.probes)
+    sweeps, sweep = [], sparse_module.forward
+
+    def counted(elimination: Elimination, panel: Tensor, vectors: Tensor) -> None:
+        sweeps.append(vectors.shape[1])
+        sweep(elimination, panel, vectors)
+
+    monkeypatch.setattr(sparse_module, "forward", counted)
+    with Bends(factor) as bends:
+        for one in along:
+            torch.autograd.grad(slope @ one, values, retain_graph=True, allow_unused=True)
+            bends.take()
+    assert close(torch.as_tensor(bends.matrix(estimate=True)), expected, ROUNDING)
+    assert len(sweeps) == 2 and sum(sweeps) == 5 * len(factor.probes)
