@@ -198,20 +198,18 @@ def _eliminated(
 
     Z₂₂ L₂₁ = −Z₂₁ L₁₁ is there: where dB is zero, as along the diagonal, there is no product to be taken with Z₂₂.
     """
-    lower, below = group.blocks(panel), group.below(panel)
+    lower, below, across = group.blocks(panel), group.below(panel), group.below(change)
     half = _right(_symmetric(group.blocks(change)), lower)  # L₁₁ N
     middle = _right(half.mT, lower)
-    rest, image = below @ middle.neg(), group.below(inverse) @ half
-    across, still = group.below(change), not bool(group.below(change).any())
-    left = rest
-    if not still:
-        across = _right(across, lower)
-        rest = rest + across
-        left = rest + across
-        further = torch.empty_like(image, memory_format=torch.contiguous_format)
-        updates.product(inverse, across, out=further)
-        image += further
-    updates.subtract(change, left.contiguous(), below, symmetric=still)
+    if not bool(across.any()):
+        rest, image = below @ middle.neg(), group.below(inverse) @ half
+        updates.subtract(change, rest, below, symmetric=True)
+        return middle, rest, image
+    across = _right(across, lower)
+    rest = across - below @ middle
+    updates.subtract(change, (across + rest).contiguous(), below, symmetric=False)
+    image = torch.empty_like(rest, memory_format=torch.contiguous_format)
+    updates.product(inverse, rest, out=image)
     return middle, rest, image
 
 

@@ -180,10 +180,12 @@ def _traces(factor: SparseFactor, values: Tensor) -> Tensor:
     Where H is a sum of multiples of them, as that of a Gaussian response is of its scales' derivatives, H takes the
     place of one that makes up most of it: tr(H⁻¹ H H⁻¹ W) = tr(H⁻¹ W) needs no sweep.
     """
-    known = twice_off_the_diagonal(factor.sparsity, factor.inverse())
     coefficients = _multiples(factor.values, values)
-    share = None if coefficients is None else coefficients * (values @ known) / factor.sparsity.size
-    if coefficients is None or share is None or not float(share.max()) >= MOST:
+    if coefficients is None:
+        return _exact_traces(factor, values)
+    known = twice_off_the_diagonal(factor.sparsity, factor.inverse())
+    share = coefficients * (values @ known) / factor.sparsity.size
+    if not float(share.max()) >= MOST:
         return _exact_traces(factor, values)
     one = int(share.argmax())
     rest = torch.arange(len(values), device=values.device) != one
