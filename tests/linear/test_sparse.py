@@ -20,7 +20,7 @@ from hofit.linear import sparse_log_determinant as determinant_module
 from hofit.linear import supernodes as supernodes_module
 from hofit.linear import updates as updates_module
 from hofit.linear.elimination import Elimination
-from hofit.linear.multifrontal import SPARSE_MIDDLE, second_traces
+from hofit.linear.multifrontal import SPARSE_MIDDLE, forward, second_traces
 from hofit.linear.sparse import Sparse
 from hofit.linear.sparse_log_determinant import Bends, sparse_log_determinant
 from hofit.linear.sparsity import Sparsity
@@ -450,11 +450,11 @@ def test_the_probes_of_several_directions_go_through_the_factor_together(monkeyp
     (slope,) = torch.autograd.grad(sparse_log_determinant(operator.sparsity, values, factor), values, create_graph=True)
     alone = [factor.half_solve(Sparse(operator.sparsity, one).matvec(factor.probes)) for one in along]
     expected = -torch.einsum("apd,bpd->ab", torch.stack(alone), torch.stack(alone)) / len(factor.probes)
-    sweeps, sweep = [], sparse_module.forward
+    sweeps: list[int] = []
 
     def counted(elimination: Elimination, panel: Tensor, vectors: Tensor) -> None:
         sweeps.append(vectors.shape[1])
-        sweep(elimination, panel, vectors)
+        forward(elimination, panel, vectors)
 
     monkeypatch.setattr(sparse_module, "forward", counted)
     with Bends(factor) as bends:
