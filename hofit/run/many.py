@@ -155,4 +155,4 @@ def _gaussian(stacked: Stacked, minima: Minima, place: int, params: Params) -> G
     if stacked.inner.names:
         inner = Conditional(stacked.inner, Dense(minima.inner[place]).factor(), minima.moves[place])
     flat = hessian.matrix.new_zeros(hessian.size, 0)
-    return Gaussian(stacked.outer, params, hessian.factor(), none, none, flat, curvature_scale(hessian), inner)
+    return Gaussian(stacked.outer, params, hessian.factor(), none, none, none, flat, curvature_scale(hessian), inner)

@@ -15,6 +15,10 @@ from .gaussian import SOLVES, Gaussian
 NORMAL_975 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
 
+MOVES = 1e-2
+"""What runs to a limit moves by less than this, on the scale of its interval, with a unit of the number that takes it
+there: a correlation of −1 moves by one, on Fisher's, wherever the walk there has ended."""
+
 Scale = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 """A function to the scale of an interval, the one back, and the slope of the first."""
 
@@ -25,8 +29,12 @@ FISHER: Scale = (torch.atanh, torch.tanh, lambda x: 1.0 / (1.0 - x.square()))
 """Fisher's z of a correlation."""
 
 
-def delta_errors(gaussian: Gaussian, leaves: Params, flat: Tensor) -> Tensor:
-    """√(gᵀ Σ g) of functions of the leaves, g by one gradient each; nan where there is none. Shapes: (k,) → (k,)."""
+def delta_errors(gaussian: Gaussian, leaves: Params, flat: Tensor, scale: Scale | None = None) -> Tensor:
+    """√(gᵀ Σ g) of functions of the leaves, g by one gradient each; nan where there is none. Shapes: (k,) → (k,).
+
+    There is none for what moves on ``scale`` by more than ``MOVES`` with a unit of a number that is parked; without a
+    scale, by more than that part of its error.
+    """
     if not flat.requires_grad:
         return torch.zeros_like(flat)
     wanted = [leaves[name] for name in gaussian.coordinates.names]
@@ -37,7 +45,10 @@ def delta_errors(gaussian: Gaussian, leaves: Params, flat: Tensor) -> Tensor:
         for one in some:
             gradients = torch.autograd.grad(one, wanted, retain_graph=True, allow_unused=True, materialize_grads=True)
             rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        parts.append(gaussian.variances_of(torch.stack(rows)).clamp_min(0.0).sqrt())
+        whole = torch.stack(rows)
+        error = gaussian.variances_of(whole).clamp_min(0.0).sqrt()
+        unit = error if scale is None else scale[2](some.detach()).reciprocal()
+        parts.append(torch.where(gaussian.moves_with_parked(whole) > MOVES * unit, torch.nan, error))
     return torch.cat(parts)
 
 

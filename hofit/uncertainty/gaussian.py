@@ -54,14 +54,16 @@ class Conditional:
 class Gaussian:
     """See the module. Flat vectors hold θ, in the order of ``outer``, then u.
 
-    Shapes: ``held`` and ``unused`` (p,), booleans; ``flat`` (p, k), directions of no positive curvature; ``scale``
-    (p,), a unit of curvature.
+    Shapes: ``held``, ``parked`` and ``unused`` (p,), booleans; ``flat`` (p, k), directions of no positive curvature;
+    ``scale`` (p,), a unit of curvature.
     """
 
     outer: Coordinates
     params: Params
     factor: Factor
     held: Tensor
+    parked: Tensor
+    """Those of the held that stay where they ran to: on an edge or far out."""
     unused: Tensor
     flat: Tensor
     scale: Tensor
@@ -124,11 +126,11 @@ class Gaussian:
 
     def lost(self, gradients: Tensor) -> Tensor:
         """Which linear functions change along a direction of no curvature. Shapes: (k, p + d) → (k,)."""
-        p = len(self.held)
-        outer = gradients[:, :p]
-        if self.inner is not None and self.inner.sensitivity is not None:
-            outer = outer + gradients[:, p:] @ self.inner.sensitivity.T
-        return self._lost(outer)
+        return self._lost(self._of_outer(gradients))
+
+    def moves_with_parked(self, gradients: Tensor) -> Tensor:
+        """How far linear functions move with a unit of a parked number, at most. Shapes: (k, p + d) → (k,)."""
+        return torch.where(self.parked, self._of_outer(gradients).abs(), 0.0).amax(1)
 
     def on(self, places: Tensor, rows: Tensor) -> Tensor:
         """Gradients over some places as gradients over all. Shapes: (n,), (k, n) → (k, p + d)."""
@@ -149,6 +151,13 @@ class Gaussian:
             inner = mode + moves @ self.inner.sensitivity + self.inner.factor.draw(noise)
             found |= self.inner.coordinates.unflatten(inner)
         return found
+
+    def _of_outer(self, gradients: Tensor) -> Tensor:
+        """Gradients over θ, u moving with it where that is known. Shapes: (k, p + d) → (k, p)."""
+        p = len(self.held)
+        if self.inner is None or self.inner.sensitivity is None:
+            return gradients[:, :p]
+        return gradients[:, :p] + gradients[:, p:] @ self.inner.sensitivity.T
 
     def _outer(self, rows: Tensor) -> Tensor:
         """V g. Shapes: (k, p) → (k, p)."""
@@ -188,8 +197,8 @@ def gaussian_at(
         return None, [f"standard errors: none for {names}: no structure makes the inverse of their Hessian affordable"]
     diagonal, gradient = hessian.diagonal(), outer.flatten(point.gradient())
     held = torch.zeros_like(diagonal, dtype=torch.bool) if held is None else held
-    unused = (diagonal == 0) & ~held
-    held = held | unused
+    parked, unused = held, (diagonal == 0) & ~held
+    held = parked | unused
     found: list[Tensor] = []
     for _ in range(ROUNDS):
         trial = hessian.held(held) if bool(held.any()) else hessian
@@ -205,7 +214,7 @@ def gaussian_at(
         return None, ["standard errors: none, the Hessian is not positive definite in too many directions"]
     scale = curvature_scale(hessian)
     flat = torch.cat(found, 1) if found else scale.new_zeros(len(scale), 0)
-    gaussian = Gaussian(outer, point.params, factor, held, unused, flat, scale)
+    gaussian = Gaussian(outer, point.params, factor, held, parked, unused, flat, scale)
     integrated = ", ".join(objective.integrated)
     try:
         posterior = objective.posterior(point)

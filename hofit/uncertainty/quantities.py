@@ -196,7 +196,7 @@ def _told(numbers: Numbers, gaussian: Gaussian | None, leaves: Params, known: Te
         return
     places = new.nonzero()[:, 0]
     none = torch.full_like(flat[places], torch.nan)
-    errors = none if gaussian is None else delta_errors(gaussian, leaves, value[places])
+    errors = none if gaussian is None else delta_errors(gaussian, leaves, value[places], numbers.scale)
     errors = torch.where(_at_an_edge(numbers.scale, flat[places], errors), torch.nan, errors)
     columns = (flat[places], errors, *interval(numbers.scale, flat[places], errors))
     for place, *row in zip(places.tolist(), *(column.tolist() for column in columns), strict=True):

@@ -172,6 +172,34 @@ def test_at_the_edge_a_correlation_has_no_error_and_the_deviations_keep_theirs()
     assert correlation.std_error is correlation.lower is correlation.upper is None
 
 
+@pytest.mark.parametrize("start", [0.3, 0.5])
+def test_a_correlation_of_minus_one_has_no_interval_wherever_the_fit_began(start: float) -> None:
+    """Slopes fall as intercepts rise: the verdict holds L₁₁ where it ran to, and that place depends on the start."""
+
+    def model(y: Tensor, x: Tensor, group: Tensor) -> None:
+        beta = pyro.param("beta", torch.zeros(2))
+        root = pyro.param("L", torch.tensor([[start, 0.0], [-0.2, 0.1]]), constraint=constraints.lower_cholesky)
+        sigma = pyro.param("sigma", torch.tensor(1.0), constraint=constraints.positive)
+        pyro.deterministic("rho", root[1, 0] / root[1].norm())
+        with pyro.plate("groups", 8):
+            b = pyro.sample("b", dist.MultivariateNormal(torch.zeros(2), scale_tril=root))
+        line = beta + b[group]
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(line[:, 0] + line[:, 1] * x, sigma), obs=y)
+
+    generator, group = torch.Generator().manual_seed(3), torch.arange(8).repeat_interleave(5)
+    x, effect = torch.arange(5.0, dtype=torch.float64).repeat(8), torch.randn(8, generator=generator).double()
+    y = 1 + 0.5 * x + effect[group] * (1 - 0.4 * x) + torch.randn(40, generator=generator).double()
+    result = fit(model, {"type": "marginal", "integrate": {"b": "laplace"}}, {"y": y, "x": x, "group": group})
+    assert result.status == "converged_on_boundary"
+    *deviations, correlation = result.quantities
+    assert all(one.std_error is not None for one in deviations)
+    (derived,) = result.derived_rows()
+    for one in (correlation, derived):
+        assert one.estimate == pytest.approx(-1.0, abs=1e-6)
+        assert one.std_error is one.lower is one.upper is None
+
+
 def test_in_single_precision_a_matrix_is_told_once() -> None:
     config = {"optimizers": TRUST_REGION, "dtype": "float32", "stop": {"gradient": 1e-3}}
     result = hofit.fit(by_correlation, config, data={"y": numbers()})
