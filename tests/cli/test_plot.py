@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,31 +126,44 @@ def test_the_dashed_line_of_a_profile_has_the_slope_of_the_standard_error(tmp_pa
     assert drawn[:, 1] == pytest.approx(4.0 * (drawn[:, 0] - 1.0))
 
 
-def test_plot_takes_the_option_that_its_refusal_of_a_changed_model_names(
-    tmp_path: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def fitted(tmp_path: Path, hofit: Hofit, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory, here, of a run of m.py, whose pictures are not drawn: that takes seconds."""
     monkeypatch.chdir(tmp_path)
-    model, ran = tmp_path / "m.py", tmp_path / "ran"
-    model.write_text(
+    Path("m.py").write_text(
         "import torch, pyro, pyro.distributions as dist\n"
         "def model(y):\n"
         "    a = pyro.param('a', torch.zeros(()))\n"
         "    with pyro.plate('rows', 4):\n"
         "        pyro.sample('obs', dist.Normal(a, 1.0), obs=y)\n"
     )
-    (tmp_path / "d.csv").write_text("y\n1\n2\n3\n5\n")
-    (tmp_path / "c.yaml").write_text(
-        "data: {path: d.csv, columns: {y: y}}\noptimizers: [{params: '*', optimizer: newton}]\n"
-    )
+    Path("d.csv").write_text("y\n1\n2\n3\n5\n")
+    Path("c.yaml").write_text("data: {path: d.csv, columns: {y: y}}\noptimizers: [{params: '*', optimizer: newton}]\n")
     assert hofit("fit", "m.py", "-c", "c.yaml", "--run-dir", "run", "-q").code == 0
-    shutil.copytree("run", "copy")
-    monkeypatch.setattr("hofit.plotting.pictures.write_pictures", lambda pictures, out: [])  # drawing takes seconds
+    monkeypatch.setattr("hofit.plotting.pictures.write_pictures", lambda pictures, out: [])
+    return Path("run")
+
+
+def test_residuals_are_made_once(fitted: Path, hofit: Hofit) -> None:
+    assert hofit("plot", fitted).code == 0
+    made = fitted / "residuals.csv"
+    rows = made.read_text().splitlines(keepends=True)
+    assert len(rows) == 5
+    made.write_text("".join(rows[:3]))
+    assert hofit("plot", fitted).code == 0
+    assert made.read_text() == "".join(rows[:3])
+
+
+def test_plot_takes_the_option_that_its_refusal_of_a_changed_model_names(
+    fitted: Path, hofit: Hofit, tmp_path: Path
+) -> None:
+    model, ran = Path("m.py"), tmp_path / "ran"
     model.write_text(f"{model.read_text()}open({str(ran)!r}, 'w').close()\n")
-    refused = hofit("plot", "copy")
+    refused = hofit("plot", fitted)
     assert (refused.code, "--allow-changed" in refused.err) == (0, True)
     assert not ran.exists(), "a changed model was run"
-    assert hofit("plot", "copy", "--allow-changed").code == 0
-    assert ran.exists() and (tmp_path / "copy/residuals.csv").is_file()
+    assert hofit("plot", fitted, "--allow-changed").code == 0
+    assert ran.exists() and (fitted / "residuals.csv").is_file()
 
 
 def test_of_a_guide_s_fit_it_is_said_that_it_has_no_data_to_be_drawn(

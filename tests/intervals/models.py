@@ -45,6 +45,13 @@ def normal(y: Tensor) -> None:
         pyro.sample("y", dist.Normal(mu, sigma), obs=y)
 
 
+def excess(y: Tensor) -> None:
+    """Normal data of variance 1 + τ²: τ is zero where they vary by less than one."""
+    tau = pyro.param("tau", torch.tensor(1.0), constraint=constraints.positive)
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(0.0, (1 + tau**2).sqrt()), obs=y)
+
+
 def with_prior(y: Tensor) -> None:
     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
     with pyro.plate("rows", len(y)):

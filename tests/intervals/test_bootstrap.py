@@ -133,6 +133,15 @@ def test_refits_that_fail_are_counted_listed_and_left_out(folder: Path) -> None:
     assert (found.rows[0].lower is None) == (used < 10)
 
 
+def test_refits_begin_where_the_model_does_in_what_stands_at_an_edge(folder: Path) -> None:
+    """One begun at the fit's own τ, which is as good as zero, would leave it there to the last bit."""
+    run = run_of(folder, "edge", models.excess, y=0.8 * Y)
+    found = run_bootstrap(BootstrapRequest(run, draws=10, seed=0))
+    assert found.statuses.keys() == {"converged", "converged_on_boundary"}
+    (fit,), refits = [float(row[5]) for row in rows_of(run)[1:2]], [float(row[5]) for row in rows_of(run)[2:]]
+    assert fit < 1e-3 and len(refits) == 10 and fit not in refits
+
+
 def test_what_cannot_be_refitted_says_why(folder: Path) -> None:
     def doubled(y: torch.Tensor) -> None:
         models.normal(2 * y)

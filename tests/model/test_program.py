@@ -101,6 +101,22 @@ def test_poutine_scale_and_mask_weigh_the_density(wrap: Callable[..., Any], fact
     assert -at_start(wrap(model)).loss == pytest.approx(factor * 3 * stats.norm.logpdf(0.5), rel=EXACT)
 
 
+@pytest.mark.parametrize(
+    ("mask", "rows"), [(torch.tensor([True, False, True]), [0, 2]), (False, []), (True, [0, 1, 2])]
+)
+def test_the_sums_of_what_is_observed_leave_out_what_is_masked(mask: Any, rows: list[int]) -> None:
+    y = torch.tensor([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]])
+
+    def model() -> None:
+        x = pyro.param("x", torch.tensor(0.5))
+        with pyro.plate("rows", 3), pyro.poutine.mask(mask=mask):
+            pyro.sample("y", dist.Normal(x, 1.0).expand([3, 2]).to_event(1), obs=y)
+        pyro.sample("z", dist.Normal(x, 1.0), obs=torch.tensor(3.0))
+
+    seen = [*y[rows].reshape(-1).tolist(), 3.0]
+    assert at_start(model).observed_sums == [sum(seen), sum(value**2 for value in seen)]
+
+
 def test_a_mask_and_a_scale_around_one_site_weigh_that_site_alone() -> None:
     def model() -> None:
         x = pyro.param("x", torch.tensor(0.5))

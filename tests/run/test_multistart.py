@@ -185,6 +185,19 @@ def test_a_process_tries_starts_as_the_fit_itself_does(whole: FitResult) -> None
     assert [trial.fit["loss"] for trial in sent] == [whole.starts[2]["loss"], whole.starts[5]["loss"]]
 
 
+def test_each_of_many_data_sets_has_a_best_start_of_its_own() -> None:
+    def model(y: Tensor) -> None:
+        x = pyro.param("x", torch.tensor(3.0))
+        high, low = dist.Normal(-2.0 + y, 0.5).log_prob(x), dist.Normal(3.0 + y, 0.5).log_prob(x)
+        pyro.factor("density", torch.logaddexp(high + torch.tensor(0.7).log(), low + torch.tensor(0.3).log()))
+
+    config, data = {**CONFIG, "starts": 2}, [{"y": torch.tensor(0.1 * number)} for number in range(3)]
+    for found, given in zip(hofit.fit_many(model, config, data), data, strict=True):
+        alone = hofit.fit(model, config, data=given)
+        assert len(found.starts) == 2 and untimed(found.starts) == untimed(alone.starts)
+        assert found.loss == alone.loss
+
+
 @pytest.mark.parametrize("starts", [0, 1001, 2.5, "many"])
 def test_a_number_of_starts_has_bounds(starts: object) -> None:
     with pytest.raises(ConfigError, match="starts"):

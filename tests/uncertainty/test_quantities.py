@@ -132,6 +132,25 @@ def test_intraclass_correlations_are_shares_of_the_variance() -> None:
     assert float(result.values["sigma"]) == pytest.approx(expected["sigma"], rel=ESTIMATE)
 
 
+def test_slopes_alone_have_no_intraclass_correlation() -> None:
+    """The same model has one where x is one in every row: then they are intercepts."""
+
+    def model(y: Tensor, x: Tensor, group: Tensor) -> None:
+        tau = pyro.param("tau", torch.tensor(1.0), constraint=constraints.positive)
+        sigma = pyro.param("sigma", torch.tensor(1.0), constraint=constraints.positive)
+        with pyro.plate("groups", 6):
+            b = pyro.sample("b", dist.Normal(0.0, tau))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(b[group] * x, sigma), obs=y)
+
+    generator, group = torch.Generator().manual_seed(0), torch.arange(6).repeat_interleave(5)
+    effect, noise = torch.randn(6, generator=generator).double(), torch.randn(30, generator=generator).double()
+    for x, names in ((torch.arange(-2.0, 3.0).repeat(6), []), (torch.ones(30), ["b: icc"])):
+        data = {"y": effect[group] * x + noise, "x": x, "group": group}
+        result = fit(model, {"type": "marginal", "integrate": {"b": "laplace"}}, data)
+        assert result.status == "converged" and list(named(result)) == names
+
+
 def test_a_process_of_one_row_and_a_factor_held_have_none() -> None:
     def model() -> None:
         scale = pyro.param("scale", torch.tensor(1.0), constraint=constraints.positive)
@@ -170,6 +189,24 @@ def test_at_the_edge_a_correlation_has_no_error_and_the_deviations_keep_theirs()
         assert_close([one.estimate, one.std_error], [1.0, 0.5**0.5], 1e-3)
     assert correlation.estimate == pytest.approx(1.0, abs=1e-3)
     assert correlation.std_error is correlation.lower is correlation.upper is None
+
+
+def test_what_is_as_good_as_at_its_edge_or_hardly_known_has_no_error_although_its_place_has_one() -> None:
+    """log L₁₁ = −12 has the error one, and Fisher's z of the correlation is 12.7; log L₀₀ = 0 has the error √1000."""
+
+    def model(far: bool) -> None:
+        root = pyro.param("root", torch.eye(2), constraint=constraints.lower_cholesky)
+        below, last = (1.0, (root[1, 1].log() + 12) ** 2) if far else (0.5, (root[1, 1] - 1) ** 2)
+        first = (root[0, 0] - 1) ** 2 if far else 1e-3 * root[0, 0].log() ** 2
+        pyro.factor("f", -0.5 * (first + (root[1, 0] - below) ** 2 + last))
+
+    for far, without in ((True, "root: corr[0,1]"), (False, "root: sd[0]")):
+        result = fit(model, arguments={"far": far})
+        assert result.status == "converged"
+        for one in result.quantities:
+            assert one.name == without or (one.std_error is not None and one.lower is not None)
+        lost = named(result)[without]
+        assert lost.std_error is lost.lower is lost.upper is None
 
 
 @pytest.mark.parametrize("start", [0.3, 0.5])
