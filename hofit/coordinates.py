@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .point import Params, Site
+from .record import labelled
 
 HEAVY = 0.1
 """An entry of a direction of length one beyond which it is named."""
@@ -76,7 +77,7 @@ class Coordinates:
     def call(self, place: int) -> str:
         """A place in the user's terms: ``tau`` or ``b[3,0]``."""
         name, index = self.entry(place)
-        return f"{name}[{','.join(map(str, index))}]" if index else name
+        return labelled(name, ",".join(map(str, index)))
 
     def label(self, directions: Tensor) -> str:
         """The entries that carry some directions (d, k), the heaviest first."""

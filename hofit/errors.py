@@ -21,7 +21,8 @@ is raised where an optimizer finds, in the middle of a fit, that it cannot step 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What moves a terminal's cursor, sets its title or turns its text around; line ends and tabs do not."""
@@ -93,3 +94,12 @@ class StepImpossible(Exception):
     def __init__(self, message: str, fault: Exception | None = None) -> None:
         self.fault = fault
         super().__init__(message)
+
+
+@contextmanager
+def refusals_told(what: object) -> Iterator[None]:
+    """Inside, a path or option is named where the disk refuses to write. Raises: RunDirectoryError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"{what} cannot be written: {error.strerror or error}") from error

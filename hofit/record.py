@@ -10,9 +10,12 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LOCK = ".lock"
 CONFIG, PROGRESS, FIT, ESTIMATES = "config.yaml", "progress.csv", "fit.json", "estimates.csv"
@@ -196,7 +199,17 @@ class Progress:
         return [*own, *chain.from_iterable(parts)]
 
 
-Row = TypeVar("Row", Estimate, Derived, Profiled, ProfilePoint, Bootstrapped, Residual)
+Row = TypeVar("Row", bound="DataclassInstance")
+
+
+def labelled(name: str, index: str) -> str:
+    """A scalar in the user's terms: ``tau``, or ``b[3,0]`` where there is an index."""
+    return f"{name}[{index}]" if index else name
+
+
+def indices(shape: Iterable[int]) -> list[str]:
+    """The index of each number of a shape, row by row, as tables have it; one, empty, of a single number."""
+    return [",".join(map(str, place)) for place in product(*map(range, shape))]
 
 
 def as_csv(lines: Iterable[Iterable[object]]) -> str:
@@ -211,16 +224,18 @@ def as_csv(lines: Iterable[Iterable[object]]) -> str:
 
 
 def table(kind: type[Row], rows: Iterable[Row]) -> str:
-    """Rows below the names of their columns, numbers to 17 digits."""
-    return as_csv(chain([_columns(kind)], map(_cells, rows)))
+    """Rows below the names of their columns, numbers to 17 digits, booleans in lower case."""
+    return as_csv(chain([_columns(kind)], (map(_cell, vars(row).values()) for row in rows)))
 
 
 def _columns(kind: type[Row]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 
-def _cells(row: Row) -> list[object]:
-    return [format(value, ".17g") if isinstance(value, float) else value for value in vars(row).values()]
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return format(value, ".17g") if isinstance(value, float) else value
 
 
 def read_table(kind: type[Row], path: Path) -> list[Row]:

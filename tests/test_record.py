@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from hofit.record import Derived, Estimate, PartReport, Progress, as_csv, read_table, table
+from hofit.record import Derived, Estimate, PartReport, Progress, as_csv, indices, labelled, read_table, table
 
 ESTIMATES = [
     Estimate("mu", "", "parameter", 0.1, None, -2.0, "adam", 1e-300, 5.0),
@@ -26,6 +27,20 @@ def test_a_table_is_written_to_seventeen_digits_with_holes_and_quotes() -> None:
     assert table(Derived, [Derived("r", "0", float("nan"), None)]) == (
         "name,index,estimate,std_error,lower,upper\nr,0,nan,,,\n"
     )
+
+
+def test_a_table_is_of_any_dataclass_and_has_booleans_in_lower_case() -> None:
+    @dataclass
+    class Fit:
+        converged: bool
+        count: int
+
+    assert table(Fit, [Fit(True, 1), Fit(False, 0)]) == "converged,count\ntrue,1\nfalse,0\n"
+
+
+def test_numbers_of_a_shape_are_labelled_row_by_row() -> None:
+    assert [labelled("b", index) for index in indices((2, 2))] == ["b[0,0]", "b[0,1]", "b[1,0]", "b[1,1]"]
+    assert [labelled("tau", index) for index in indices(())] == ["tau"] and indices((2, 0)) == []
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -18,6 +18,17 @@ USAGE = "hofit compare MODEL CFG CFG … (mixes), MODEL --config CFG --starts N,
 
 FOLDER = Path("runs/compare")
 """Where runs go that compare makes, with -2, -3 … when it is taken."""
+
+
+class _Asked(NamedTuple):
+    """What the options say of the fits and of what is shown; compare.csv goes to ``out``, a folder."""
+
+    out: Path
+    overrides: list[str]
+    jobs: int
+    overwrite: bool
+    quiet: bool
+    json: bool
 
 
 def command(
@@ -56,20 +67,21 @@ def command(
 
     given, overrides = what or [], all_overrides(set, data, seed, device, dtype)
     runs = bool(given) and all(path.is_dir() for path in given)
+    asked = _Asked(out or (Path() if runs else _folder()), overrides, jobs, overwrite, quiet, json)
     if starts is not None or config is not None:
         if starts is None or config is None or len(given) > 1 or runs:
             raise HofitError(f"--config and --starts go together, with one model at most: {USAGE}")
         if starts < 2:
             raise HofitError(f"--starts {starts}: two at least, to be compared")
         model = str(given[0]) if given else None
-        _starts(model, config, starts, overrides, _folder(out), jobs, overwrite, quiet, json)
+        _starts(model, config, starts, asked)
         return
     if runs:
         if overrides or overwrite or jobs > 1:
             raise HofitError("run directories are only read: --set, --data, --overwrite and --jobs are for fits")
         if len(given) < 2:
             raise HofitError(f"one run directory is nothing to compare: {USAGE}")
-        _models(given, out or Path(), nested, quiet, json)
+        _models(given, nested, asked)
         return
     configs = [path for path in given if path.suffix in (".yaml", ".yml")]
     others = [path for path in given if path not in configs]
@@ -81,30 +93,19 @@ def command(
         raise HofitError(f"no run directory, and no config (.yaml): {', '.join(gone)}. {USAGE}")
     if len(configs) < 2 or len(others) > 1:
         raise HofitError(f"nothing to compare: {USAGE}")
-    _mixes(str(others[0]) if others else None, configs, overrides, _folder(out), jobs, overwrite, quiet, json)
+    _mixes(str(others[0]) if others else None, configs, asked)
 
 
-def _folder(out: Path | None) -> tuple[Path, bool]:
-    """Where runs go, and whether the user has said so."""
-    if out is not None:
-        return out, True
+def _folder() -> Path:
+    """Where runs go, as the user has not said."""
     number, folder = 1, FOLDER
     while folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         number += 1
         folder = FOLDER.with_name(f"{FOLDER.name}-{number}")
-    return folder, False
+    return folder
 
 
-def _mixes(
-    model: str | None,
-    configs: list[Path],
-    overrides: list[str],
-    folder: tuple[Path, bool],
-    jobs: int,
-    overwrite: bool,
-    quiet: bool,
-    json: bool,
-) -> None:
+def _mixes(model: str | None, configs: list[Path], asked: _Asked) -> None:
     from ..comparison.compare import compare
     from ..comparison.outcome import Outcome, read_outcome
     from ..config.load import load_source
@@ -113,17 +114,16 @@ def _mixes(
     from ..report.standings import Standings
     from ..run.mixes import Standing, check_mixes, mixes_of, run_mixes
 
-    out = folder[0]
-    _check_out(out)
-    mixes = mixes_of(configs, lambda path: load_source(path, overrides), out)
-    check_mixes(mixes, model, overwrite)
-    standings = Standings(FitConsole(), [mix.label for mix in mixes], quiet or json)
+    _check_out(asked.out)
+    mixes = mixes_of(configs, lambda path: load_source(path, asked.overrides), asked.out)
+    check_mixes(mixes, model, asked.overwrite)
+    standings = Standings(FitConsole(), [mix.label for mix in mixes], asked.quiet or asked.json)
 
     def hear(one: Standing) -> None:
         standings.put(one.label, one.status, one.iteration, one.loss, one.seconds)
 
     with standings.shown():
-        problems, signal = run_mixes(mixes, model, overwrite, jobs, hear)
+        problems, signal = run_mixes(mixes, model, asked.overwrite, asked.jobs, hear)
     outcomes = [
         read_outcome(mix.run_dir, mix.label)
         if mix.label not in problems and (mix.run_dir / FIT).is_file()
@@ -131,7 +131,7 @@ def _mixes(
         for mix in mixes
     ]
     found = compare(outcomes)
-    _close(found, out, quiet, json)
+    _close(found, asked)
     if signal is not None:
         from ..status import SIGNALLED
 
@@ -141,17 +141,7 @@ def _mixes(
     raise typer.Exit(int((best or fits[0]).fit["exit_code"]) if fits else 2)
 
 
-def _starts(
-    model: str | None,
-    config: Path,
-    starts: int,
-    overrides: list[str],
-    folder: tuple[Path, bool],
-    jobs: int,
-    overwrite: bool,
-    quiet: bool,
-    json: bool,
-) -> None:
+def _starts(model: str | None, config: Path, starts: int, asked: _Asked) -> None:
     from ..comparison.compare import compare
     from ..config.load import load_source
     from ..run.fit import FitOptions, run_fit
@@ -160,28 +150,26 @@ def _starts(
     from ..run.session import Request
     from .screen import Screen
 
-    out, screen = folder[0], Screen(quiet, json)
-    _check_out(out)
-    source = load_source(config, [*overrides, f"starts={starts}"])
-    run_dir = out / config.stem
-    refuse_folder(run_dir, overwrite)
-    options = FitOptions(run_dir, overwrite, tell=screen.tell_line, jobs=jobs)
+    _check_out(asked.out)
+    source = load_source(config, [*asked.overrides, f"starts={starts}"])
+    run_dir = asked.out / config.stem
+    refuse_folder(run_dir, asked.overwrite)
+    tell = Screen(asked.quiet, asked.json).tell_line
+    options = FitOptions(run_dir, asked.overwrite, tell=tell, jobs=asked.jobs)
     result = run_fit(Request(source, model), options)
     outcomes = [trial.outcome() for trial in trials_of(run_dir, starts)]
     found = compare(outcomes)
     found.remarks = [remark for remark in result.remarks if remark.startswith("starts:")]  # of all there is to say
-    _close(
-        found, out, quiet, json, run_dir, "interrupted" if result.signal is not None else "the fit from the best start"
-    )
+    _close(found, asked, run_dir, "interrupted" if result.signal is not None else "the fit from the best start")
     raise typer.Exit(result.exit_code)
 
 
-def _models(run_dirs: list[Path], out: Path, nested: bool, quiet: bool, json: bool) -> None:
+def _models(run_dirs: list[Path], nested: bool, asked: _Asked) -> None:
     from ..comparison.compare import compare
     from ..comparison.outcome import read_outcome
 
-    _check_out(out)
-    _close(compare([read_outcome(path) for path in run_dirs], nested), out, quiet, json)
+    _check_out(asked.out)
+    _close(compare([read_outcome(path) for path in run_dirs], nested), asked)
 
 
 def _check_out(out: Path) -> None:
@@ -191,23 +179,21 @@ def _check_out(out: Path) -> None:
         raise RunDirectoryError(f"--out {out} is a file, not a directory")
 
 
-def _close(found: Comparison, out: Path, quiet: bool, json: bool, run_dir: Path | None = None, kind: str = "") -> None:
+def _close(found: Comparison, asked: _Asked, run_dir: Path | None = None, kind: str = "") -> None:
     """Write compare.csv, and show what was found."""
-    from ..errors import RunDirectoryError
+    from ..errors import refusals_told
     from ..record import COMPARISON, json_text
     from ..report.comparison import print_comparison
     from ..report.console import FitConsole
 
-    path = out / COMPARISON
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    path = asked.out / COMPARISON
+    with refusals_told(path):
+        asked.out.mkdir(parents=True, exist_ok=True)
         path.write_text(found.to_csv(), encoding="utf-8")
-    except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from error
     whole = found.to_json()
-    if json:
+    if asked.json:
         answer(json_text({**whole, "csv": str(path), **({"run_dir": str(run_dir)} if run_dir else {})}))
-    elif not quiet:
+    elif not asked.quiet:
         console = FitConsole()
         print_comparison(console, whole)
         if run_dir is not None:

@@ -43,16 +43,14 @@ def command(
 
 
 def _write_page(run_dir: Path, html: Path, json: bool) -> None:
-    from ..errors import RunDirectoryError
+    from ..errors import refusals_told
     from ..plotting.canvas import HINT, is_available
     from ..plotting.page import page_of
     from ..record import json_text
 
     page = page_of(run_dir)
-    try:
+    with refusals_told(f"--html {html}"):
         html.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise RunDirectoryError(f"--html {html} cannot be written: {error.strerror or error}") from error
     if not is_available():
         typer.echo(f"hofit: {html} has no pictures: {HINT}", err=True)
     answer(json_text({"wrote": str(html)}) if json else f"wrote {html}\n")

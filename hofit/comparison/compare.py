@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from itertools import chain
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import HofitError
-from ..record import as_csv
+from ..record import table
 from .alike import other_columns, refuse_other_data
 from .likelihood_ratio import NoTest, Test, likelihood_ratio
 from .modes import Place, best_of, places_of, same_loss
@@ -72,9 +71,8 @@ class Comparison:
         return {"best": self.best, "rows": [asdict(row) for row in self.rows], "tests": tests, "remarks": self.remarks}
 
     def to_csv(self) -> str:
-        """What compare.csv holds, numbers to 17 digits."""
-        names = [one.name for one in fields(Row)]
-        return as_csv(chain([names], ([_cell(getattr(row, name)) for name in names] for row in self.rows)))
+        """What compare.csv holds."""
+        return table(Row, self.rows)
 
 
 def compare(outcomes: Sequence[Outcome], nested: bool = False) -> Comparison:
@@ -206,9 +204,3 @@ def _add_models(found: Comparison, models: Sequence[Outcome], nested: bool) -> N
     judged = [one for one in models if one.aic is not None]
     if judged:
         found.best = min(judged, key=lambda one: one.aic or 0.0).label
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return format(value, ".17g") if isinstance(value, float) else value

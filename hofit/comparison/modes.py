@@ -16,7 +16,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from ..record import Estimate
+from ..record import Estimate, labelled
 from .outcome import Outcome
 
 SAME_LOSS = 1e-3
@@ -124,7 +124,7 @@ def difference(one: Estimates, other: Estimates) -> Difference:
             place = np.unravel_index(int(np.argmax(scaled)), scaled.shape)
             if largest is None or scaled[place] > largest:
                 index = ",".join(str(int(i)) for i in place)
-                largest, where = float(scaled[place]), f"{name}[{index}]" if index else name
+                largest, where = float(scaled[place]), labelled(name, index)
         rest = np.where(known | ~np.isfinite(apart), 0.0, apart / np.maximum(1.0, np.abs(against)))
         relative = max(relative, float(rest.max(initial=0.0)))
     return Difference(largest, where, relative)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,14 @@ import torch
 
 from ..errors import HofitError
 from ..point import Params
-from ..record import as_csv
+from ..record import as_csv, indices, labelled
 
 PARQUET_HINT = "a parquet file needs pandas and pyarrow: pip install 'hofit[parquet]'"
 
 
 def columns(draws: Params) -> list[str]:
     """The names of the numbers, in the order of the sites."""
-    return [label for name, values in draws.items() for label in _labels(name, values.shape[1:])]
-
-
-def _labels(name: str, shape: torch.Size) -> list[str]:
-    if not shape:
-        return [name]
-    return [f"{name}[{','.join(map(str, index))}]" for index in product(*map(range, shape))]
+    return [labelled(name, index) for name, values in draws.items() for index in indices(values.shape[1:])]
 
 
 def as_table(draws: Params) -> torch.Tensor:

@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..export.arviz import Labels, attributes, inference_data
 from ..export.groups import groups_of
 from ..model.program import Program
 from ..point import Params, Site
-from ..record import Derived, Estimate, Quantity
+from ..record import Derived, Estimate, Quantity, indices
 from ..status import COMPLETE_AS_TOLD, SIGNALLED, Status
 from ..uncertainty.delta import PLAIN, interval
 from ..uncertainty.errors import Uncertainty
@@ -158,7 +157,7 @@ class FitResult:
                 list(map(_finite_or_none, bound[name].reshape(-1).tolist())) if name in bound else nothing
                 for bound in (self.std_errors, self.lower, self.upper)
             )
-            numbers = zip(_indices(value), value.reshape(-1).tolist(), error, leaves, lower, upper, strict=True)
+            numbers = zip(indices(value.shape), value.reshape(-1).tolist(), error, leaves, lower, upper, strict=True)
             role, owner = site.role, self.owners.get(name)
             rows += [Estimate(name, i, role, number, e, leaf, owner, lo, up) for i, number, e, leaf, lo, up in numbers]
         return rows
@@ -168,7 +167,7 @@ class FitResult:
         rows = []
         for name, (value, error) in self.derived.items():
             columns = [one.reshape(-1).tolist() for one in (error, *interval(PLAIN, value.to(error), error))]
-            numbers = zip(_indices(value), value.reshape(-1).tolist(), *columns, strict=True)
+            numbers = zip(indices(value.shape), value.reshape(-1).tolist(), *columns, strict=True)
             rows += [Derived(name, i, float(number), *map(_finite_or_none, known)) for i, number, *known in numbers]
         return rows
 
@@ -271,13 +270,6 @@ def draws(result: FitResult, n: int, /, seed: int = 0) -> Params:
     Raises: HofitError where there is no Gaussian.
     """
     return result.uncertainty.draws(n, seed)
-
-
-def _indices(value: Tensor) -> list[str]:
-    if value.dim() == 0:
-        return [""]
-    grid = torch.cartesian_prod(*(torch.arange(size) for size in value.shape)).reshape(-1, value.dim())
-    return [",".join(str(i) for i in index) for index in grid.tolist()]
 
 
 def _finite_or_none(number: float | None) -> float | None:

@@ -17,16 +17,16 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..config.source import Source, from_mapping
 from ..coordinates import Coordinates
-from ..errors import ConfigError, HofitError, RunDirectoryError
+from ..errors import ConfigError, HofitError, refusals_told
 from ..fitting.result import FitResult
 from ..optim.registry import registry
 from ..prediction.fitted import Fitted, fitted
 from ..prediction.simulate import Simulator
-from ..record import BOOTSTRAP, BOOTSTRAP_INTERVALS, Bootstrapped, Derived, Estimate, table
+from ..record import BOOTSTRAP, BOOTSTRAP_INTERVALS, Bootstrapped, Derived, Estimate, indices, labelled, table
+from ..run.directory import check_is_directory
 from ..run.files import write_whole
 from ..run.fit import FitOptions, run_fit
 from ..run.many import WORTH, fitted_together
@@ -36,11 +36,11 @@ from ..run.signals import interruption_noted
 from ..status import SIGNALLED
 from ..verdict.edges import edge_numbers
 from .draws import Draw, DrawsFile
+from .level import LEVEL, check_level
 
 BLOCK = 25
 """Draws that are made and refitted together: what an interruption may lose."""
 
-LEVEL = 0.95
 DRAWS = 200
 FEWEST = 10
 """Refits that converged, at least, for an interval."""
@@ -124,10 +124,8 @@ def run_bootstrap(request: BootstrapRequest) -> BootstrapResult:
         found = study.result(kept, signal)
     if signal is None:
         path = request.run.path / BOOTSTRAP_INTERVALS
-        try:
+        with refusals_told(path):
             write_whole(path, table(Bootstrapped, found.rows).encode())
-        except OSError as error:
-            raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from error
     return found
 
 
@@ -136,10 +134,8 @@ def _check(request: BootstrapRequest) -> None:
         raise ConfigError(f"--draws {request.draws}: an interval needs at least {FEWEST}")
     if not 0 <= request.seed < 2**32:
         raise ConfigError(f"--seed {request.seed}: from 0 to {2**32 - 1}")
-    if not 0.0 < request.level < 1.0:
-        raise ConfigError(f"--level {request.level:g}: a level lies between 0 and 1, as 0.95")
-    if not request.run.path.is_dir():
-        raise RunDirectoryError(f"no run directory {request.run.path}")
+    check_level(request.level)
+    check_is_directory(request.run.path)
 
 
 class _Study:
@@ -170,8 +166,8 @@ class _Study:
             name: value for name, value in fit.program.read().deterministic.items() if value.is_floating_point()
         }
         for name, value in wanted.items():
-            for index, number in zip(_indices(value), value.detach().reshape(-1).tolist(), strict=True):
-                label = f"{name}[{index}]" if index else name
+            for index, number in zip(indices(value.shape), value.detach().reshape(-1).tolist(), strict=True):
+                label = labelled(name, index)
                 self.labels[label], estimates[label] = (name, index), float(number)
         self.fit = Draw(0, "fit", True, fit.point.value, estimates)
         self._source = self._source_of({name: values[name].tolist() for name in fit.point.params})
@@ -252,8 +248,8 @@ class _Study:
             self.signal = result.signal
             return None
         rows: list[Estimate | Derived] = [*result.estimate_rows(), *result.derived_rows()]
-        labelled = {f"{row.name}[{row.index}]" if row.index else row.name: row.estimate for row in rows}
-        values = {label: value for label in self.labels if (value := labelled.get(label)) is not None}
+        found = {labelled(row.name, row.index): row.estimate for row in rows}
+        values = {label: value for label in self.labels if (value := found.get(label)) is not None}
         return Draw(number, result.status, result.converged, result.loss, values)
 
     def _source_of(self, values: Mapping[str, Any]) -> Source:
@@ -275,13 +271,6 @@ class _Study:
         if any(entry["optimizer"] not in registry({}) for entry in config["optimizers"]):
             config["optimizers"] = [{"params": "*", "optimizer": "trust_region"}]
         return from_mapping(config, "the run's config")
-
-
-def _indices(value: torch.Tensor) -> list[str]:
-    if value.dim() == 0:
-        return [""]
-    grid = torch.cartesian_prod(*(torch.arange(size) for size in value.shape)).reshape(-1, value.dim())
-    return [",".join(str(i) for i in index) for index in grid.tolist()]
 
 
 def _listed(numbers: Sequence[int], most: int = 10) -> str:

@@ -13,7 +13,7 @@ from math import isclose, isfinite
 from pathlib import Path
 from typing import IO
 
-from ..errors import RunDirectoryError
+from ..errors import RunDirectoryError, refusals_told
 from ..record import as_csv
 from ..run.files import write_whole
 
@@ -47,14 +47,14 @@ class DrawsFile:
             self._read(fit)
             lines += map(self._cells, self.draws.values())
         # Anew, and whole: without a row that was torn when the process was killed.
-        with _told(path):
+        with refusals_told(path):
             write_whole(path, as_csv(lines).encode())
             self._file: IO[bytes] = path.open("ab")
 
     def add(self, draw: Draw) -> None:
         """Raises: RunDirectoryError."""
         self.draws[draw.number] = draw
-        with _told(self.path):
+        with refusals_told(self.path):
             self._file.write(as_csv([self._cells(draw)]).encode())
             self._file.flush()
 
@@ -107,17 +107,3 @@ def _is_same(one: Draw, other: Draw) -> bool:
 
 def _written(number: float | None) -> str | None:
     return format(number, ".17g") if number is not None and isfinite(number) else None
-
-
-class _told:
-    """Inside, what the system refuses is said in one message."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror or error}") from error

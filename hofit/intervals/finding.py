@@ -17,13 +17,12 @@ from ..errors import ConfigError
 from ..objective.base import Objective
 from ..patterns import invalid, matches, near_misses
 from ..point import Params
+from ..record import indices
+from ..uncertainty.delta import CORRELATION_FACTORS, COVARIANCES, FACTORS, SIMPLEX, kind_of
 from .quantities import Function, Number, Quantity, label_of, spreads
 
 GRADIENT = 1e-12
 """A function whose slopes are all below this is a constant, as above a triangle."""
-
-MATRICES = {"corr cholesky": True, "lower cholesky": False, "positive definite": False}
-"""Supports of matrices that stand for a covariance, and whether its deviations are one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ def quantities_of(objective: Objective, params: Params, has_error: Params) -> Kn
                 wanted = bool(has_error[name].reshape(-1)[number.entry])
                 (usual if wanted else others).append(number)
         else:
-            entries, spread = _of_matrix(name, params[name], objective.sites[name].constraint, coordinates, transform)
+            entries, spread = _of_matrix(name, params[name], support, coordinates, transform)
             known = has_error[name].reshape(-1)
             for entry, wanted in zip(entries, known.tolist(), strict=True):
                 (usual if wanted and not spread and _varies(entry, flat) else others).append(entry)
@@ -123,19 +122,12 @@ def _varies(quantity: Quantity, flat: Tensor) -> bool:
     return True
 
 
-def _indices(shape: torch.Size) -> list[str]:
-    if not shape:
-        return [""]
-    grid = torch.cartesian_prod(*(torch.arange(size) for size in shape)).reshape(-1, len(shape))
-    return [",".join(str(i) for i in index) for index in grid.tolist()]
-
-
 def _numbers(
     name: str, leaf: Tensor, support: constraints.Constraint, coordinates: Coordinates, transform: Any
 ) -> list[Number]:
     lower, upper = (bound.expand(leaf.shape).reshape(-1).tolist() for bound in _bounds(support, leaf))
     places = coordinates.numbers(name).reshape(-1).tolist()
-    labels = _indices(leaf.shape)
+    labels = indices(leaf.shape)
     return [
         Number(name, labels[k], lower[k], upper[k], places[k], k, coordinates, transform, transform.inv)
         for k in range(leaf.numel())
@@ -151,7 +143,7 @@ def _bounds(support: constraints.Constraint, leaf: Tensor) -> tuple[Tensor, Tens
 
 
 def _of_matrix(
-    name: str, leaf: Tensor, constraint: str, coordinates: Coordinates, transform: Any
+    name: str, leaf: Tensor, support: constraints.Constraint, coordinates: Coordinates, transform: Any
 ) -> tuple[list[Function], list[Function]]:
     """The entries of a site whose transform is not elementwise; and the deviations and correlations it makes."""
 
@@ -162,18 +154,17 @@ def _of_matrix(
     def entry(k: int) -> Callable[[Tensor], Tensor]:
         return lambda flat: value(flat).reshape(-1)[k]
 
-    shape = transform(leaf).shape
-    ends = (0.0, 1.0) if constraint == "simplex" else (-inf, inf)
-    entries = [Function(name, index, *ends, entry(k)) for k, index in enumerate(_indices(shape))]
-    kind = next((kind for kind in MATRICES if kind in constraint), None)
-    if kind is None or len(shape) != 2:
+    shape, kind = transform(leaf).shape, kind_of(support)
+    ends = (0.0, 1.0) if kind in SIMPLEX else (-inf, inf)
+    entries = [Function(name, index, *ends, entry(k)) for k, index in enumerate(indices(shape))]
+    if kind not in (*CORRELATION_FACTORS, *FACTORS, *COVARIANCES) or len(shape) != 2:
         return entries, []
 
     def covariance(flat: Tensor) -> Tensor:
         matrix = value(flat)
-        return matrix if kind == "positive definite" else matrix @ matrix.T
+        return matrix if kind in COVARIANCES else matrix @ matrix.T
 
-    return entries, list(spreads(covariance, name, shape[0], MATRICES[kind]))
+    return entries, list(spreads(covariance, name, shape[0], kind in CORRELATION_FACTORS))
 
 
 def _derived(name: str, shape: torch.Size, coordinates: Coordinates, objective: Objective) -> list[Function]:
@@ -186,7 +177,7 @@ def _derived(name: str, shape: torch.Size, coordinates: Coordinates, objective: 
 
         return of
 
-    return [Function(name, index, -inf, inf, entry(k)) for k, index in enumerate(_indices(shape))]
+    return [Function(name, index, -inf, inf, entry(k)) for k, index in enumerate(indices(shape))]
 
 
 def _depends_on(value: Tensor, inner: Params) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
+from ..record import labelled
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Quantity(Protocol):
 
 def label_of(quantity: Quantity) -> str:
     """As the user writes it: ``tau`` or ``beta[3]``."""
-    return f"{quantity.name}[{quantity.index}]" if quantity.index else quantity.name
+    return labelled(quantity.name, quantity.index)
 
 
 @dataclass(frozen=True, eq=False)

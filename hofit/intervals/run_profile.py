@@ -12,11 +12,12 @@ from scipy.stats import norm
 from torch import Tensor
 
 from ..coordinates import Coordinates
-from ..errors import ConfigError, HofitError, RunDirectoryError
+from ..errors import HofitError, refusals_told
 from ..objective.base import Objective
 from ..point import Params, Point
 from ..prediction.fitted import fitted
 from ..record import PROFILE, PROFILE_POINTS, Profiled, ProfilePoint, table
+from ..run.directory import check_is_directory
 from ..run.files import write_whole
 from ..run.resume import ResumeRequest
 from ..uncertainty.errors import find_uncertainty
@@ -27,10 +28,9 @@ from ..verdict.place import Place as JudgedPlace
 from .constrained import DENSE_LIMIT, Landscape
 from .edges import drawn_in
 from .finding import chosen, quantities_of
+from .level import LEVEL, check_level
 from .profile import Fit, Profile, profile_of
 from .quantities import Function, Quantity, label_of
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ class ProfileResult:
 
 def run_profile(request: ProfileRequest) -> ProfileResult:
     """Profiles of the quantities asked for. Raises: HofitError; nothing is written then."""
-    if not 0.0 < request.level < 1.0:
-        raise ConfigError(f"--level {request.level:g}: a level lies between 0 and 1, as 0.95")
-    if not request.run.path.is_dir():
-        raise RunDirectoryError(f"no run directory {request.run.path}")
+    check_level(request.level)
+    check_is_directory(request.run.path)
     with ExitStack() as stack:
         fit = stack.enter_context(fitted(request.run))
         objective, verdict = fit.session.objective, fit.verdict
@@ -94,11 +92,9 @@ def run_profile(request: ProfileRequest) -> ProfileResult:
         request.watch(len(wanted), len(wanted), "")
         found = _result(request, objective, start.fit, profiles, fit.point)
     path = request.run.path
-    try:
+    with refusals_told(path / PROFILE):
         write_whole(path / PROFILE, table(Profiled, found.rows).encode())
         write_whole(path / PROFILE_POINTS, table(ProfilePoint, found.points).encode())
-    except OSError as error:
-        raise RunDirectoryError(f"{path / PROFILE} cannot be written: {error.strerror or error}") from error
     return found
 
 

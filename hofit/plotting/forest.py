@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..record import Estimate, by_site
+from ..record import Estimate, by_site, labelled
 from .canvas import Picture, Theme, figure_of, name_rows
 from .intervals import draw_intervals, drawable, is_hollow, legend_of
-from .names import label_of, shortened
+from .names import shortened
 from .run import Run
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _draw(sites: Mapping[str, Sequence[Estimate]], title: str, notes: Sequence[s
     panels = figure.subplots(len(sites), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for axes, rows in zip(panels, sites.values(), strict=True):
         draw_intervals(axes, rows, range(len(rows)), theme.series[0], theme)
-        name_rows(axes, [shortened(label_of(row)) for row in rows], theme)
+        name_rows(axes, [shortened(labelled(row.name, row.index)) for row in rows], theme)
         axes.tick_params(axis="x", labelsize=7)
         if len(rows) == 1 and is_hollow(rows[0]):  # an axis for one dot would show a range that nothing says
             axes.set_xticks([])

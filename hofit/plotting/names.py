@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-from ..record import Estimate
-
 LONGEST = 34
 """Characters of a name in a picture."""
 
@@ -36,7 +34,3 @@ def shortened(text: str, longest: int = LONGEST) -> str:
         return shown
     head = (longest - 1) // 2
     return f"{shown[:head]}…{shown[-(longest - 1 - head) :]}"
-
-
-def label_of(row: Estimate) -> str:
-    return f"{row.name}[{row.index}]" if row.index else row.name

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirectoryError
-from ..record import Estimate
+from ..record import Estimate, labelled
 from ..report.reading import load_diagnosis
 from ..report.rounding import rounded, rounded_interval
 from ..report.summary import verdict_line
 from ..version import __version__
 from .canvas import HINT, Picture, darkened, is_available, render
 from .citing import caution_of, commands_of, sentence_of, works_of
-from .names import label_of, visible
+from .names import visible
 from .pictures import pictures_of
 from .run import Run, open_runs
 
@@ -181,7 +181,7 @@ def _row(row: Estimate) -> Row:
     known = row.lower is not None and row.upper is not None
     ends = rounded_interval(row.lower or 0.0, row.upper or 0.0, error, size) if known else ""
     return Row(
-        label_of(row),
+        labelled(row.name, row.index),
         rounded(row.estimate, error) or "–",
         rounded(error, error, size),
         ends,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import RunDirectoryError
+from ..errors import RunDirectoryError, refusals_told
 from .canvas import Picture, render
 from .caterpillar import caterpillar_picture
 from .forest import forest_picture
@@ -53,13 +53,11 @@ def write_pictures(pictures: Sequence[Picture], out: Path) -> list[Written]:
     """
     drawn = [(one, render(one, "png", "svg")) for one in pictures]
     written = []
-    try:
+    with refusals_told(f"--out {out}"):
         out.mkdir(parents=True, exist_ok=True)
         for picture, (png, svg) in drawn:
             files = Written(picture.name, out / f"{picture.name}.png", out / f"{picture.name}.svg", picture.notes)
             files.png.write_bytes(png)
             files.svg.write_bytes(svg)
             written.append(files)
-    except OSError as error:
-        raise RunDirectoryError(f"--out {out} cannot be written: {error.strerror or error}") from error
     return written

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import RunDirectoryError
-from ..record import PROFILE, PROFILE_POINTS, Profiled, ProfilePoint
+from ..record import PROFILE, PROFILE_POINTS, Profiled, ProfilePoint, labelled
 from ..report.reading import load_rows
 from .canvas import Picture, Theme, figure_of
 from .intervals import DRAWABLE
@@ -63,7 +63,7 @@ def profile_picture(run: Run) -> Picture | None:
 
 
 def _label(row: Profiled, longest: int = 26) -> str:
-    return shortened(f"{row.name}[{row.index}]" if row.index else row.name, longest)
+    return shortened(labelled(row.name, row.index), longest)
 
 
 def _draw(

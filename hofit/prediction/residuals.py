@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import RunDirectoryError
+from ..errors import refusals_told
 from ..record import RESIDUALS, Residual, table
 from ..run.files import write_whole
 from ..run.resume import ResumeRequest
@@ -49,10 +49,8 @@ def run_residuals(run: ResumeRequest, draws: int = DRAWS, seed: int = 0) -> list
             residual = (below[name] + uniform * (equal[name] + 1)) / (draws + 1)
             rows += _rows(name, observed[name], places[name], value, total[name] / draws, residual)
         path = run.path / RESIDUALS
-        try:
+        with refusals_told(path):
             write_whole(path, table(Residual, rows).encode())
-        except OSError as error:
-            raise RunDirectoryError(f"{path} cannot be written: {error.strerror or error}") from error
     return rows
 
 

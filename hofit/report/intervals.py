@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..record import Bootstrapped, Profiled
+from ..record import Bootstrapped, Profiled, labelled
 from .rounding import rounded
 
 QUANTILES = 3.92
@@ -22,13 +22,13 @@ def print_profile(console: Console, rows: Sequence[Profiled], level: float, rema
     for row in rows:
         error = _error(row.lower, row.upper)
         cells.append(
-            [_label(row.name, row.index), *(_number(one, error) for one in (row.estimate, row.lower, row.upper))]
+            [labelled(row.name, row.index), *(_number(one, error) for one in (row.estimate, row.lower, row.upper))]
         )
     console.print(f"Profile intervals, {100 * level:g} %", style="bold", highlight=False)
     _print_table(console, columns, cells)
     for row in rows:
         if row.remark:
-            _say(console, f"{_label(row.name, row.index)}: {row.remark}")
+            _say(console, f"{labelled(row.name, row.index)}: {row.remark}")
     for remark in remarks:
         _say(console, remark)
 
@@ -41,7 +41,7 @@ def print_bootstrap(
     cells = []
     for row in rows:
         numbers = (row.estimate, row.bias, row.std_error, row.lower, row.upper, row.basic_lower, row.basic_upper)
-        cells.append([_label(row.name, row.index), *(_number(one, row.std_error) for one in numbers)])
+        cells.append([labelled(row.name, row.index), *(_number(one, row.std_error) for one in numbers)])
     console.print(f"Bootstrap intervals, {100 * level:g} %, percentile and basic", style="bold", highlight=False)
     _print_table(console, columns, cells)
     ends = ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -63,10 +63,6 @@ def _print_table(console: Console, columns: Sequence[str], cells: Sequence[Seque
 
 def _say(console: Console, text: str) -> None:
     console.print(f"  {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def _label(name: str, index: str) -> str:
-    return f"{name}[{index}]" if index else name
 
 
 def _error(lower: float | None, upper: float | None) -> float | None:

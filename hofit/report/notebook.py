@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ..record import Estimate, by_site
+from ..record import Estimate, by_site, labelled
 from .summary import FIRST_ROWS, verdict_line
 
 GOOD, BAD = "#1a7f37", "#b42318"
@@ -37,7 +37,7 @@ def _table(rows: Sequence[Estimate]) -> str:
 
 
 def _row(row: Estimate) -> str:
-    label = f"{row.name}[{row.index}]" if row.index else row.name
+    label = labelled(row.name, row.index)
     known = row.lower is not None and row.upper is not None
     interval = f"{row.lower:.5g} … {row.upper:.5g}" if known else ""
     return f"<tr>{_cells('td', (label, row.role, _number(row.estimate, 8), _number(row.std_error, 5), interval))}</tr>"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..record import Estimate, by_site
+from ..record import Estimate, by_site, labelled
 from .progress import counted
 from .rounding import rounded, rounded_interval
 
@@ -73,7 +73,7 @@ def _print_estimates(console: Console, rows: Sequence[Estimate], restated: Seque
     shown = [row for name, members in by_name.items() for row in members[: _rows_shown(name, len(members))]]
     numbers = [_row(row) for row in shown]
     columns = {
-        "name": [f"{row.name}[{row.index}]" if row.index else row.name for row in shown],
+        "name": [labelled(row.name, row.index) for row in shown],
         "role": [str(row.role) for row in shown],
         "estimate": [estimate for estimate, _, _ in numbers],
         "std. error": [error for _, error, _ in numbers],

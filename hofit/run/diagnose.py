@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from ..errors import RunDirectoryError
+from ..errors import refusals_told
 from ..record import DIAGNOSIS
 from ..uncertainty.diagnosis import Diagnosis, diagnose_fit
+from .directory import check_is_directory
 from .environment import versions
 from .resume import ResumeRequest, reopened
 
 
 def run_diagnose(request: ResumeRequest, draws: int, seed: int) -> Diagnosis:
     """Everything from the newest checkpoint to diagnose.json."""
-    if not request.path.is_dir():
-        raise RunDirectoryError(f"no run directory {request.path}")
+    check_is_directory(request.path)
     with ExitStack() as stack:
         checkpoint, directory, session = reopened(stack, request)
         snapshot = checkpoint.snapshot
@@ -25,8 +25,6 @@ def run_diagnose(request: ResumeRequest, draws: int, seed: int) -> Diagnosis:
             "model_sha256": session.provenance.model_files,
             "data_sha256": session.provenance.data_sha256,
         }
-        try:
+        with refusals_told(directory.path / DIAGNOSIS):
             directory.write_json(DIAGNOSIS, found.to_plain() | about)
-        except OSError as error:
-            raise RunDirectoryError(f"{directory.path / DIAGNOSIS} cannot be written: {error.strerror}") from error
         return found

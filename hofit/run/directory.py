@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..config.source import dump_yaml
-from ..errors import DiskError, RunDirectoryError
+from ..errors import DiskError, RunDirectoryError, refusals_told
 from ..record import CHECKPOINT, CONFIG, EVENTS, LOCK, OWN_FILES, json_text
 from .files import make_directory, write_whole
 from .lock import Taken, locked
@@ -30,21 +30,20 @@ class RunDirectory:
     def create(cls, path: Path, overwrite: bool = False) -> RunDirectory:
         """Take a new or empty directory; with ``overwrite``, one that holds a run."""
         refuse_taken(path, overwrite)
-        try:
+        with refusals_told(path):
             make_directory(path)
-        except OSError as error:
-            raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
         directory = cls(path, locked(path))
         if not overwrite and (refusal := _taken(path)):  # another run was quicker
             directory.close()
             raise Taken(f"{refusal}: choose another --run-dir")
         try:
-            for entry in path.iterdir():
-                if entry.name in OWN_FILES or entry.name.startswith(("checkpoint", EVENTS)):
-                    entry.unlink()
-        except OSError as error:
+            with refusals_told(path):
+                for entry in path.iterdir():
+                    if entry.name in OWN_FILES or entry.name.startswith(("checkpoint", EVENTS)):
+                        entry.unlink()
+        except RunDirectoryError:
             directory.close()
-            raise RunDirectoryError(f"{path} cannot be written: {error.strerror}") from error
+            raise
         return directory
 
     @classmethod
@@ -61,8 +60,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """Take a directory that holds a run, to go on with it."""
-        if not path.is_dir():
-            raise RunDirectoryError(f"no run directory {path}")
+        check_is_directory(path)
         return cls(path, locked(path))
 
     def close(self) -> None:
@@ -80,10 +78,8 @@ class RunDirectory:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """The first file of a run. Raises: RunDirectoryError where the disk does not take it."""
-        try:
+        with refusals_told(self.path):
             self.write(CONFIG, dump_yaml(dict(config)))
-        except OSError as error:
-            raise RunDirectoryError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one of the run's JSON files; what is not finite becomes null."""
@@ -100,6 +96,12 @@ def disk_errors_told(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror or error}): what was written before stands; "
             f"`hofit resume {path}` goes on from its newest checkpoint, if there is one"
         ) from error
+
+
+def check_is_directory(path: Path) -> None:
+    """Raises: RunDirectoryError where there is no directory, and so no run."""
+    if not path.is_dir():
+        raise RunDirectoryError(f"no run directory {path}")
 
 
 def refuse_taken(path: Path, overwrite: bool = False) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, HofitError, RunDirectoryError
+from ..errors import ConfigError, HofitError
 from ..export.arviz import attributes, check_installed, inference_data, write_netcdf
 from ..export.groups import groups_of
 from ..export.starts import starts_of, store_of
@@ -21,6 +21,7 @@ from ..fitting.state import Snapshot
 from ..status import Status
 from ..uncertainty.errors import Uncertainty, find_uncertainty, gaussian_of
 from ..verdict.judge import judge_end
+from .directory import check_is_directory
 from .files import write_temporary, write_whole
 from .resume import ResumeRequest, reopened
 from .session import Session
@@ -58,9 +59,7 @@ class Exported:
 def run_export(request: ExportRequest) -> Exported:
     """Everything from the newest checkpoint of a run to the file."""
     write = _writer(request)
-    path = request.run.path
-    if not path.is_dir():
-        raise RunDirectoryError(f"no run directory {path}")
+    check_is_directory(request.run.path)
     with ExitStack() as stack:
         checkpoint, _, session = reopened(stack, request.run)
         try:

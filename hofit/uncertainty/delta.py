@@ -69,7 +69,7 @@ def interval_of_site(support: constraints.Constraint, value: Tensor, error: Tens
     """The intervals of a site whose transform is not elementwise, each on the scale of its entries; None where it is
     not known what values the entries can take."""
     kind = kind_of(support)
-    if kind in ("_Simplex",):
+    if kind in SIMPLEX:
         return interval(LOGIT, value, error)
     if kind in ("_OrderedVector",):
         return interval(PLAIN, value, error)
@@ -85,11 +85,12 @@ def interval_of_site(support: constraints.Constraint, value: Tensor, error: Tens
     return None
 
 
+SIMPLEX = ("_Simplex",)
 FACTORS = ("_LowerCholesky", "_SoftplusLowerCholesky")
 CORRELATION_FACTORS = ("_CorrCholesky",)
 COVARIANCES = ("_PositiveDefinite", "_PositiveSemidefinite")
 CORRELATIONS = ("_CorrMatrix",)
-"""Supports of matrices, by the names of their classes: torch and Pyro have them as single objects of private ones."""
+"""Supports by the names of their classes: torch and Pyro have them as single objects of private ones."""
 
 
 def kind_of(support: constraints.Constraint) -> str:

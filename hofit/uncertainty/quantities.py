@@ -24,7 +24,7 @@ from ..model.program import Program, Reading
 from ..model.randomness import random_state_kept
 from ..model.sites import InfeasibleError
 from ..point import Params
-from ..record import Quantity
+from ..record import Quantity, indices, labelled
 from .delta import (
     CORRELATION_FACTORS,
     CORRELATIONS,
@@ -131,14 +131,14 @@ def _sites(reading: Reading, named: list[Matrix]) -> Iterator[Matrix]:
 def _numbers(matrix: Matrix) -> Iterator[Numbers]:
     value = matrix.value
     size, batch = value.shape[-1], value.shape[:-2]
-    rows = [",".join(map(str, place)) for place in _places(batch)]
+    rows = indices(batch)
     if matrix.with_deviations:
         deviations = value.diagonal(dim1=-2, dim2=-1).sqrt()
-        labels = [f"{matrix.name}: sd[{_joined(row, i)}]" for row in rows for i in range(size)]
+        labels = [labelled(f"{matrix.name}: sd", _joined(row, i)) for row in rows for i in range(size)]
         yield Numbers(labels, deviations.reshape(-1), LOGARITHM)
     first, second = torch.triu_indices(size, size, offset=1, device=value.device)
     pairs = list(zip(first.tolist(), second.tolist(), strict=True))
-    labels = [f"{matrix.name}: corr[{_joined(row, *pair)}]" for row in rows for pair in pairs]
+    labels = [labelled(f"{matrix.name}: corr", _joined(row, *pair)) for row in rows for pair in pairs]
     yield Numbers(labels, _correlation(value)[..., first, second].reshape(-1), FISHER)
 
 
@@ -159,7 +159,8 @@ def _intraclass(program: Program, reading: Reading, leaves: Params) -> Iterator[
         return
     if not all(name in spreads.deviations and program.sites[name].shape.numel() > 1 for name in effects):
         return
-    if not all(_is_intercept(program, data[0], name, leaves) for name in effects):
+    before = _mean(program, data[0])
+    if before is None or not all(_is_intercept(program, data[0], before, name, leaves) for name in effects):
         return
     variances = {name: spreads.deviations[name].square() for name in (*effects, data[0])}
     total = torch.stack(list(variances.values())).sum()
@@ -167,17 +168,24 @@ def _intraclass(program: Program, reading: Reading, leaves: Params) -> Iterator[
     yield Numbers(labels, torch.stack([variances[name] for name in effects]) / total, LOGIT)
 
 
-def _is_intercept(program: Program, response: str, name: str, leaves: Params) -> bool:
-    """Whether the response's mean has one level of an effect in every row, with the coefficient one."""
+def _mean(program: Program, response: str) -> Tensor | None:
+    """The response's mean at the leaves; None where there is none."""
+    try:
+        with torch.no_grad(), random_state_kept():
+            found: Tensor = program.observed_distributions(full=True)[response].mean
+    except (InfeasibleError, ModelError, KeyError, AttributeError, NotImplementedError):
+        return None
+    return found
+
+
+def _is_intercept(program: Program, response: str, before: Tensor, name: str, leaves: Params) -> bool:
+    """Whether the response's mean, ``before``, has one level of an effect in every row, with the coefficient one."""
     generator = torch.Generator().manual_seed(43)
     drawn = torch.rand(leaves[name].shape, generator=generator, dtype=torch.float64) + 0.5
     moves = drawn.to(leaves[name])
-    try:
-        with torch.no_grad(), random_state_kept():
-            before = program.observed_distributions(full=True)[response].mean
-            with program.substituted({name: leaves[name] + moves}):
-                after = program.observed_distributions(full=True)[response].mean
-    except (InfeasibleError, ModelError, KeyError, AttributeError, NotImplementedError):
+    with torch.no_grad(), program.substituted({name: leaves[name] + moves}):
+        after = _mean(program, response)
+    if after is None:
         return False
     levels = moves.reshape(-1).sort().values
     found = (after - before).reshape(-1)
@@ -221,12 +229,6 @@ def _is_among(value: Tensor, others: list[Tensor]) -> bool:
 def _same(value: Tensor) -> float:
     """``SAME``, or what a hundred roundings make in the numbers of the run."""
     return max(SAME, 100 * torch.finfo(value.dtype).eps)
-
-
-def _places(batch: torch.Size) -> list[tuple[int, ...]]:
-    """Every index of a batch, in order; one, empty, where there is no batch."""
-    grid = torch.ones(batch).nonzero().tolist() if batch else [[]]
-    return [tuple(place) for place in grid]
 
 
 def _joined(row: str, *places: int) -> str:

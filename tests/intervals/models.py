@@ -79,6 +79,13 @@ def pairs(y: Tensor) -> None:
         pyro.sample("y", dist.MultivariateNormal(mean, scale_tril=factor), obs=y)
 
 
+def semidefinite(y: Tensor) -> None:
+    covariance = pyro.param("S", torch.eye(2), constraint=constraints.positive_semidefinite)
+    mean = pyro.param("m", torch.zeros(2))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.MultivariateNormal(mean, covariance), obs=y)
+
+
 def shares(counts: Tensor) -> None:
     p = pyro.param("p", torch.ones(3) / 3, constraint=constraints.simplex)
     pyro.sample("counts", dist.Multinomial(50, p), obs=counts)

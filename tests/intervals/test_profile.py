@@ -170,6 +170,9 @@ def test_deviations_and_correlations_of_a_cholesky_factor_have_their_closed_form
     assert usual["m[1]"] == pytest.approx((mean - half, mean + half), rel=CLOSED)
     with pytest.raises(HofitError, match=r"L\[0,1\] is a constant"):
         profile("L[0,1]")
+    # A report tells of every covariance that a support names; so a profile has its numbers too.
+    whole = fitted("semidefinite", models.semidefinite, models.MAP, y=y)
+    assert_near(whole("S: corr[0,1]"), {"S: corr[0,1]": pair}, CLOSED)
 
 
 def test_a_share_of_nothing_has_an_upper_end_and_zero_below(fitted: Any) -> None:
