@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
@@ -249,7 +249,7 @@ def _probed(graph: LossGraph, layout: Layout, colouring: Colouring | None) -> Ex
     if colouring is not None and not layout.rows:
         parts = probed_by_colours(layout, graph.products, like, colouring)
     else:
-        layout = replace(layout, sparsity=None) if layout.sparsity is not None else layout
+        layout = layout.without_pattern()
         parts = probed(layout, graph.products, like)
     return Expansion(graph.coordinates, graph.loss, graph.slope, graph.tape, layout, parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +54,10 @@ class Layout:
     def products(self) -> int:
         """Hessian-vector products that show the whole matrix: one a number of the border, one a column of the rows."""
         return len(self.border) + max((one.length for one in self.rows), default=0)
+
+    def without_pattern(self) -> Layout:
+        """The same, and where nothing is left out the very same: what was proved of a layout is known by it."""
+        return self if self.sparsity is None else replace(self, sparsity=None)
 
     def describe(self) -> str:
         """The structure, and whose rows and border they are: a phrase."""

@@ -273,7 +273,7 @@ class Curvature:
                 self.products = self.colouring.count
                 if agrees(operator, point, coordinates):
                     return operator
-        self.layout = layout = replace(layout, sparsity=None)
+        self.layout = layout = layout.without_pattern()
         parts = probed(layout, products, like)
         operator = parts.operator()
         self.products = layout.products

@@ -274,8 +274,16 @@ class MarginalObjective(Objective):
             return torch.full((), torch.nan), infinite
 
     def _site_without_third(self, point: MarginalPoint) -> str | None:
+        """None where it has one at the last good point: far out, where a scale is e⁻²⁴, it may be too large to tell."""
+        found = None
+        for params, inner in ((point.params, point.inner), self._anchor):
+            if params:
+                self.leaves.write({**params, **inner})
+                found = self.program.site_without_derivative(3)
+            if found is None:
+                break
         self.leaves.write({**point.params, **point.inner})
-        return self.program.site_without_derivative(3)
+        return found
 
     def _by_differences(self, point: MarginalPoint, known: AtMode) -> Params:
         """∇Φ along the path of the mode: what is left of Φ beside f has no slope that torch can give."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ from torch.distributions import constraints
 
 import hofit
 from hofit.coordinates import Coordinates
+from hofit.curvature import expansion as expansion_module
+from hofit.curvature.expansion import Expansion, LossGraph
 from hofit.errors import ConfigError, ModelError
 from hofit.fitting.result import FitResult
 from hofit.linear import sparse as sparse_module
 from hofit.linear.multifrontal import factorise
 from hofit.model.program import Program
 from hofit.objective import mode as mode_module
+from hofit.point import max_norm
 
 from .conftest import Make, slopes_along
 
@@ -706,6 +710,33 @@ def test_rows_that_are_apart_only_at_the_start_do_not_hide_the_slope_of_what_cou
     direction[-1] = 1.0  # the weight, or rho: the couplings vanish where it is zero
     slope, _ = slopes_along(evidence(model, ["b"]), own.start, direction)
     torch.testing.assert_close(at_start[-1], slope, rtol=GRADIENT, atol=0.0)
+
+
+def test_what_overflows_far_out_is_not_taken_for_a_derivative_that_torch_lacks(evidence: Make) -> None:
+    def model() -> None:
+        mu, sd = scalar("mu", 0.1), positive("sd", 1.2)
+        with pyro.plate("rows", ROWS):
+            b = pyro.sample("b", dist.Normal(mu, sd))
+        observe_counts(counts(), b[GROUP])
+
+    own = evidence(model, ["b"])
+    at_start, objective = own.at(own.start), own.objective
+    far = objective.near(at_start, {**at_start.params, "sd": torch.tensor(-185.0)})
+    assert not isfinite(far.value) or not isfinite(max_norm(far.gradient()))  # 1/sd⁴ is no number
+    assert objective.without_third is None
+
+
+def test_rows_are_proved_apart_once_for_all_places(evidence: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, proofs, stay_apart = evidence(diagonal, ["b"]), [], expansion_module._stay_apart
+
+    def proved(expansion: Expansion, plain: LossGraph, groups: Sequence[int]) -> bool:
+        proofs.append(groups)
+        return stay_apart(expansion, plain, groups)
+
+    monkeypatch.setattr(expansion_module, "_stay_apart", proved)
+    for seed in range(3):
+        own.at(own.near_start(0.1 * (seed + 1)))
+    assert len(proofs) == 1
 
 
 def test_a_support_that_moves_with_a_parameter_is_described_without_a_warning(evidence: Make) -> None:
