@@ -127,7 +127,7 @@ def _start(objective: Objective, verdict: Verdict, point: Point, gaussian: Gauss
     running = running & ~landscape.unread
     landscape.parked = torch.where(running, flat, torch.nan)
     place = JudgedPlace.of(objective, landscape.curvature, spot.point, spot.hessian, torch.zeros_like(running))
-    fit = Fit(landscape, flat, spot.loss, spot.point.size, running, place.noise_at, drawn_in)
+    fit = Fit(landscape, flat, spot.loss, spot.point.size, running, place.measure.at, drawn_in)
     return _Start(fit, _with_error(fit, objective, verdict, gaussian))
 
 

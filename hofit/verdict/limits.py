@@ -23,7 +23,8 @@ from ..objective.base import Objective
 from ..point import Params, Point
 from ..status import Status
 from .checks import Finding
-from .place import FAINT, POLISHED, Place, confirmation, loss_at, running_away
+from .place import FAINT, POLISHED, Place, confirmation, running_away
+from .rounding import loss_at
 from .valleys import DOUBLINGS, FOLDS, LEVEL, LOSING, along_a_valley, followed, led_inwards
 
 EDGES = (20.0, 30.0, 40.0)
@@ -41,7 +42,7 @@ BELIEVED = 10.0
 SHOWS = 4.0
 """Times the rounding by which the loss must rise on the way back."""
 
-DRAWN_IN = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
+DRAWN_IN = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
 """Steps of e-folds, to both sides, on which it is sought where the loss is known best."""
 
 DRAWN_NEARER = (1.0, 2.0, 3.0)
@@ -50,8 +51,8 @@ DRAWN_NEARER = (1.0, 2.0, 3.0)
 BACK_PARTS = (0.9, 0.75, 0.5, 0.25, 0.1, 0.0, -0.5, -1.0)
 """What is left of numbers that have run away on the way back from there."""
 
-BACK_STEPS = (1.0, 2.0, 4.0, 8.0)
-"""Steps to both sides on which the loss rises, or does not."""
+BACK_STEPS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Steps to both sides on which the loss rises, or does not: as far as a number is drawn in, or out."""
 
 BACKWARDS = 6
 """Steps back from where the loss shows no more, at most."""
@@ -188,9 +189,10 @@ def _in_the_clear(place: Place) -> Place:
     """From where the loss is nothing but rounding, so near that it can be told what it does."""
     for _ in range(ROUNDS):
         drawn = _drawn_in(place) if place.noise > FAINT * place.point.size else None
-        if drawn is None:
+        there = None if drawn is None else drawn[0].polished()
+        if there is None or torch.equal(there.here, place.here):
             break
-        place = drawn[0].polished()
+        place = there
     return place
 
 
@@ -208,12 +210,14 @@ def _drawn_in(place: Place, ended: bool = False) -> tuple[Place, Tensor] | None:
         if abs(slope) > BELIEVED * rounding:
             found += [(rounding, place.here, way)] if ended else []
             continue
-        least, best = inf, place.here
+        least, best = _doubt(place, place.here, way), place.here
         for steps in (DRAWN_IN, DRAWN_NEARER):
-            drawn = [best + side * step * way for step in steps for side in (-1.0, 1.0)]
-            doubts = [_doubt(place, where, way) for where in drawn]
-            if min(doubts) < least:
-                least, best = min(doubts), drawn[doubts.index(min(doubts))]
+            around = best
+            for step in (side * step for step in steps for side in (-1.0, 1.0)):
+                if least <= place.least_rounding:  # further out nothing is left to be rounded, or to be told
+                    break
+                doubt = _doubt(place, around + step * way, way, least)
+                least, best = (doubt, around + step * way) if doubt < least else (least, best)
         found.append((least, best, way))
     for _, where, way in sorted(found, key=lambda one: one[0]):
         out = _way_out(place, where, way)
@@ -235,7 +239,8 @@ def _back_from_a_climb(place: Place) -> Place | None:
     step = torch.where(far, place.step.abs().clamp_min(1.0), 0.0)
     for times in (1.0, 2.0, 4.0, 8.0, 16.0):
         back = torch.minimum(times * step, (1.0 - 0.5**times) * place.here.abs()) * place.here.sign()
-        if place.loss_at(place.here - back) - place.point.value > SHOWS * place.noise:
+        rise = place.loss_at(place.here - back) - place.point.value
+        if rise > 0.0 and place.shows(rise / SHOWS):
             there = place.at(place.here - back)
             return None if there is None else there.holding(far).polished().holding_only(place.held)
     return None
@@ -245,19 +250,21 @@ def _rises_inwards(place: Place, far: Tensor) -> bool:
     """Whether the first change of the loss on the straight way back is a rise: on a plateau there is none."""
     for part in BACK_PARTS:
         change = place.loss_at(torch.where(far != 0, part * place.here, place.here)) - place.point.value
-        if abs(change) > 2.0 * place.noise:
+        if place.shows(0.5 * change):
             return change > 0.0
     return False
 
 
 def _way_out(place: Place, where: Tensor, way: Tensor) -> float:
     """The side, 1 or −1, on which the loss does not rise beyond its rounding where on the other it does; 0 if none."""
-    middle, rounding = place.loss_at(where), place.along(where, way)[1]
+    middle, rounding = place.loss_at(where), max(place.least_rounding, place.along(where, way)[1])
     for steps in BACK_STEPS:
         rises = []
         for sign in (1.0, -1.0):
             end = where + sign * steps * way
-            rises.append(place.loss_at(end) - middle > max(rounding, place.along(end, way)[1]))
+            rise = place.loss_at(end) - middle
+            # Where it cannot be computed nothing is known of it: in single precision e⁻³⁰ has no fourth power.
+            rises.append(isfinite(rise) and rise > rounding and rise > place.along(end, way)[1])
         if any(rises):
             return 0.0 if all(rises) else (-1.0 if rises[0] else 1.0)
     return 0.0
@@ -269,7 +276,8 @@ def rises_outwards(place: Place, edge: Tensor) -> Tensor:
     for number in edge.nonzero()[:, 0].tolist():
         where = place.here.clone()
         where[number] += float(where[number].sign())
-        rises[number] = place.loss_at(where) - place.point.value > 2.0 * place.noise
+        rise = place.loss_at(where) - place.point.value
+        rises[number] = rise > 0.0 and place.shows(0.5 * rise)
     return rises
 
 
@@ -278,14 +286,16 @@ def _on_edges(place: Place, edge: Tensor, unit: float) -> Place:
     found = place
     for size in EDGES:
         there = place.at(torch.where(edge, place.here.clamp(-size, size), place.here))
-        if there is not None and there.point.value <= place.point.value + max(place.noise, 1e2 * LEVEL * unit):
+        rise = inf if there is None else there.point.value - place.point.value
+        if there is not None and (rise <= 1e2 * LEVEL * unit or not place.shows(rise)):
             found = there
             break
     outward = torch.where(edge, found.here.sign(), torch.zeros_like(found.here))
     here, value = found.here, found.point.value
     for _ in range(OUTWARD):
         loss = place.loss_at(here + OUT * outward)
-        if not max(found.noise, LEVEL * unit) < value - loss < place.most_of_fall(here, OUT * outward):
+        fall = value - loss
+        if not (LEVEL * unit < fall < place.most_of_fall(here, OUT * outward) and found.shows(fall)):
             break
         here, value = here + OUT * outward, loss
     return found if here is found.here else place.at(here) or found
@@ -298,26 +308,31 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
     """
     before, distance, end = place.point.value, 1.0, "open"
     falls: list[float] = []
-    reached, level = place.here, max(place.noise, LEVEL * unit)
+    reached, level = place.here, LEVEL * unit
+
+    def shows(change: float, where: Tensor) -> bool:
+        near = abs(change) < NEAR_NOISE * place.point.size
+        return abs(change) > level and place.shows(change) and (not near or place.shows_at(where, change))
+
     for _ in range(DOUBLINGS):
         where = place.here + distance * outward
         loss = place.loss_at(where)
         fall = before - loss
-        if isfinite(loss) and abs(fall) < NEAR_NOISE * place.point.size:
-            level = max(level, place.noise_at(where))
-        if fall < -level:
+        seen = not isfinite(loss) or shows(fall, where)
+        if seen and fall < 0.0:
             end = "rises" if isfinite(loss) else "open"
             break
-        if fall <= level:
+        if not seen:
             # On a plateau the loss between two places is no lower than at both; in a valley they stand on its two
             # sides: Newton's step to a minimum like u⁴ goes a third of the way, and two and four of them end alike.
             middle = reached + 0.5 * (where - reached)
             between = place.loss_at(middle)
-            if min(before, loss) - between > max(level, place.noise_at(middle)):
+            lower = min(before, loss) - between
+            if lower > 0.0 and shows(lower, middle):
                 reached, before, end = middle, between, "rises"
                 break
         jumps = len(falls) >= 2 and falls[-1] < LOSING * falls[-2] < LOSING * fall
-        if fall <= level or jumps:  # and no further: there the loss may be rounded the more
+        if not seen or jumps:  # and no further: there the loss may be rounded the more
             end = "level"
             break
         reached, before, distance = where, loss, 2.0 * distance
@@ -326,14 +341,15 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         distance *= 0.5  # between the last place and the one where the loss no longer showed a fall
         where = reached + 0.5 * distance * outward
         loss = place.loss_at(where)
-        if before - loss > max(place.noise_at(where), LEVEL * unit) and isfinite(loss):
+        fall = before - loss
+        if fall > level and isfinite(loss) and place.shows_at(where, fall):
             reached, before = where, loss
     if end == "level":
         reached = _where_it_is_known_best(place, reached, outward, unit)
     late = falls[-4:]
     if end == "open" and len(falls) >= 5 and all(after >= LOSING * fall for fall, after in pairwise(late)):
         end = "falls"
-    if end == "rises" and not place.point.value - before > level:
+    if end == "rises" and not (before < place.point.value and shows(place.point.value - before, reached)):
         end = "open"
     return place.at(reached) or place, end
 
@@ -345,14 +361,14 @@ def _where_it_is_known_best(place: Place, reached: Tensor, outward: Tensor, unit
         if least <= LEVEL * unit:
             break
         where = reached - steps * outward
-        found = _doubt(place, where, outward)
+        found = _doubt(place, where, outward, least)
         best, least = (where, found) if found < least else (best, least)
     return best
 
 
-def _doubt(place: Place, where: Tensor, outward: Tensor) -> float:
-    """What the loss has left to fall outwards, by its slope, and its rounding there."""
-    slope, rounding = place.along(where, outward)
+def _doubt(place: Place, where: Tensor, outward: Tensor, most: float = inf) -> float:
+    """What the loss has left to fall outwards, by its slope, and its rounding there: as far as it is below ``most``."""
+    slope, rounding = place.along(where, outward, most)
     return abs(slope) + rounding
 
 
@@ -428,14 +444,14 @@ def _lower_inside(place: Place, number: int) -> Params | None:
     """The lowest place on the way back from an edge, where that is lower; the first change beyond rounding decides."""
     unit = torch.zeros_like(place.here)
     unit[number] = place.here[number].sign()
-    noise, here, whole = 2.0 * place.noise, place.point.value, float(place.here[number].abs())
+    here, whole = place.point.value, float(place.here[number].abs())
     distance, loss = 0.5, here
     for _ in range(BACK):
         loss = place.loss_at(place.here - distance * unit)
-        if abs(loss - here) > noise or distance > whole + 4.0:
+        if place.shows(0.5 * (loss - here)) or distance > whole + 4.0:
             break
         distance *= 2.0
-    if not loss - here < -noise:
+    if not (loss < here and place.shows(0.5 * (here - loss))):
         return None
     best = distance
     while distance < whole + 8.0:

@@ -14,8 +14,9 @@ from ..curvature.structure import Curvature
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
 from ..objective.base import Objective
-from ..point import Params, Point
+from ..point import Point
 from .checks import Check
+from .rounding import LOSS_ROUNDING, NUDGE, Rounding, loss_at
 from .signs import Signs
 
 CONFIRM_FACTOR = 100.0
@@ -50,27 +51,11 @@ FAINT = 1e-6
 OUTERMOST = 8
 """Numbers of bounded supports that are asked whether their curvature is rounding, however large it is, at most."""
 
-LOSS_ROUNDING = 64.0
-"""Units of eps · |loss| within which a difference of two losses is rounding."""
-
-NUDGE = 1e-10
-"""A change of a parameter, relative to it, along which a loss bends by nothing but its own rounding."""
-
 DOUBTFUL = 1e4
 """Units of eps · the largest |h_ii| below which a curvature may be rounding alone."""
 
 STEADY = 0.1
 """How much of itself a curvature may change a hair's breadth away."""
-
-NUDGES = (1.0, 3.0, 10.0, 30.0, 100.0)
-"""How many times NUDGE the loss is traced at to measure its rounding: often, for roundings are equal by luck."""
-
-BENDS = 2
-"""The last of them on which what is alike on both sides may be rounding: it tells how much of it is bent."""
-
-BORNE_OUT = (0.01, 0.03, 0.1)
-"""Parts of a way over which a change of the loss is held against the slopes at both ends; on the longest that errs by
-a ten thousandth of what an e⁻ᵘ has left to fall."""
 
 FOLLOWS = 0.2
 """A loss that is off by less than so many slopes, on the longest of these ways half of what they say, follows them."""
@@ -89,24 +74,30 @@ POLISHES = 3
 """Newton steps at most that take the others along where some are held elsewhere."""
 
 
-def loss_at(objective: Objective, params: Params) -> float:
-    """The loss on the full plates; inf where there is none."""
-    point = objective.at_full(params)
-    return point.value if point.failure is None and isfinite(point.value) else inf
-
-
 @dataclass(eq=False)
 class Place:
-    """``held`` (d,) are numbers that stay; nothing of what follows has a part along them."""
+    """``held`` (d,) are numbers that stay; nothing of what follows has a part along them.
+
+    ``measure`` goes from place to place, and knows what was measured at each.
+    """
 
     objective: Objective
     curvature: Curvature
     point: Point
     hessian: Operator
     held: Tensor
+    measure: Rounding
 
     @classmethod
-    def of(cls, objective: Objective, curvature: Curvature, point: Point, hessian: Operator, held: Tensor) -> Place:
+    def of(
+        cls,
+        objective: Objective,
+        curvature: Curvature,
+        point: Point,
+        hessian: Operator,
+        held: Tensor,
+        measure: Rounding | None = None,
+    ) -> Place:
         """With a Hessian that has no curvature where what it has is rounding: it is not the same a hair's breadth away.
 
         In a parameter's own unit, which may be any, curvature that is rounding would look like any other.
@@ -124,7 +115,8 @@ class Place:
                 dead = doubtful & ~torch.as_tensor(steady)
                 if bool(dead.any()):
                     hessian = hessian.scaled(torch.where(dead, 0.0, 1.0).to(diagonal))
-        return cls(objective, curvature, point, hessian, held)
+        measure = measure or Rounding(objective, Coordinates.of(point.params))
+        return cls(objective, curvature, point, hessian, held, measure)
 
     @cached_property
     def coordinates(self) -> Coordinates:
@@ -160,54 +152,29 @@ class Place:
     @cached_property
     def noise(self) -> float:
         """The rounding of the loss here."""
-        return self._rounding(self.point)
+        return self.measure.at(self.here, self.point)
 
     @property
     def rounding(self) -> float:
         """The same, of a loss whose terms are one observation's at least."""
         return max(self.noise, LOSS_ROUNDING * torch.finfo(self.gradient.dtype).eps * self.point.size)
 
-    def noise_at(self, where: Tensor) -> float:
-        """The rounding of the loss elsewhere; inf where it has no gradient."""
-        return self._rounding(self.objective.at_full(self.coordinates.unflatten(where)))
+    @property
+    def least_rounding(self) -> float:
+        """Of any loss of this size."""
+        return LOSS_ROUNDING * torch.finfo(self.gradient.dtype).eps * abs(self.point.value)
 
-    def _rounding(self, point: Point) -> float:
-        """Measured: by how much a loss changes, on the smallest ways to both sides, that its slope does not explain."""
-        if point.failure is not None or not isfinite(point.value):
-            return inf
-        where, slope = (self.coordinates.flatten(one) for one in (point.params, point.gradient()))
-        generator = torch.Generator().manual_seed(31)
-        size = torch.clamp(where.abs(), min=NUDGE**0.5) * NUDGE
-        odd, even = [], []
-        for times in NUDGES:
-            signs = (2.0 * torch.randint(0, 2, where.shape, generator=generator) - 1).to(size)
-            move = times * size * signs
-            there, back = (self.loss_at(where + m) - point.value - float(slope @ m) for m in (move, -move))
-            odd.append(0.5 * (there - back))
-            even.append(0.5 * (there + back) / times**2)
-        # What bends does so by the square of the way.
-        even = [times**2 * (one - even[BENDS]) for times, one in zip(NUDGES[:BENDS], even, strict=False)]
-        spread = max([0.0, *(abs(one) for one in (*odd, *even) if isfinite(one))])
-        return max(LOSS_ROUNDING * torch.finfo(where.dtype).eps * abs(point.value), 4.0 * spread)
+    def shows(self, change: float) -> bool:
+        """Whether a change of the loss, of either sign, is more than its rounding here."""
+        return abs(change) > (self.measure.at(self.here, self.point, abs(change)))
 
-    def along(self, where: Tensor, way: Tensor) -> tuple[float, float]:
-        """The slope (d,) · ``way`` elsewhere, and the rounding of the loss along it: what slopes do not bear out.
+    def shows_at(self, where: Tensor, change: float) -> bool:
+        """The same elsewhere; False where the loss has no gradient."""
+        return abs(change) > self.measure.at(where, beside=abs(change))
 
-        On the longer way of a number that has gone far out no rounding is hidden by luck. inf where there is no loss,
-        or where it is the same to the last digit.
-        """
-
-        def traced(part: float) -> tuple[float, float]:
-            point = self.objective.at_full(self.coordinates.unflatten(where + part * way))
-            if point.failure is not None or not isfinite(point.value):
-                return inf, inf
-            return point.value, float(self.coordinates.flatten(point.gradient()) @ way)
-
-        value, slope = traced(0.0)
-        ends = [(part, *traced(part)) for size in BORNE_OUT for part in (size, -size)]
-        off = [abs(there - value - 0.5 * part * (slope + steep)) for part, there, steep in ends]
-        known = all(map(isfinite, [slope, *off])) and (slope != 0.0 or any(there != value for _, there, _ in ends))
-        return slope, 4.0 * max(off) if known else inf
+    def along(self, where: Tensor, way: Tensor, most: float = inf) -> tuple[float, float]:
+        """See ``Rounding.along``."""
+        return self.measure.along(where, way, most)
 
     def most_of_fall(self, where: Tensor, way: Tensor) -> float:
         """What a loss may fall by on a way from elsewhere, by its slope there: more is rounding."""
@@ -238,11 +205,14 @@ class Place:
 
         That is as much as the slope where the loss does not follow it.
         """
+        shown = float(self._shown[number])
+        if shown <= self.noise:
+            return True
         way = torch.zeros_like(self.here)
         way[number] = 1.0
         slope, rounding = self.along(self.here, way)
         follows = rounding < FOLLOWS * abs(slope)
-        return bool(self._shown[number] <= max(self.noise, rounding, 0.0 if follows else abs(slope)))
+        return shown <= max(rounding, 0.0 if follows else abs(slope))
 
     @cached_property
     def bounded(self) -> Tensor:
@@ -277,7 +247,7 @@ class Place:
             return None
         if not bool(gradient.isfinite().all()):
             return None
-        return Place.of(self.objective, self.curvature, point, hessian, self.held)
+        return Place.of(self.objective, self.curvature, point, hessian, self.held, self.measure)
 
     def holding(self, places: Tensor) -> Place:
         """The same with more numbers held."""
@@ -295,7 +265,7 @@ class Place:
                 break
             there = place.at(place.here + place.step)
             rise = -inf if there is None else there.point.value - place.point.value
-            if there is None or (rise > 0.0 and rise > max(place.noise, there.noise)):
+            if there is None or (rise > 0.0 and place.shows(rise) and there.shows(rise)):
                 break
             if not float(there.gradient.abs().max()) < 0.5 * float(place.gradient.abs().max()):
                 break
@@ -362,7 +332,7 @@ def confirmation(place: Place) -> Confirmation:
         return answer(False, "loss or curvature cannot be had after the confirming step")
     actual = place.point.value - there.point.value
     rounding = max(LOSS_ROUNDING * eps * max(abs(place.point.value), abs(there.point.value)), eps**0.5 * decrement)
-    if abs(actual - decrement) > QUADRATIC * decrement + rounding and abs(actual - decrement) > place.noise:
+    if abs(actual - decrement) > QUADRATIC * decrement + rounding and place.shows(actual - decrement):
         text = f"a Newton step lowers the loss by {actual:.3g}, not by the {decrement:.3g} of a quadratic"
         return answer(False, text, there)
     if there.signs.negative.shape[1]:

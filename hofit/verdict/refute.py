@@ -14,7 +14,8 @@ from ..objective.base import Objective
 from ..point import Point
 from ..status import Status
 from .checks import Check, Finding, StopState
-from .place import CONFIRM_FACTOR, CONFIRM_STEP, Place, loss_at
+from .place import CONFIRM_FACTOR, CONFIRM_STEP, Place
+from .rounding import loss_at
 
 WALKS = (0.003, 0.03, 0.1, 1.0, 10.0)
 """How far a walk goes along a direction whose largest entry is one; and to the origin, and as far again."""

@@ -90,7 +90,7 @@ def _ahead(before: Tensor, place: Place) -> Tensor:
 def _fall(before: Place, after: Place) -> float:
     """How much lower a place is than another beyond rounding; 0 where that does not show."""
     fall = before.point.value - after.point.value
-    return fall if abs(fall) > max(before.noise, after.noise) else 0.0
+    return fall if before.shows(fall) and after.shows(fall) else 0.0
 
 
 def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:

@@ -306,3 +306,22 @@ def test_a_minimum_without_curvature_that_newton_s_steps_straddle_is_no_edge() -
     adam = {"params": "*", "optimizer": "adam", "lr": 0.01}
     result = hofit.fit(model, {"optimizers": [adam], "stop": {"max_iterations": 100}})
     assert result.status == "max_iterations" and not any("boundary" in remark for remark in result.remarks)
+
+
+@pytest.mark.parametrize("optimizer", ["trust_region", "newton_cg", "lbfgs"])
+@pytest.mark.parametrize("start", [1.0, 1e-3, 3e-4])
+def test_in_single_precision_an_edge_is_seen_wherever_rounding_has_stopped_the_fit(
+    optimizer: str, start: float
+) -> None:
+    """From 1e-3 on the loss no longer shows the scale: it was taken further out, for nothing was left to be rounded."""
+    means = torch.tensor([0.1, -0.2, 0.15, 0.05, -0.1, 0.12, -0.07, 0.02])
+
+    def model() -> None:
+        mu, tau = pyro.param("mu", torch.tensor(0.0)), positive("tau", 1.0)
+        with pyro.plate("groups", 8):
+            pyro.sample("y", dist.Normal(mu, (tau**2 + 0.04).sqrt()), obs=means.to(mu))
+
+    result = fit(model, optimizer, dtype="float32", init={"values": {"tau": start}})
+    expected = -float(dist.Normal(means.mean(), 0.2).log_prob(means).sum())
+    assert result.status == "converged_on_boundary" and result.loss == pytest.approx(expected, abs=1e-4)
+    assert float(result.std_errors["mu"]) == pytest.approx(0.2 / 8**0.5, rel=1e-4)
