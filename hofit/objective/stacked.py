@@ -82,25 +82,20 @@ class Stacked:
         leaves = program.leaves
         self.outer, self.inner = (Coordinates.of(leaves, names) for names in (outer, inner))
         self.all = Coordinates.of(leaves, [*outer, *inner])
-        own = torch.arange(self.inner.size)
-        if layout is None or layout.sparsity is not None or not layout.rows:
-            self._colour, self._together = own, torch.ones(len(own), len(own), dtype=torch.bool)
-            return
-        row, colour = own.clone(), own.clone()
-        for number, group in enumerate(layout.rows):
-            row[group.index] = (torch.arange(group.count) + len(own) * (number + 1))[:, None]
-            colour[group.index] = torch.arange(group.length)[None, :].expand(group.count, -1)
-        width = max(group.length for group in layout.rows)
-        row[layout.border] = -1
-        colour[layout.border] = width + torch.arange(len(layout.border))
-        border = row == -1
-        self._colour = colour
-        self._together = (row[:, None] == row[None, :]) | border[:, None] | border[None, :]
+        everything = layout is None or layout.sparsity is not None
+        self.rows = () if layout is None or everything else tuple(group.index for group in layout.rows)
+        self.border = torch.arange(self.inner.size) if layout is None or everything else layout.border
+        """Groups of rows (R, L) of the inner Hessian that stay apart, and the numbers (m,) that are coupled to all."""
+        self._width = max((index.shape[1] for index in self.rows), default=0)
+        self._colour = torch.empty(self.inner.size, dtype=torch.long)
+        for index in self.rows:
+            self._colour[index] = torch.arange(index.shape[1]).expand(index.shape)
+        self._colour[self.border] = self._width + torch.arange(len(self.border))
 
     @property
     def colours(self) -> int:
         """Products that show an inner Hessian."""
-        return int(self._colour.max()) + 1 if len(self._colour) else 0
+        return self._width + len(self.border)
 
     def losses(self, places: Tensor, arguments: Arguments) -> Tensor:
         """Shapes: (B, p + d) → (B,). Raises: NotStacked."""
@@ -124,19 +119,88 @@ class Stacked:
         (slope,) = torch.autograd.grad(loss.sum(), places, create_graph=True)
         return StackedPoint(self, places, loss, slope)
 
-    def inner_hessian(self, slope: Tensor, places: Tensor, graph: bool) -> Tensor:
-        """Of the losses, whose slope is (B, p + d): (B, d, d)."""
-        p, d = self.outer.size, self.inner.size
-        if not d:
-            return slope.new_zeros(len(slope), 0, 0)
-        answers = []
-        for colour in range(self.colours):
-            along = (slope[:, p:] * (self._colour == colour).to(slope)).sum()
-            (found,) = torch.autograd.grad(along, places, create_graph=graph, retain_graph=True)
-            answers.append(found[:, p:])
-        whole = torch.stack(answers, -1)[:, :, self._colour]  # (B, i, j): row i of the column's colour
-        matrix = torch.where(self._together, whole, 0.0)
-        return (matrix + matrix.mT) / 2
+    def inner_hessian(self, slope: Tensor, places: Tensor, graph: bool) -> InnerHessian:
+        """Of the losses, whose slope is (B, p + d)."""
+        p = self.outer.size
+        columns = slope.new_zeros(len(slope), self.inner.size, self.colours)
+        if self.colours:
+            answers = []
+            for colour in range(self.colours):
+                along = (slope[:, p:] * (self._colour == colour).to(slope)).sum()
+                (found,) = torch.autograd.grad(along, places, create_graph=graph, retain_graph=True)
+                answers.append(found[:, p:])
+            columns = torch.stack(answers, -1)
+        blocks = [columns[:, index, : index.shape[1]] for index in self.rows]
+        couplings = [columns[:, index, self._width :] for index in self.rows]
+        corner = columns[:, self.border, self._width :]
+        return InnerHessian(self, [(one + one.mT) / 2 for one in blocks], couplings, (corner + corner.mT) / 2)
+
+
+@dataclass(eq=False)
+class InnerHessian:
+    """An arrowhead of each data set: ``blocks`` (B, R, L, L) and their ``couplings`` (B, R, L, m) with the border,
+    group by group, and its ``corner`` (B, m, m)."""
+
+    source: Stacked
+    blocks: list[Tensor]
+    couplings: list[Tensor]
+    corner: Tensor
+
+    def dense(self) -> Tensor:
+        """Shape (B, d, d)."""
+        size, border = self.source.inner.size, self.source.border
+        whole = self.corner.new_zeros(len(self.corner), size, size)
+        for index, blocks, coupling in zip(self.source.rows, self.blocks, self.couplings, strict=True):
+            whole[:, index[:, :, None], index[:, None, :]] = blocks
+            whole[:, index[:, :, None], border] = coupling
+            whole[:, border[:, None], index.reshape(-1)] = coupling.flatten(1, 2).mT
+        whole[:, border[:, None], border] = self.corner
+        return whole
+
+    def factor(self) -> InnerFactor:
+        """Cholesky's, of the blocks and of the border's Schur complement; nan where a data set has none."""
+        roots, reduced, schur = [], [], self.corner
+        failed = torch.zeros(len(self.corner), dtype=torch.bool)
+        for blocks, coupling in zip(self.blocks, self.couplings, strict=True):
+            root, wrong = torch.linalg.cholesky_ex(blocks)
+            roots.append(root)
+            failed |= (wrong > 0).any(1)
+            reduced.append(torch.linalg.solve_triangular(root, coupling, upper=False))
+            schur = schur - torch.einsum("brli,brlj->bij", reduced[-1], reduced[-1])
+        corner, wrong = torch.linalg.cholesky_ex(schur)
+        failed |= wrong > 0
+        return InnerFactor(self.source, roots, reduced, torch.where(failed[:, None, None], torch.nan, corner), failed)
+
+
+@dataclass(eq=False)
+class InnerFactor:
+    """``roots`` of the blocks, ``reduced`` couplings and the border's root ``corner``; ``failed`` (B,) have none."""
+
+    source: Stacked
+    roots: list[Tensor]
+    reduced: list[Tensor]
+    corner: Tensor
+    failed: Tensor
+
+    def half_log_determinant(self) -> Tensor:
+        """Shape (B,), with its graph."""
+        diagonals = [root.diagonal(dim1=-2, dim2=-1).flatten(1) for root in (*self.roots, self.corner)]
+        return torch.where(self.failed, torch.nan, torch.cat(diagonals, 1).log().sum(1))
+
+    @torch.no_grad()
+    def solve(self, right: Tensor) -> Tensor:
+        """Shape (B, d, k), without a graph."""
+        border, below = self.source.border, []
+        at_border = right[:, border]
+        for index, root, reduced in zip(self.source.rows, self.roots, self.reduced, strict=True):
+            below.append(torch.linalg.solve_triangular(root, right[:, index], upper=False))
+            at_border = at_border - torch.einsum("brli,brlk->bik", reduced, below[-1])
+        found = torch.empty_like(right)
+        found[:, border] = at_border = torch.cholesky_solve(at_border, self.corner)
+        for index, root, reduced, own in zip(self.source.rows, self.roots, self.reduced, below, strict=True):
+            left = own - torch.einsum("brli,bik->brlk", reduced, at_border)
+            found[:, index] = torch.linalg.solve_triangular(root.mT, left, upper=True)
+        return torch.where(self.failed[:, None, None], torch.nan, found)
 
 
 @dataclass(eq=False)
@@ -154,10 +218,8 @@ class StackedPoint:
 
     def newton(self) -> tuple[Tensor, Tensor]:
         """Newton's step in u, (B, d), and what it promises to lower the loss by, (B,); nan where H is not positive."""
-        hessian = self.source.inner_hessian(self.slope, self.places, graph=False)
-        factor, failed = torch.linalg.cholesky_ex(hessian)
-        step = -torch.cholesky_solve(self.inner_slope[:, :, None], factor)[:, :, 0]
-        step = torch.where((failed > 0)[:, None], torch.nan, step)
+        factor = self.source.inner_hessian(self.slope, self.places, graph=False).factor()
+        step = -factor.solve(self.inner_slope[:, :, None])[:, :, 0]
         return step, -0.5 * (step * self.inner_slope).sum(1)
 
 
@@ -168,26 +230,25 @@ class StackedEvidence:
     point: StackedPoint
 
     @cached_property
-    def _matrix(self) -> Tensor:
+    def _matrix(self) -> InnerHessian:
         return self.point.source.inner_hessian(self.point.slope, self.point.places, graph=True)
 
     @cached_property
-    def _factor(self) -> Tensor:
-        """The Cholesky factors of H_uu, (B, d, d), with their graph; nan where there is none."""
-        factor, failed = torch.linalg.cholesky_ex(self._matrix)
-        return torch.where((failed > 0)[:, None, None], torch.nan, factor)
+    def _factor(self) -> InnerFactor:
+        """That of H_uu, with its graph."""
+        return self._matrix.factor()
 
     @property
     def inner_hessian(self) -> Tensor:
-        return self._matrix.detach()
+        """Shape (B, d, d)."""
+        return self._matrix.dense().detach()
 
     @cached_property
     def _phi(self) -> Tensor:
         size = self.point.source.inner.size
         if not size:
             return self.point.loss
-        half: Tensor = self._factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        return self.point.loss + half - 0.5 * size * log(2 * pi)
+        return self.point.loss + self._factor.half_log_determinant() - 0.5 * size * log(2 * pi)
 
     @cached_property
     def loss(self) -> Tensor:
@@ -218,7 +279,7 @@ class StackedEvidence:
         units = torch.eye(p).to(slope).expand(len(slope), p, p)
         if self.point.source.inner.size:
             mixed = torch.stack([self._along(slope[:, k])[:, p:] for k in range(p)], 2)
-            moves = -torch.cholesky_solve(mixed, self._factor.detach()).mT
+            moves = -self._factor.solve(mixed).mT
         else:
             moves = slope.new_zeros(len(slope), p, 0)
         ways = torch.cat([units, moves], 2)
@@ -232,7 +293,7 @@ class StackedEvidence:
 
     def _solved(self, right: Tensor) -> Tensor:
         """H_uu⁻¹ of right sides (B, d)."""
-        return torch.cholesky_solve(right.detach()[:, :, None], self._factor.detach())[:, :, 0]
+        return self._factor.solve(right.detach()[:, :, None])[:, :, 0]
 
 
 def _gradient(output: Tensor, places: Tensor) -> Tensor:

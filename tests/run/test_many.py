@@ -43,6 +43,15 @@ def counts(y: Tensor, day: Tensor, subject: Tensor, subjects: int) -> None:
         pyro.sample("y", dist.Poisson((rate + b[subject] + 0.2 * day).exp()), obs=y)
 
 
+def beside_a_border(y: Tensor, day: Tensor, subject: Tensor, subjects: int) -> None:
+    beta = pyro.sample("beta", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    sd = pyro.param("sd", torch.tensor(0.5), constraint=constraints.positive)
+    with pyro.plate("subjects", subjects):
+        b = pyro.sample("b", dist.Normal(0.0, sd))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Poisson((beta[0] + b[subject] + beta[1] * day).exp()), obs=y)
+
+
 def logistic(x: Tensor, y: Tensor) -> None:
     intercept = pyro.sample("intercept", dist.Normal(0.0, 3.0))
     slope = pyro.sample("slope", dist.Normal(0.0, 3.0))
@@ -82,6 +91,12 @@ COMMON = {"day": DAY, "subject": SUBJECT, "subjects": SUBJECTS}
 CASES: dict[str, tuple[Callable[..., None], dict[str, Any], list[dict[str, Any]], dict[str, Any]]] = {
     "a mixed model": (mixed, {"optimizers": NEWTON, "objective": LAPLACE}, mixed_data(6), COMMON),
     "counts": (counts, {"optimizers": NEWTON, "objective": LAPLACE}, count_data(6), COMMON),
+    "beside a border": (
+        beside_a_border,
+        {"optimizers": NEWTON, "objective": {**LAPLACE, "integrate": {"b": "laplace", "beta": "laplace"}}},
+        count_data(4),
+        COMMON,
+    ),
     "a joint mode": (logistic, {"optimizers": NEWTON}, logistic_data(6), {}),
     "with the Jacobian": (logistic, {"optimizers": NEWTON, "objective": "map_unconstrained"}, logistic_data(4), {}),
 }
