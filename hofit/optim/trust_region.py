@@ -75,6 +75,8 @@ class TrustRegion(InsideRadius):
         self.operator: Operator | MatrixFree | None = None
         """The Hessian at the last point that a step was proposed from."""
         self._at: Point | None = None
+        self._still: Tensor | None = None
+        """Numbers that stay at this point (d,), as the Hessian has them; None where none does."""
         self._shift = 0.0
         self._steepest = 0.0
         """The largest entry of any gradient so far."""
@@ -103,6 +105,8 @@ class TrustRegion(InsideRadius):
             self._hold_what_is_rounding(gradient)
         assert self._scale is not None and self.operator is not None
         root = above_rounding(self._scale).sqrt()
+        if self._still is not None:  # what stays has a curvature of one, beside which no other may be lost
+            gradient[self._still], root[self._still] = 0.0, 1.0
         scaled = self.operator.scaled(root.reciprocal())
         unit = 1.0 if point.source is None else point.source.unit
         solution, self.radius.value = solve(
@@ -122,13 +126,13 @@ class TrustRegion(InsideRadius):
     def _hold_what_is_rounding(self, gradient: Tensor) -> None:
         """Where slope and curvature are both rounding of the largest there were, no step is taken on their strength."""
         assert self._scale is not None
+        self._still = None
         if isinstance(self.operator, MatrixFree) or self.operator is None:
             return
         tiny = ROUNDING * torch.finfo(gradient.dtype).eps
         still = (self._scale <= tiny * self._scale.max()) & (gradient.abs() <= tiny * self._steepest)
         if bool(still.any()) and not bool(still.all()):
-            self.operator = self.operator.held(still)
-            gradient[still] = 0.0
+            self.operator, self._still = self.operator.held(still), still
 
     def _correct(self, point: Point, proposal: Proposal, scaled: Operator | MatrixFree, root: Tensor) -> None:
         """Put a second step behind one that falls short, where the two together do not; not one of products alone."""

@@ -322,3 +322,19 @@ def test_a_hessian_that_turns_matrix_free_keeps_the_scale_that_it_has_shown() ->
     part.curvature, part.radius.value = Curvature("matrix_free"), 1e3
     updated = part.propose(at(torch.tensor([1e-3, 1e-3]))).params["x"]
     assert updated.abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-6, 1e6])
+def test_a_number_that_nothing_depends_on_leaves_the_steps_of_the_others_as_they_are(unit: float) -> None:
+    """It is held with a curvature of one, which is far more than the others have where the loss's unit is small."""
+
+    def at(loss: Function, x: Tensor, leaves: int) -> TracedPoint:
+        leaf = torch.cat([x, torch.zeros(leaves - 2)]).requires_grad_()
+        return TracedPoint({"x": leaf.detach()}, unit * loss(leaf[:2]), {"x": leaf})
+
+    def step(leaves: int) -> Tensor:
+        part = TrustRegion("dense", initial_radius=unit**0.5)
+        return part.propose(at(lambda x: (x.square() - 1).square().sum(), torch.tensor([0.1, 0.2]), leaves)).params["x"]
+
+    assert torch.allclose(step(3)[:2], step(2), rtol=1e-6)
+    assert step(3)[2] == 0.0
