@@ -27,7 +27,7 @@ from .checks import Check, Finding, StopRules, StopState, Verdict
 from .edges import UNBOUNDED_EDGE, edge_numbers, names_at_edge, where_to
 from .limits import EDGES, find_limit, lower_along, rises_outwards, settled_on_edges
 from .place import FAINT, POLISHED, Confirmation, Place, confirmation, running_away
-from .refute import PROBES, matters, refuted_by_probes, refuted_by_walks
+from .refute import PROBES, matters, refuted_by_probes, refuted_by_rises, refuted_by_walks
 from .signs import DENSE_LIMIT
 
 NEAR = 100.0
@@ -234,6 +234,7 @@ class _Questions:
         faint = place.signs.faint(place.here, FAINT * self.unit)
         faint = place.signs.faint(place.here, place.rounding) if faint.shape[1] else faint
         refuted = refuted_by_walks(place, faint, self.state) if faint.shape[1] else None
+        refuted = refuted or refuted_by_rises(place, self.state)
         if refuted is not None:
             yield from self._or_a_limit(place, refuted)
             return

@@ -15,7 +15,7 @@ from ..point import Point
 from ..status import Status
 from .checks import Check, Finding, StopState
 from .place import CONFIRM_FACTOR, CONFIRM_STEP, Place
-from .rounding import loss_at
+from .rounding import BORNE_OUT, loss_at
 
 WALKS = (0.003, 0.03, 0.1, 1.0, 10.0)
 """How far a walk goes along a direction whose largest entry is one; and to the origin, and as far again."""
@@ -25,6 +25,19 @@ MIXTURES = 8
 
 PROBES = 8
 """Hessian-vector products, from a random start and from the gradient each, that look at a model without a Hessian."""
+
+FAR_OUT = 20.0
+"""Unconstrained size from which on a number with a bounded support is asked whether its curvature is real: terms of the
+loss that grow with the value are rounded there by more than data tell."""
+
+ASKED = 8
+"""Such numbers at most."""
+
+SEEN = 16.0
+"""Times the rounding of the loss that the curvature must let it rise by, where that is held against the loss."""
+
+RISES = 0.25
+"""The part of that rise which the loss must show, in the mean of both sides."""
 
 CLEARLY_NEGATIVE = 1e3
 """Units of eps · the largest Ritz value below which one from PROBES products proves a negative curvature."""
@@ -70,6 +83,31 @@ def refuted_by_walks(place: Place, directions: Tensor, state: StopState) -> Find
                 continue
             check = Check("flat", False, None, f"{found} along {place.coordinates.label(directions)}")
             return Finding(check, Status.NO_PROGRESS if state.ends else None)
+    return None
+
+
+def refuted_by_rises(place: Place, state: StopState) -> Finding | None:
+    """A number far out whose curvature is rounding, however large it is: the loss does not rise by it; None if none."""
+    far = (place.bounded & (place.here.abs() > FAR_OUT)).nonzero()[:, 0]
+    curvature = place.free_hessian.diagonal()
+    for number in far[place.here[far].abs().argsort(descending=True)][:ASKED].tolist():
+        way = (torch.arange(len(place.here)) == number).to(place.here)
+        slope, rounding = place.along(place.here, way)
+        bend = 0.5 * float(curvature[number])
+        if isfinite(rounding):
+            least = max(place.objective.unit, SEEN * place.noise, SEEN * rounding)
+        else:  # the loss is the same to the last digit on the longest of these ways
+            least = bend * BORNE_OUT[-1] ** 2
+        if not bend > 0.0 or abs(slope) > least or least <= place.rounding:
+            continue
+        move = (least / bend) ** 0.5 * way
+        rise = 0.5 * (place.loss_at(place.here + move) + place.loss_at(place.here - move)) - place.point.value
+        if rise < RISES * least:
+            called = place.coordinates.call(number)
+            message = (
+                f"the loss rises by {rise:.3g} where the curvature along {called} says {least:.3g}: it is rounding"
+            )
+            return Finding(Check("curvature", False, rise, message), Status.NO_PROGRESS if state.ends else None)
     return None
 
 

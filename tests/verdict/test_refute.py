@@ -10,9 +10,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 import hofit
-from tests.verdict.problems import ADAM, NEWTON, check, fit, loss, of, parameter
+from hofit.config.schema import Stop
+from hofit.status import Status
+from hofit.verdict.checks import StopState
+from hofit.verdict.judge import judge
+from tests.verdict.problems import ADAM, NEWTON, check, fit, judged, loss, of, parameter
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -63,6 +68,34 @@ def test_the_far_end_of_an_escape_is_on_the_boundary() -> None:
     model = of(3000.0, loss=lambda b: torch.nn.functional.softplus(-b))
     result = hofit.fit(model, {"optimizers": NEWTON, "init": {"values": {"p0": 3000.0}}})
     assert result.status == "converged_on_boundary" and any("p0 → ∞" in remark for remark in result.remarks)
+
+
+@pytest.mark.parametrize("far", [36.75, 37.0, 37.5])
+def test_a_curvature_of_rounding_is_no_minimum_however_large_it_is(far: float) -> None:
+    """Angles that are all alike: the loss falls by 3 log κ for ever, as the difference of two terms that are 6 κ."""
+
+    def model() -> None:
+        kappa = parameter(1.0, constraint=constraints.positive)
+        with pyro.plate("rows", 6):
+            pyro.sample("y", dist.VonMises(torch.tensor(0.3), kappa), obs=torch.full((6,), 0.3))
+
+    with judged(model, {"a": torch.tensor(far)}) as place:
+        verdict = judge(place.objective, place.point.params, place.curvature, Stop(), StopState())
+    assert verdict.status is not Status.CONVERGED
+
+
+@pytest.mark.parametrize("density", [dist.Normal, dist.Cauchy])
+@pytest.mark.parametrize("unit", [1e10, 1e15])
+def test_a_minimum_far_out_is_one_in_whatever_unit(density: Any, unit: float) -> None:
+    """A positive location, and the loss far out along it as steep as a parabola or as flat as a logarithm."""
+
+    def model() -> None:
+        location = parameter(unit, constraint=constraints.positive)
+        with pyro.plate("rows", 3):
+            pyro.sample("y", density(location, 0.1 * unit), obs=unit * torch.tensor([0.9, 1.0, 1.1]))
+
+    result = fit(model)
+    assert result.status == "converged" and float(result.values["a"]) == pytest.approx(unit, rel=1e-9)
 
 
 def wall() -> None:
