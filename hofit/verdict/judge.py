@@ -49,6 +49,9 @@ SADDLE_WALKS = (0.01, 0.1, 1.0, 10.0)
 """How far walks go from a saddle along its directions of negative curvature, whose largest entry is one
 at most."""
 
+DROWNED = 1e5
+"""Units of eps · the loss's size from which on its rounding hides what is flat, in any precision."""
+
 FLAT_WALKS = (0.01, 0.1, 1.0, 10.0, 100.0)
 """As SADDLE_WALKS, along directions of no curvature."""
 
@@ -207,7 +210,8 @@ class _Questions:
                 return
             heavy = (best.signs.zero.abs() / best.signs.zero.norm(dim=0)).amax(1) > HEAVY
             if not bool((heavy & edge).any()):
-                limits = list(self._of_limits(best, settles)) if bool((heavy & best.unseen).any()) else []
+                hidden = bool((heavy & best.unseen).any()) or bool(best.adrift.shape[1])
+                limits = list(self._of_limits(best, settles)) if hidden else []
                 yield from limits or self._of_flat(best, decrement)
                 return
         limits = list(self._of_limits(best, settles))
@@ -227,7 +231,8 @@ class _Questions:
         return None
 
     def _of_minimum(self, place: Place, decrement: float) -> Iterator[Finding]:
-        limits = list(self._of_limits(place, True)) if bool(place.unseen.any()) else []
+        hidden = bool(place.unseen.any()) or bool(place.adrift.shape[1])
+        limits = list(self._of_limits(place, True)) if hidden else []
         if limits:
             yield from limits
             return
@@ -253,6 +258,10 @@ class _Questions:
         if not self.small and slope > self.tolerance**0.5:
             check = Check("flat", False, slope, f"the loss slopes by {slope:.3g} along {directions}")
             yield from self._or_a_limit(place, Finding(check))
+            return
+        if place.noise > max(FAINT, DROWNED * torch.finfo(place.here.dtype).eps) * place.point.size:
+            remark = f"the loss is rounded by {place.noise:.3g}: what has no curvature here may have any"
+            yield from self._or_a_limit(place, Finding(Check("flat", False, place.noise, remark)))
             return
         sides = {_side(place, direction) for direction in flat.unbind(1)} if flat.shape[0] <= DENSE_LIMIT else {"flat"}
         if sides == {"up"}:  # faint, and yet a minimum

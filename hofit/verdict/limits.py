@@ -23,7 +23,7 @@ from ..objective.base import Objective
 from ..point import Params, Point
 from ..status import Status
 from .checks import Finding
-from .place import FAINT, POLISHED, Place, confirmation, running_away
+from .place import FAINT, FAR_OUT, POLISHED, Place, confirmation, running_away
 from .rounding import loss_at
 from .valleys import DOUBLINGS, FOLDS, LEVEL, LOSING, along_a_valley, followed, led_inwards
 
@@ -44,6 +44,9 @@ SHOWS = 4.0
 
 DRAWN_IN = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
 """Steps of e-folds, to both sides, on which it is sought where the loss is known best."""
+
+DRIFTS = 0.01
+"""Newton steps of more e-folds are more than what rounding leaves of one to a minimum."""
 
 DRAWN_NEARER = (1.0, 2.0, 3.0)
 """Steps around the best of those, which stand up to eight apart."""
@@ -124,9 +127,12 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
         found = confirmation(place)
         minimum = found.check.ok is True and not place.signs.negative.shape[1]
         minimum &= not place.slope_of_flat > FAINT * unit and (not refuted or bool((outward != 0).any()))
+        drift = _drift(place) if ended else torch.zeros_like(place.here)
+        minimum &= not bool((drift != 0).any()) and not bool(place.adrift.shape[1])
         if minimum and not bool(place.unseen.any()):
             break
         way = place.step * running_away(place, None if minimum else found.there)
+        way = way if bool((way != 0).any()) else drift
         if not bool((way != 0).any()):
             drawn = _drawn_in(place, ended)
             valley = along_a_valley(place, ended) if drawn is None and not minimum else None
@@ -174,6 +180,8 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
             if inner is not None or not _rises_inwards(place, far):
                 return None
         place, end = followed(before, place, unit)
+        if end == "open":
+            return None
         if end != "level":
             return Limit(place, outward, place.point.params if end == "rises" else None, end == "falls")
     for number in edge.nonzero()[:, 0].tolist():
@@ -185,15 +193,46 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
     return Limit(place.polished() if place.decrement > POLISHED * place.objective.unit else place, outward)
 
 
+def _drift(place: Place) -> Tensor:
+    """Numbers with bounded supports, far out, that Newton's step takes further by what the loss does not show: (d,).
+
+    Their curvature is rounding, or so little that the step cannot be taken. The longest goes an e-fold.
+    """
+    shown = place.decrement > place.noise and place.at(place.here + place.step) is not None
+    far = place.bounded & (place.here.abs() > FAR_OUT) & (place.step.abs() > DRIFTS) & (place.step * place.here > 0.0)
+    return torch.where(far & (not shown), place.step / place.step.abs().max(), 0.0)
+
+
 def _in_the_clear(place: Place) -> Place:
     """From where the loss is nothing but rounding, so near that it can be told what it does."""
     for _ in range(ROUNDS):
-        drawn = _drawn_in(place) if place.noise > FAINT * place.point.size else None
-        there = None if drawn is None else drawn[0].polished()
+        if not place.noise > FAINT * place.point.size:
+            break
+        there = _drawn_together(place)
+        if there is None:
+            drawn = _drawn_in(place)
+            there = None if drawn is None else drawn[0].polished()
         if there is None or torch.equal(there.here, place.here):
             break
         place = there
     return place
+
+
+def _drawn_together(place: Place) -> Place | None:
+    """The nearest place that is clear on the way back of all that have gone far out together; None where there is none.
+
+    One of them leads, the others settle there: a Gamma's shape and rate, whose ratio the data know.
+    """
+    far = place.bounded & (place.here.abs() > FAR_OUT)
+    if int(far.sum()) < 2:
+        return None
+    leads = torch.arange(len(far)) == int(torch.where(far, place.here.abs(), 0.0).argmax())
+    for step in DRAWN_IN:
+        where = place.here - torch.where(far, step * place.here.sign(), 0.0)
+        there = place.holding(leads).settled(where)
+        if there is not None and there.noise <= FAINT * there.point.size:
+            return there.holding_only(place.held)
+    return None
 
 
 def _drawn_in(place: Place, ended: bool = False) -> tuple[Place, Tensor] | None:
@@ -320,7 +359,7 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         fall = before - loss
         seen = not isfinite(loss) or shows(fall, where)
         if seen and fall < 0.0:
-            end = "rises" if isfinite(loss) else "open"
+            end = "rises" if isfinite(loss) and -fall > place.along(where, outward)[1] else "open"
             break
         if not seen:
             # On a plateau the loss between two places is no lower than at both; in a valley they stand on its two

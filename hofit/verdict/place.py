@@ -9,7 +9,7 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
-from ..coordinates import Coordinates
+from ..coordinates import HEAVY, Coordinates
 from ..curvature.structure import Curvature
 from ..linear.matrix_free import MatrixFree
 from ..linear.operator import Operator
@@ -47,6 +47,12 @@ UNSEEN = 1e-12
 
 FAINT = 1e-6
 """A curvature that changes the loss by less than this part of its size is held against the loss's rounding."""
+
+FAR_OUT = 10.0
+"""Unconstrained size from which on several numbers of bounded supports may have gone out together."""
+
+OUT_OF_REACH = 4.0
+"""Unconstrained size up to which a number has not gone out: there a curvature that the loss does not follow is bent."""
 
 OUTERMOST = 8
 """Numbers of bounded supports that are asked whether their curvature is rounding, however large it is, at most."""
@@ -195,10 +201,23 @@ class Place:
     def drowned(self) -> Tensor:
         """The same of a curvature of any size, for those that have gone furthest out; (d,)."""
         drowned = self.unseen | (self.bounded & (self._shown <= self.noise))
-        others = (self.bounded & ~drowned).nonzero()[:, 0]
+        others = (self.bounded & ~drowned & (self.here.abs() > OUT_OF_REACH)).nonzero()[:, 0]
         for number in others[self.here[others].abs().argsort(descending=True)][:OUTERMOST].tolist():
             drowned[number] = self._is_hidden(number)
         return drowned
+
+    @cached_property
+    def adrift(self) -> Tensor:
+        """Directions (d, k) whose curvature the loss does not show over a unit, of numbers far out together.
+
+        A Gamma's shape and rate go so where the data know their ratio alone.
+        """
+        far = self.bounded & (self.here.abs() > FAR_OUT)
+        if not bool(far.any()):
+            return self.signs.zero[:, :0]
+        hidden = self.signs.faint(torch.where(self.bounded, 1.0, self.here), self.noise)
+        heavy = hidden.abs() > HEAVY * hidden.norm(dim=0)
+        return hidden[:, (heavy & far[:, None]).any(0)]
 
     def _is_hidden(self, number: int) -> bool:
         """Whether what its curvature changes the loss by over a unit is no more than the rounding on that way.

@@ -44,12 +44,15 @@ CLEARLY_NEGATIVE = 1e3
 
 
 def matters(objective: Objective, point: Point, name: str) -> bool:
-    """Whether moving one parameter changes the loss at all: from here, to its origin, and with all others moved too."""
+    """Whether moving one parameter changes the loss at all: from here, to its origin, and with all others moved too.
+
+    Far back as well: of a rate in another unit nothing may be left at 1.
+    """
     generator = torch.Generator().manual_seed(3)
     others = {n: p + 0.5 + torch.rand(p.shape, generator=generator).to(p) for n, p in point.params.items()}
     for base in (point.params, others):
         values = []
-        for value in (base[name], base[name] + 0.5, 0.1 + torch.zeros_like(base[name])):
+        for value in (base[name], base[name] + 0.5, 0.1 + torch.zeros_like(base[name]), base[name] - 12.0):
             values.append(loss_at(objective, {**base, name: value}))
             if not isfinite(values[-1]):
                 return True

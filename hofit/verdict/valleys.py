@@ -26,6 +26,9 @@ LEVEL = 1e-9
 UNBENT = 0.1
 """Of a step of the way, over which no valley bends as much as it falls: there slopes tell what is rounding."""
 
+TELLING = 4
+"""Falls that do not lose tell that it falls without end."""
+
 LOSING = 0.9
 """Where each fall, on twice the way, is less than this part of the one before, their sum is finite."""
 
@@ -36,7 +39,7 @@ def along_a_valley(place: Place, ended: bool) -> tuple[Place, Tensor, Tensor] | 
     Outwards the loss does not rise, and inwards it does; where inwards it falls, that lower place, and no number. The
     one that leads goes furthest for its size.
     """
-    flat = torch.cat([place.signs.zero, place.signs.negative], dim=1)
+    flat = torch.cat([place.signs.zero, place.signs.negative, place.adrift], dim=1)
     if not flat.shape[1] or place.signs.lowest < -EXPLAINS_AT_MOST:
         return None
     bounded, direction = place.bounded, flat[:, 0]
@@ -57,7 +60,7 @@ def along_a_valley(place: Place, ended: bool) -> tuple[Place, Tensor, Tensor] | 
 
 def _first_change_inwards(floor: Place, way: Tensor, in_folds: bool) -> Place | None:
     """The first place on the way back, all that is not held settled there, whose loss differs; None on a plateau."""
-    for steps in (1.0, 2.0, 4.0, 8.0) if in_folds else (0.5, 0.75, 0.9, 1.0):
+    for steps in (1.0, 2.0, 4.0, 8.0, 16.0) if in_folds else (0.5, 0.75, 0.9, 1.0):
         inner = floor.settled(floor.here - steps * way)
         if inner is not None and _fall(inner, floor) != 0.0:
             return inner
@@ -81,10 +84,15 @@ def led_inwards(place: Place, far: Tensor, edge: Tensor) -> Place | None:
 
 
 def _ahead(before: Tensor, place: Place) -> Tensor:
-    """As far again as from another place (d,) to this: in steps where a support is bounded, else in ratios; (d,)."""
+    """As far again as from another place (d,) to this: in steps where a support is bounded, else in ratios; (d,).
+
+    Or in steps throughout, where the loss is lower so: a model may write a scale as the exponential of its number.
+    """
     bounded = place.holding_only(torch.zeros_like(place.held)).bounded
     ratio = torch.where(before * place.here > 0, place.here / before, 1.0)
-    return torch.where(bounded, 2.0 * place.here - before, ratio * place.here)
+    steps = 2.0 * place.here - before
+    ratios = torch.where(bounded, steps, ratio * place.here)
+    return steps if not torch.equal(steps, ratios) and place.loss_at(steps) < place.loss_at(ratios) else ratios
 
 
 def _fall(before: Place, after: Place) -> float:
@@ -96,8 +104,10 @@ def _fall(before: Place, after: Place) -> float:
 def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
     """Where it ends, and how (``level``, ``falls`` for ever, ``rises``), on the way from another place (d,) to this.
 
-    All that is not held is settled at every step. What the slopes further out do not bear out is rounding.
+    All that is not held is settled at every step. What the slopes further out do not bear out is rounding: it is
+    ``open`` how the way ends where that hides a fall like those before.
     """
+    first, inner = place, before
     falls: list[float] = []
     for _ in range(DOUBLINGS):
         where = _ahead(before, place)
@@ -106,11 +116,22 @@ def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
             break
         fall = _fall(place, there)
         most = place.most_of_fall(place.here, torch.where(place.held, where - place.here, 0.0))
-        level = max(LEVEL * unit, there.along(there.here, UNBENT * (there.here - place.here))[1])
+        rounding = there.along(there.here, UNBENT * (there.here - place.here))[1]
+        level = max(LEVEL * unit, rounding)
         if not level < fall < most:
             break
         falls.append(fall)
         before, place = place.here, there
-    if len(falls) >= 4 and all(after >= LOSING * fall for fall, after in pairwise(falls[-4:])):
-        return place, "falls"
+    hidden = falls and there is not None and max(rounding, there.noise) > LOSING * falls[-1]
+    while hidden and 0 < len(falls) < TELLING:
+        further_in = first.settled(inner)
+        if further_in is None:
+            break
+        falls = [_fall(further_in, first), *falls]
+        first, inner = further_in, _ahead(first.here, further_in)
+    if len(falls) >= 2 and all(after >= LOSING * fall for fall, after in pairwise(falls[-TELLING:])):
+        if len(falls) >= TELLING:
+            return place, "falls"
+        if hidden:
+            return place, "open"
     return place, "rises" if falls and there is not None and fall < -level else "level"
