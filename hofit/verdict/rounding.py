@@ -78,7 +78,7 @@ class Rounding:
         slope = self._coordinates.flatten(point.gradient())
         generator = torch.Generator().manual_seed(31)
         size = torch.clamp(where.abs(), min=NUDGE**0.5) * NUDGE
-        odd, even = [0.0], []
+        odd, even = [], []
         for times in NUDGES:
             signs = (2.0 * torch.randint(0, 2, where.shape, generator=generator) - 1).to(size)
             move = times * size * signs
@@ -86,14 +86,18 @@ class Rounding:
             there, back = (end - point.value - float(slope @ m) for end, m in zip(ends, (move, -move), strict=True))
             odd += [abs(0.5 * (there - back))] if isfinite(there - back) else []
             even.append(0.5 * (there + back))
-            if beside is not None and 4.0 * max(odd) >= beside:
-                return 4.0 * max(odd), False
-            if beside is not None and len(even) >= FEWEST and beside > CLEARLY * 4.0 * max(*odd, *map(abs, even)):
-                return max(least, 4.0 * max(odd)), False
+            spread = 4.0 * max(odd, default=0.0)
+            if beside is not None and spread >= beside:
+                return spread, False
+            largest = max(spread, 4.0 * max(map(abs, even)))
+            if beside is not None and len(odd) >= FEWEST and beside > CLEARLY * largest:
+                return max(least, spread), False
+        if len(odd) < FEWEST:
+            return inf, True  # beside the place there is no loss: what it is here is chance
         # What bends does so by the square of the way.
         bend = even[BENDS] / NUDGES[BENDS] ** 2
         alike = [abs(one - times**2 * bend) for times, one in zip(NUDGES[:BENDS], even, strict=False)]
-        return max(least, 4.0 * max([*odd, *(one for one in alike if isfinite(one))])), True
+        return max(least, spread, *(4.0 * one for one in alike if isfinite(one))), True
 
     def along(self, where: Tensor, way: Tensor, most: float = inf) -> tuple[float, float]:
         """The slope (d,) · ``way`` at a place, and the rounding of the loss along it: what slopes do not bear out.

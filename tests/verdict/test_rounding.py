@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -74,3 +75,14 @@ def test_a_slope_s_rounding_is_sought_as_far_as_it_matters(place: Place, asked: 
     assert slope == pytest.approx(0.8) and len(asked) == 8
     assert whole < 1e-12 or ROUNDED < whole < 10 * ROUNDED
     assert place.along(place.here, way, inf) == (slope, whole) and len(asked) == 8
+
+
+def test_where_there_is_no_loss_beside_a_place_its_rounding_is_not_known(place: Place) -> None:
+    here = place.here.clone()
+
+    def alone(params: Params) -> Point:
+        point = of_all(params)
+        return point if torch.equal(params["p0"], here[0]) else replace(point, failure="no mode")
+
+    of_all, place.objective.at_full = place.objective.at_full, alone  # type: ignore[method-assign]
+    assert place.noise == inf and not place.shows(1e3)
