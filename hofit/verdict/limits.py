@@ -228,10 +228,11 @@ def _drawn_together(place: Place) -> Place | None:
         return None
     leads = torch.arange(len(far)) == int(torch.where(far, place.here.abs(), 0.0).argmax())
     for step in DRAWN_IN:
-        where = place.here - torch.where(far, step * place.here.sign(), 0.0)
-        there = place.holding(leads).settled(where)
-        if there is not None and there.noise <= FAINT * there.point.size:
-            return there.holding_only(place.held)
+        for moved in (far, leads):  # one that is far out in its unit alone stays
+            there = place.holding(leads).settled(place.here - torch.where(moved, step * place.here.sign(), 0.0))
+            clear = there is not None and there.noise <= FAINT * there.point.size
+            if there is not None and clear and 0.0 <= there.decrement <= max(there.noise, FAINT * there.point.size):
+                return there.holding_only(place.held)
     return None
 
 
