@@ -311,7 +311,7 @@ class TracedPoint(Point):
         """What ``hvp`` gives where torch has no second derivative: differences of the gradient."""
         assert self.source is not None
         self.source.hear_of_differences(self)
-        rows = []
+        unit, rows = DIFFERENCE.get(self.loss.dtype, 1.0), []
         for probe in range(next(iter(vectors.values())).shape[0]):
             vector = {name: v[probe] for name, v in vectors.items()}
             largest = max_norm(vector)
@@ -321,7 +321,7 @@ class TracedPoint(Point):
                 gradient = there.gradient()
                 return torch.cat([gradient[name].reshape(-1) for name in vectors])
 
-            flat = central(slope, DIFFERENCE / largest) if largest else slope(0.0).zero_()
+            flat = central(slope, unit / largest) if largest else slope(0.0).zero_()
             rows.append(flat.split([self.params[name].numel() for name in vectors]))
         return {
             name: torch.stack([row[i].reshape(self.params[name].shape) for row in rows])
@@ -414,8 +414,9 @@ class _Lacking(Exception):
     """Torch has no second derivative of a function in the model."""
 
 
-DIFFERENCE = 1.0
-"""The unit of the unconstrained scale in which gradients are differenced."""
+DIFFERENCE = {torch.float64: 0.2, torch.float32: 1.0}
+"""The unit of the unconstrained scale in which gradients are differenced, by what the loss is computed in: the rounding
+of a difference, and what it leaves out of a function that bends within a unit, are then as small as each other."""
 
 _PROBE_CHUNK = 16
 """Probes to one batched backward pass: more are no faster, and each holds a copy of the graph's tensors."""

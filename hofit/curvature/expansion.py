@@ -6,7 +6,7 @@ integrated parameters, each of them with derivatives in every parameter, integra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..coordinates import Coordinates
 from ..errors import ModelError
+from ..internals import lacks_derivative
 from ..linear.operator import Factor, Operator
 from ..point import Params, TracedPoint, Watchable
 from .assembly import Interaction
@@ -28,7 +29,7 @@ from .lifting.tape import Tape
 from .parts import ArrowheadParts, Parts
 from .pattern import hessian_parts
 from .placement import Placement
-from .probed import probed, probed_by_colours
+from .probed import probed, probed_by_colours, product
 from .proof import differ, is_off, probe
 
 TOGETHER = 4
@@ -164,16 +165,29 @@ class Expander:
                     ) from failure
                 self._lifts = False
         graph = self._traced(point, coordinates)
-        expansion = _probed(graph, layout, None if colouring is self._refuted else colouring)
+        expansion = _probed(graph, layout, graph.products, None if colouring is self._refuted else colouring)
         if colouring is not None and colouring not in (self._refuted, self._held):
             noise = probe(expansion.loss.new_empty(layout.size))
             if _same_slope(expansion, expansion.parts.quadratic(noise), graph, noise):
                 self._held = colouring
             else:  # an entry that vanishes at some points has a slope here
                 self._refuted = colouring
-                expansion = _probed(graph, layout, None)
+                expansion = _probed(graph, layout, graph.products, None)
         self._check_apart(expansion, point)
         return expansion
+
+    def by_differences(
+        self, point: TracedPoint, coordinates: Coordinates, layout: Layout, colouring: Colouring | None = None
+    ) -> Expansion:
+        """As ``at``, in numbers alone: where torch has no second derivative, ``hvp`` of the point takes differences.
+
+        The leaves are written.
+        """
+        point.without_second = True
+        slope = {name: value.detach() for name, value in point.gradient().items()}
+        loss = _in_own_dtype(point.loss.detach(), point)
+        graph = LossGraph(coordinates, loss, slope, Tape(point.leaves))
+        return _probed(graph, layout, partial(product, point, coordinates), colouring)
 
     def explore(self, point: TracedPoint, coordinates: Coordinates) -> None:
         """Learn at ``point`` how far entries interact. At a start they may not: where a correlation is zero."""
@@ -243,14 +257,16 @@ class Expander:
             raise LiftFailed("what vanishes in the Hessian here has a slope")
 
 
-def _probed(graph: LossGraph, layout: Layout, colouring: Colouring | None) -> Expansion:
+def _probed(
+    graph: LossGraph, layout: Layout, products: Callable[[Tensor], Tensor], colouring: Colouring | None
+) -> Expansion:
     like = graph.loss.new_empty(0)
     parts: Parts
     if colouring is not None and not layout.rows:
-        parts = probed_by_colours(layout, graph.products, like, colouring)
+        parts = probed_by_colours(layout, products, like, colouring)
     else:
         layout = layout.without_pattern()
-        parts = probed(layout, graph.products, like)
+        parts = probed(layout, products, like)
     return Expansion(graph.coordinates, graph.loss, graph.slope, graph.tape, layout, parts)
 
 
@@ -273,8 +289,13 @@ def _stay_apart(expansion: Expansion, plain: LossGraph, groups: Sequence[int]) -
 
 def _same_slope(expansion: Expansion, ours: Tensor, plain: LossGraph, vector: Tensor) -> bool:
     """Whether ``ours`` () has the slope of vᵀHv, v being ``vector`` (d,), in every parameter."""
-    found = expansion.gradient(ours)
-    expected = plain.gradient((vector * plain.product(vector)).sum())
+    try:
+        found = expansion.gradient(ours)
+        expected = plain.gradient((vector * plain.product(vector)).sum())
+    except RuntimeError as error:
+        if not lacks_derivative(error):
+            raise
+        return True  # As where it is nan: torch lacks it, which tells nothing.
     # Of a parameter on which it does not depend the slope is rounding, of the size that it has elsewhere.
     largest = max((float(true.abs().max()) for true in expected.values() if true.numel()), default=0.0)
     floor = 1e3 * torch.finfo(vector.dtype).eps * largest

@@ -5,6 +5,7 @@ See ``marginal`` for the formulas.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,9 +65,15 @@ class AtMode:
         back = self.expansion.gradient(self.lag)
         return {name: (self.change[name] - back[name]).detach() for name in names}
 
-    def second(self, vector: Params) -> tuple[float, Tensor]:
-        """A length along a direction of θ in which f curves by one, and how û moves along it, shape (d,)."""
-        change = self.expansion.gradient(_along(self.expansion.slope, vector))
+    def change_along(self, vector: Params) -> Params:
+        """How ∂f changes along a direction of θ, over all parameters."""
+        return self.expansion.gradient(_along(self.expansion.slope, vector))
+
+    def second(self, vector: Params, change: Params) -> tuple[float, Tensor]:
+        """A length along a direction of θ in which f curves by one, and how û moves along it, shape (d,).
+
+        ``change`` is ``change_along`` that direction.
+        """
         curvature = float(torch.stack([(change[name] * v).sum() for name, v in vector.items()]).sum().abs())
         return (curvature or 1.0) ** -0.5, -self.factor.solve(self.u.flatten(change)).detach()
 
@@ -103,6 +110,13 @@ class AtMode:
         back = factor.solve(self.u.flatten(second))
         rest = expansion.gradient((self.slope * back).sum())
         return {name: (second[name] - rest[name]).detach() for name in vector}, move
+
+
+def by_rows(vectors: Params, product: Callable[[Params], tuple[Params, Tensor]]) -> tuple[Params, Tensor]:
+    """Products with one vector after another, and how û moves along each: shapes (probes, *shape), (probes, d)."""
+    names = list(vectors)
+    rows = [product({name: vectors[name][k] for name in names}) for k in range(len(vectors[names[0]]))]
+    return {name: torch.stack([row[name] for row, _ in rows]) for name in names}, torch.stack([m for _, m in rows])
 
 
 def _along(slopes: Params, vector: Params) -> Tensor:

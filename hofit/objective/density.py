@@ -114,7 +114,7 @@ class DensityObjective(Objective):
         self._captured = Captured(self.program, self.leaves, mode != "off" and not self.stochastic)
 
     def stacked(self) -> Stacked | None:
-        if self.stochastic or self.program.discrete:
+        if self.stochastic or self.program.discrete or self.without_second is not None:
             return None
         return Stacked(self.program, list(self._own), [], self.jacobian, None)
 

@@ -5,7 +5,8 @@ An entry is an observation, or a row of a latent: what the log density is the su
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from torch import Tensor
 from ..coordinates import Coordinates
 from ..curvature.batching.program import Batch
 from ..curvature.layout import Rows
+from ..differences import central
 from ..errors import ModelError
+from ..internals import lacks_derivative
 from ..linear.operator import MEMORY_BUDGET
 from ..model.program import Program
 from ..point import Params
@@ -31,6 +34,10 @@ CANCELLED = 0.4
 how far, relative to it, a digit may lie from a whole number: 5e-7, or 2e-3 in single precision."""
 
 
+DIFFERENCED = 1e-4
+"""The same of derivatives by differences, which err by about 1e-9 of the largest."""
+
+
 class NotByRow(Exception):
     """It cannot be told which row an entry depends on, or it depends on several; the message is a sentence."""
 
@@ -46,7 +53,7 @@ class Entries:
 
     def __init__(self, program: Program, leaves: Leaves, jacobian: Collection[str]) -> None:
         self._program, self._leaves, self._jacobian = program, leaves, jacobian
-        self._batched = True
+        self._batched, self._differs = True, False
         self._few: Batch | None = None
         """The entries by few operations, once it was asked whether there are so few."""
         self._asked = False
@@ -123,20 +130,15 @@ class Entries:
         slopes = mode.new_zeros(ATTEMPTS, 1 + len(digits), terms)
         for attempt in range(ATTEMPTS):
             noise = torch.randn(mode.shape, generator=generator, dtype=torch.float64).to(mode)
-            start = (mode + 0.3 * attempt * noise).requires_grad_()
-            found = self.at(coordinates.unflatten(start))
-            dual = torch.zeros_like(found).requires_grad_()
-            (back,) = torch.autograd.grad(found, start, dual, create_graph=True, materialize_grads=True)
+            along = self._derivative_at(mode + 0.3 * attempt * noise, coordinates)
             size = 0.5 + torch.rand(group.index.shape, generator=generator, dtype=torch.float64)
-            if not back.requires_grad:
-                continue
             for number, digit in enumerate([torch.ones(count), *digits]):
                 direction = torch.zeros_like(mode)
                 direction[group.index] = (size * digit[:, None]).to(mode)
-                slopes[attempt, number] = torch.autograd.grad(
-                    back, dual, direction, retain_graph=True, materialize_grads=True
-                )[0]
+                slopes[attempt, number] = along(direction)
         tolerance = torch.finfo(mode.dtype).eps ** CANCELLED
+        if self._differs:
+            tolerance = max(tolerance, DIFFERENCED)
         slopes = torch.where(torch.isfinite(slopes).all(1, keepdim=True), slopes, 0.0)
         plain = slopes[:, 0]
         # A slope that cancels at one place, as of a count at its own mean, is rounding and tells of no row.
@@ -149,6 +151,31 @@ class Entries:
                 raise NotByRow(f"an observation depends on several rows of {group.names[0]!r}")
             row += power * (digit.long() - 1)
         return torch.where(seen.any(0), row, -1)
+
+    def _derivative_at(self, place: Tensor, coordinates: Coordinates) -> Callable[[Tensor], Tensor]:
+        """The derivative of each entry along a direction: (d,) → (n,). By differences where torch cannot give it."""
+        start = place.detach().requires_grad_()
+        found = self.at(coordinates.unflatten(start))
+        dual = torch.zeros_like(found).requires_grad_()
+        (back,) = torch.autograd.grad(found, start, dual, create_graph=True, materialize_grads=True)
+
+        def along(direction: Tensor) -> Tensor:
+            if not back.requires_grad:
+                return torch.zeros_like(found)
+            try:
+                return torch.autograd.grad(back, dual, direction, retain_graph=True, materialize_grads=True)[0]
+            except RuntimeError as error:
+                if not lacks_derivative(error):
+                    raise
+                self._differs = True  # it is the derivative of a backward, and torch lacks that of some
+            with torch.no_grad():
+                there = partial(self._beside, place, direction, coordinates)
+                return central(there, 1.0 / float(direction.abs().max()))
+
+        return along
+
+    def _beside(self, place: Tensor, direction: Tensor, coordinates: Coordinates, t: float) -> Tensor:
+        return self.at(coordinates.unflatten(place + t * direction))
 
 
 def sums_by_row(change: Tensor, base: Tensor, rows: Tensor, count: int) -> Tensor:

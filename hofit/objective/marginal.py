@@ -23,6 +23,7 @@ from torch import Tensor
 from ..coordinates import Coordinates
 from ..curvature.assembly import Interaction
 from ..curvature.expansion import Expander, Expansion
+from ..curvature.layout import Layout
 from ..curvature.structure import Curvature
 from ..differences import central, two_sided
 from ..internals import lacks_derivative
@@ -32,9 +33,10 @@ from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm
-from .at_mode import AtMode
+from .at_mode import AtMode, by_rows
 from .base import Objective, Posterior
 from .density import DensityObjective
+from .lacking import Lacking
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, is_slow, place_of
 from .probing import ProbingError, probing_error
@@ -131,8 +133,7 @@ class MarginalObjective(Objective):
         self._finder = ModeFinder(self._inner, self.curvature)
         self._expander = Expander(self._whole)
         self._explored = False
-        self.without_third: str | None = None
-        """The site, and the function there, of which torch has no third derivative: see ``_by_differences``."""
+        self.lacking = Lacking(program, self.leaves)
         self.probing: ProbingError | None = None
         """How far the end of a fit may be off, where the determinant is estimated."""
         self._known: tuple[MarginalPoint, AtMode] | None = None
@@ -147,7 +148,7 @@ class MarginalObjective(Objective):
 
     def stacked(self) -> Stacked | None:
         layout, exact = self.curvature.layout, self._approximation is laplace and not self.curvature.probes
-        if not exact or layout is None or self.without_third is not None or self.program.discrete:
+        if not exact or layout is None or self.lacking or self.program.discrete:
             return None
         return Stacked(self.program, self.outer, self.integrated, self.jacobian, layout)
 
@@ -241,14 +242,15 @@ class MarginalObjective(Objective):
         if not size <= eps**0.25:
             raise NoMode(f"{NO_MODE}: {REFINEMENTS} Newton steps more still move by {size:.2g} of a standard deviation")
         self.evaluations.gradient += 1
-        if self.without_third is None:
+        if not self.lacking.up_to(3):
             loss, gradient = self._through_the_mode(point, known)
             point.loss, point.known_gradient = loss, gradient
             wrong = not isfinite(float(loss)) or not isfinite(max_norm(gradient))
-            if wrong and isfinite(float(known.approximation.detach())):
-                self.without_third = self._site_without_third(point)
-        if self.without_third is not None:
-            point.loss, point.known_gradient = known.approximation.detach(), self._by_differences(point, known)
+            if wrong and isfinite(float(known.approximation.detach())) and self._look_for_lack(point, 2, 3):
+                known = self._expand(point)  # that has written the leaves
+        if self.lacking.up_to(3):
+            point.known_gradient, known = self._by_differences(point, known)
+            point.loss = known.approximation.detach()
         self._known = point, known
         if isinstance(known.factor, SparseFactor) and is_slow(known.factor) and not self._stays(known, scale):
             point.factor = known.factor.alone()
@@ -258,7 +260,7 @@ class MarginalObjective(Objective):
 
         ``scale`` are the square roots of the Hessian's diagonal, shape (d,).
         """
-        if self.without_third is not None:
+        if self.lacking.up_to(3):
             return False
         off = float((known.pull * scale).abs().max())
         return off <= sqrt(torch.finfo(scale.dtype).eps)
@@ -273,25 +275,24 @@ class MarginalObjective(Objective):
             infinite = {name: torch.full_like(point.params[name], torch.nan) for name in self.outer}
             return torch.full((), torch.nan), infinite
 
-    def _site_without_third(self, point: MarginalPoint) -> str | None:
-        """None where it has one at the last good point: far out, where a scale is e⁻²⁴, it may be too large to tell."""
-        found = None
-        for params, inner in ((point.params, point.inner), self._anchor):
-            if params:
-                self.leaves.write({**params, **inner})
-                found = self.program.site_without_derivative(3)
-            if found is None:
-                break
-        self.leaves.write({**point.params, **point.inner})
+    def _look_for_lack(self, point: MarginalPoint, *orders: int, error: RuntimeError | None = None) -> bool:
+        """Whether a derivative is lacking at this point and at the last good one."""
+        here, (params, inner) = {**point.params, **point.inner}, self._anchor
+        found = self.lacking.look([here, {**params, **inner} if params else {}], *orders, error=error)
+        self.leaves.write(here)
         return found
 
-    def _by_differences(self, point: MarginalPoint, known: AtMode) -> Params:
-        """∇Φ along the path of the mode: what is left of Φ beside f has no slope that torch can give."""
+    def _by_differences(self, point: MarginalPoint, known: AtMode) -> tuple[Params, AtMode]:
+        """∇Φ along the path of the mode: what is left of Φ beside f has no slope that torch can give.
+
+        With what the point can be differentiated by then: the leaves were written, and are its own again.
+        """
         theta, u = self._theta, self._u
         plain = {name: value.detach() for name, value in known.expansion.slope.items()}
         place, mode, found = theta.flatten(point.params), u.flatten(point.inner), []
-        for unit in torch.eye(theta.size, dtype=place.dtype, device=place.device):
-            bend, move = known.second(theta.unflatten(unit))
+        units = torch.eye(theta.size, dtype=place.dtype, device=place.device)
+        paths = [self._second(point, known, theta.unflatten(unit)) for unit in units]
+        for unit, (bend, move) in zip(units, paths, strict=True):
 
             def rest(t: float, unit: Tensor = unit, move: Tensor = move) -> Tensor:
                 there = {**theta.unflatten(place + t * unit), **u.unflatten(mode + t * move)}
@@ -299,8 +300,16 @@ class MarginalObjective(Objective):
                 return (moved.approximation - moved.expansion.loss).detach()
 
             found.append(central(rest, bend))
-        self._expand(point)  # the leaves are its own again
-        return theta.unflatten(theta.flatten(_part(plain, self.outer)) + torch.stack(found))
+        gradient = theta.unflatten(theta.flatten(_part(plain, self.outer)) + torch.stack(found))
+        return gradient, self._expand(point)
+
+    def _second(self, point: MarginalPoint, known: AtMode, vector: Params) -> tuple[float, Tensor]:
+        """``AtMode.second``, where torch may lack the second derivative: then the product is of differences."""
+        if not self.lacking.up_to(2):
+            return known.second(vector, known.change_along(vector))
+        place = self._whole.at({**point.params, **point.inner})
+        whole = {name: vector.get(name, torch.zeros_like(value))[None] for name, value in place.params.items()}
+        return known.second(vector, {name: row[0] for name, row in place.hvp(whole).items()})
 
     def _expanded(self, point: MarginalPoint) -> AtMode:
         """f at the mode, with its Hessian over u, and Φ. Raises: NoMode, ModelError."""
@@ -325,7 +334,7 @@ class MarginalObjective(Objective):
         layout = self.curvature.layout
         assert layout is not None
         try:
-            expansion = self._expander.at(at, self._u, layout, self.curvature.lifts, self.curvature.colouring)
+            expansion = self._expansion(point, at, layout)
         except Interaction as surprise:
             self.curvature.take_together(surprise.names)
             with self._outer_held(point.params):
@@ -341,6 +350,23 @@ class MarginalObjective(Objective):
             raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
         return AtMode(self._u, expansion, factor, self._approximation(expansion))
 
+    def _expansion(self, point: MarginalPoint, at: TracedPoint, layout: Layout) -> Expansion:
+        """By autograd or, where torch has no second derivative, by differences. Raises: Interaction, ModelError."""
+        lifts, colouring = self.curvature.lifts, self.curvature.colouring
+        if not self.lacking.up_to(2):
+            try:
+                expansion = self._expander.at(at, self._u, layout, lifts, colouring)
+                suspicious = self._inner.without_second is not None and not isfinite(expansion.operator.largest())
+                if not (suspicious and self._look_for_lack(point, 2)):
+                    return expansion
+            except RuntimeError as error:
+                if not lacks_derivative(error):
+                    raise
+                self._look_for_lack(point, 2, error=error)
+        expansion = self._expander.by_differences(self._whole.at(at.params), self._u, layout, colouring)
+        self.leaves.write(at.params)
+        return expansion
+
     def _watched(self, params: Params) -> TracedPoint:
         """A place for the whole model to be watched at; its loss is computed there."""
         return TracedPoint(params, torch.zeros(()), self.leaves.tensors, source=self._whole)
@@ -354,38 +380,47 @@ class MarginalObjective(Objective):
         """
         names = list(vectors)
         probes = vectors[names[0]].shape[0]
-        whole = names == self.outer and _is_identity(self._theta.flatten(vectors))
+        whole = names == self.outer and torch.equal(flat := self._theta.flatten(vectors), torch.eye(probes).to(flat))
         last = self._curved
         here = last and _same(point.params, last.params) and _same(point.inner, last.inner)
         if whole and last and here and (last.exact or not point.exact):
             point.sensitivity = last.sensitivity
             return last.hessian
         self.evaluations.hvp += probes
-        known = self._expanded(point)
-        if whole and self.without_third is None:
-            hessian, point.sensitivity = known.hessian(self._theta, estimate=not point.exact)
-            found = self._theta.unflatten(hessian)
-            self._curved = _Curved(point.params, point.inner, point.exact, found, point.sensitivity)
-            return found
-        if point.exact and known.expansion.estimate:
-            known = self._expand(point, known.expansion.operator)
-            self._known = point, known
-        moves, rows = [], []
-        for k in range(probes):
-            vector = {name: vectors[name][k] for name in names}
-            row, move = known.product(vector) if self.without_third is None else self._difference(point, vector)
-            moves.append(move)
-            rows.append(row)
-        found = {name: torch.stack([row[name] for row in rows]) for name in names}
+        exact = None if self.lacking else self._exact_products(point, vectors, whole)
+        found, moves = exact or by_rows(vectors, partial(self._difference, point))
         if whole:
-            point.sensitivity = torch.stack(moves)
-            self._curved = _Curved(point.params, point.inner, point.exact, found, point.sensitivity)
+            point.sensitivity = moves
+            self._curved = _Curved(point.params, point.inner, point.exact, found, moves)
         return found
+
+    def _exact_products(self, point: MarginalPoint, vectors: Params, whole: bool) -> tuple[Params, Tensor] | None:
+        """By autograd, with how û moves; None where torch was found to lack a derivative that they take."""
+        known = self._expanded(point)
+        try:
+            if whole:
+                hessian, moves = known.hessian(self._theta, estimate=not point.exact)
+                found = self._theta.unflatten(hessian)
+            else:
+                if point.exact and known.expansion.estimate:
+                    known = self._expand(point, known.expansion.operator)
+                    self._known = point, known
+                found, moves = by_rows(vectors, known.product)
+            finite = isfinite(max_norm(found)) or not isfinite(max_norm(point.gradient()))
+            lacks = not finite and self._look_for_lack(point, 2, 3, 4)
+        except RuntimeError as error:
+            if not lacks_derivative(error):
+                raise
+            lacks = self._look_for_lack(point, 2, 3, 4, error=error)
+        if not lacks:
+            return found, moves
+        self._known = None
+        return None
 
     def _difference(self, point: MarginalPoint, vector: Params) -> tuple[Params, Tensor]:
         """As ``AtMode.product``, by differences of the gradient."""
         known = self._expanded(point)
-        bend, move = known.second(vector)
+        bend, move = self._second(point, known, vector)
         own = Coordinates.of(point.params, vector)
 
         def slope(t: float) -> Tensor:
@@ -401,12 +436,7 @@ class MarginalObjective(Objective):
         return self.curvature.describe(self._expanded(point).expansion.operator)
 
     def remarks(self, params: Params) -> list[str]:
-        found = []
-        if self.without_third is not None:
-            found.append(
-                f"differences: torch has no third derivative of {self.without_third}, so the gradient of the evidence "
-                "is taken by differences of its second"
-            )
+        found = self.lacking.remarks()
         found += self._inner.captured_remarks()
         self.probing = self._probing_error(params)
         return found if self.probing is None else [*found, self.probing.remark(", ".join(self.integrated))]
@@ -471,10 +501,6 @@ class MarginalObjective(Objective):
         self.leaves.write(params)
         with self.leaves.constant(self.outer):
             yield
-
-
-def _is_identity(matrix: Tensor) -> bool:
-    return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, torch.eye(len(matrix)).to(matrix))
 
 
 def _part(params: Params, names: Collection[str]) -> Params:
