@@ -29,7 +29,7 @@ from ..verdict.judge import gradient_tolerance, judge
 from ..verdict.limits import falling_numbers
 from .burst import Burst
 from .interruption import Interrupted, Interruption
-from .slopes import Slopes
+from .slopes import Slopes, site_without_slope
 from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
 
@@ -436,7 +436,7 @@ class Loop:
             except ModelError as error:
                 return str(error)
         wrong = [name for name, g in bad.gradient().items() if not bool(torch.isfinite(g).all())]
-        return f"the gradient of {', '.join(map(repr, wrong))}"
+        return f"the gradient of {', '.join(map(repr, wrong))}{site_without_slope(self.objective, bad)}"
 
     def _end(self, point: Point, status: Status, verdict: Verdict, remarks: list[str]) -> LoopEnd:
         started = [self.state.start] if self.state.start else []

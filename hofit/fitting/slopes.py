@@ -7,6 +7,7 @@ point that is no mode, and find its gradient zero there. A step function has no 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from math import isfinite, nan
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..errors import ModelError
+from ..model.sites import InfeasibleError
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..point import Params, Point
@@ -171,6 +173,21 @@ class Slopes:
         except ModelError:
             return nan
         return point.value if point.failure is None else nan
+
+
+def site_without_slope(objective: Objective, point: Point) -> str:
+    """Where a gradient is not finite, the site that makes it so, and what may help; empty where none does."""
+    site = None
+    with suppress(ModelError, InfeasibleError, LinAlgError):
+        objective.leaves.write({**point.params, **point.inner})
+        site = objective.program.site_without_derivative(1)
+    if site is None:
+        return ""
+    return (
+        f", by the density of {site}: its slope is no number there, as that of log or sqrt at 0, or at data of nan, "
+        "also where a mask or a value of zero weight leaves it out: keep what it takes off the edge, as by "
+        ".clamp_min(1e-30), and put a number in the place of nan"
+    )
 
 
 def _direction(place: Params, names: Iterable[str], generator: torch.Generator, size: float) -> Params:

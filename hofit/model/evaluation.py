@@ -19,7 +19,7 @@ from torch.distributions.transforms import Transform, identity_transform
 
 from ..errors import ModelError
 from ..internals import DETERMINISTIC, Subsample, unconstrained_params
-from .faults import refused
+from .faults import missing_values, refused
 from .plates import leaf_scale, select
 from .randomness import random_state_kept
 from .sites import SiteMessenger, Sites, TraceChanged, what_changed
@@ -279,7 +279,8 @@ class Evaluation(SiteMessenger):
             if self._is_outside(message):
                 self.sites.outside.add(self.current)
                 return self._inside_support(message)
-            raise self.told_apart(error, f"at site {self.current!r}: {refused(error)}") from error
+            why = refused(error, missing_values(message))
+            raise self.told_apart(error, f"at site {self.current!r}: {why}") from error
 
     def note_what_is_outside(self) -> None:
         """Remember the observed sites whose value is impossible at some values of the discrete latents."""

@@ -7,8 +7,10 @@ import sysconfig
 import traceback
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 _OWN = str(Path(__file__).resolve().parents[1])
 _LIBRARIES = tuple(
@@ -54,6 +56,10 @@ def hint(error: BaseException) -> str:
         return '\n  The start of a pyro.param is a tensor: pyro.param("name", torch.tensor(1.0))'
     if isinstance(error, RuntimeError) and "tensors of floating point dtype" in str(error).lower():
         return "\n  What is fitted is a floating number: write the start with a point, torch.tensor(1.0)"
+    if isinstance(error, RuntimeError) and "operator" in str(error) and "bool tensor" in str(error):
+        return (
+            "\n  A density takes yes and no as numbers: y.double() in the place of y, or `dtype: float` of the column"
+        )
     if isinstance(error, KeyError) and _in_pyro_param(error):
         return '\n  A pyro.param needs a start where it is first named: pyro.param("name", torch.tensor(1.0))'
     if isinstance(error, RuntimeError) and any(words in str(error) for words in SHAPES):
@@ -73,14 +79,35 @@ SHAPES = ("The size of tensor a", "shapes cannot be multiplied", "size mismatch"
 """What torch says of shapes that do not fit."""
 
 
-def refused(error: BaseException) -> str:
-    """The first line of what a distribution refused, with the edit where it is known."""
+def refused(error: BaseException, missing: str = "") -> str:
+    """The first line of what a distribution refused, with the edit where it is known.
+
+    ``missing`` says of a value with nan what is to be done about it.
+    """
     text = str(error).strip().split("\n")[0].removesuffix(", but found invalid values:")
+    if "to be within the support" in text and missing:
+        return f"{text}; {missing}"
     if "to satisfy the constraint" in text and "GreaterThan" in text:
         return f"{text}; keep it there: pyro.param(…, constraint=constraints.positive)"
     if "to be within the support" in text:
         return f"{text}; mend the data that lie outside, or take a distribution that has them"
     return text
+
+
+def missing_values(message: Any) -> str:
+    """What to do about nan in what a site observes; empty where there is none."""
+    value = message["value"]
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(value.isnan().any()):
+        return ""
+    if message["mask"] is None and getattr(message["fn"], "_mask", None) is None:
+        return (
+            "it has nan, which is no value: leave such rows out (`data.missing: drop` of a table), or mask them and "
+            "put a number in their place"
+        )
+    return (
+        "it has nan, which a mask leaves out of the density but not of its gradient: put a number in its place too, "
+        "torch.nan_to_num(y), and keep the mask"
+    )
 
 
 def user_place(error: BaseException) -> str:

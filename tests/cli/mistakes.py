@@ -555,6 +555,49 @@ MISTAKES: list[Mistake] = [
         code=4,
     ),
     in_model(
+        "yes and no observed as booleans",
+        "with two bool tensors is not supported",
+        "last site traced: 'y'",
+        "y.double() in the place of y",
+        (
+            "def model(y):\n"
+            "    logit = pyro.param('logit', torch.tensor(0.1))\n"
+            "    with pyro.plate('rows', len(y)):\n"
+            "        pyro.sample('y', dist.Bernoulli(logits=logit), obs=y > 1)\n"
+        ),
+        Y,
+    ),
+    in_model(
+        "nan under a mask",
+        "it has nan, which a mask leaves out of the density but not of its gradient",
+        "at site 'y'",
+        "torch.nan_to_num(y), and keep the mask",
+        (
+            "def model(y):\n"
+            "    mean = pyro.param('mean', torch.tensor(0.0))\n"
+            "    y = torch.where(y > 1, y, torch.nan)\n"
+            "    with pyro.plate('rows', len(y)):\n"
+            "        pyro.sample('y', dist.Normal(mean, 1.0).mask(~y.isnan()), obs=y)\n"
+        ),
+        Y,
+        code=4,
+    ),
+    in_model(
+        "a rate of zero at a value of a discrete latent",
+        "the gradient of 'rate', by the density of 'y'",
+        "not finite at the start",
+        "keep what it takes off the edge, as by .clamp_min(1e-30)",
+        (
+            "def model(y):\n"
+            "    rate = pyro.param('rate', torch.tensor(1.0), constraint=constraints.positive)\n"
+            "    with pyro.plate('rows', len(y)):\n"
+            "        z = pyro.sample('z', dist.Bernoulli(0.5))\n"
+            "        pyro.sample('y', dist.Poisson(rate * z), obs=y.abs().round())\n"
+        ),
+        Y + "objective: {type: map, integrate: {z: enumerate}}\n",
+        code=4,
+    ),
+    in_model(
         "a scale without its constraint",
         "to satisfy the constraint GreaterThan(lower_bound=0.0)",
         "m.py:7: ",
