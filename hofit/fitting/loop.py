@@ -29,7 +29,7 @@ from ..verdict.judge import gradient_tolerance, judge
 from ..verdict.limits import falling_numbers
 from .burst import Burst
 from .interruption import Interrupted, Interruption
-from .slopes import Slopes, site_without_slope
+from .slopes import Slopes, site_without_slope, wrong_slopes
 from .start import better_start, trouble_at
 from .state import LoopState, Snapshot
 
@@ -391,7 +391,8 @@ class Loop:
             if falling:
                 remark = f"unbounded (diverges): the loss falls without end along {', '.join(falling)}"
                 return self._end(point, Status.UNBOUNDED, verdict, [remark])
-        return self._end(point, status, verdict, [])
+        remarks = wrong_slopes(self.objective, point) if status is Status.NO_PROGRESS else []
+        return self._end(point, status, verdict, remarks)
 
     def _end_estimated(self, point: Point, status: Status) -> LoopEnd:
         """Where even the full loss is an estimate: its value and gradient, of which a verdict would be luck."""

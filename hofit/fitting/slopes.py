@@ -175,6 +175,16 @@ class Slopes:
         return point.value if point.failure is None else nan
 
 
+def wrong_slopes(objective: Objective, point: Point) -> list[str]:
+    """What is wrong with the gradient where a fit is stuck: at the start it may have been the slope by chance."""
+    try:
+        slopes = Slopes(objective, point.params)
+        slopes.check(objective.at(point.params))
+    except ModelError as error:
+        return [f"model: {error}"]
+    return []
+
+
 def site_without_slope(objective: Objective, point: Point) -> str:
     """Where a gradient is not finite, the site that makes it so, and what may help; empty where none does."""
     site = None

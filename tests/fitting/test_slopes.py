@@ -144,3 +144,26 @@ def test_a_stiff_loss_is_none() -> None:
         pyro.factor("loss", -torch.cosh(200.0 * (a[0] - 0.99)) - math.pi * (a[1] - a[0]) ** 4 * 1e6)
 
     fit(model, stop={"max_iterations": 2})
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+@pytest.mark.parametrize("objective", OBJECTIVES[::2], ids=["map", "marginal"])
+def test_a_gradient_that_is_the_slope_at_the_start_alone_is_named_where_the_fit_is_stuck(objective: Any) -> None:
+    def model() -> None:
+        a = pyro.param("a", torch.tensor(0.0))
+        b = pyro.sample("b", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(Y)):
+            pyro.sample("y", dist.Normal(a * math.sqrt(float(a) ** 2 + 1.0) + b * X, 1.0), obs=2.0 + Y)
+
+    result = fit(model, objective)
+    assert result.status == "no_progress"
+    assert any("the gradient of the loss is not its slope" in one and "'a'" in one for one in result.remarks)
+
+
+def test_a_fit_that_is_stuck_in_a_kink_has_the_gradient_that_is_its_slope() -> None:
+    def model() -> None:
+        a, b = pyro.param("a", torch.tensor(0.7)), pyro.param("b", torch.tensor(0.3))
+        pyro.factor("kinks", -(a - 0.2).abs() - 2 * (a - b).abs() - (b + 1.0).abs())
+
+    result = fit(model)
+    assert result.status == "no_progress" and not any("slope" in remark for remark in result.remarks)
