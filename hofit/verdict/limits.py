@@ -127,7 +127,7 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
         found = confirmation(place)
         minimum = found.check.ok is True and not place.signs.negative.shape[1]
         minimum &= not place.slope_of_flat > FAINT * unit and (not refuted or bool((outward != 0).any()))
-        drift = _drift(place) if ended else torch.zeros_like(place.here)
+        drift = _drift(place, found.there) if ended else torch.zeros_like(place.here)
         minimum &= not bool((drift != 0).any()) and not bool(place.adrift.shape[1])
         if minimum and not bool(place.unseen.any()):
             break
@@ -193,14 +193,15 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
     return Limit(place.polished() if place.decrement > POLISHED * place.objective.unit else place, outward)
 
 
-def _drift(place: Place) -> Tensor:
+def _drift(place: Place, there: Place | None) -> Tensor:
     """Numbers with bounded supports, far out, that Newton's step takes further by what the loss does not show: (d,).
 
-    Their curvature is rounding, or so little that the step cannot be taken. The longest goes an e-fold.
+    Their curvature is rounding, or so little that the step leads nowhere (``there``). The longest goes an e-fold.
     """
-    shown = place.decrement > place.noise and place.at(place.here + place.step) is not None
     far = place.bounded & (place.here.abs() > FAR_OUT) & (place.step.abs() > DRIFTS) & (place.step * place.here > 0.0)
-    return torch.where(far & (not shown), place.step / place.step.abs().max(), 0.0)
+    if not bool(far.any()) or (there is not None and place.shows(place.decrement)):
+        return torch.zeros_like(place.here)
+    return torch.where(far, place.step / place.step.abs().max(), 0.0)
 
 
 def _in_the_clear(place: Place) -> Place:
