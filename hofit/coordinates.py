@@ -85,10 +85,10 @@ class Coordinates:
         return ", ".join(map(self.call, chosen[:NAMED])) + (", …" if len(chosen) > NAMED else "")
 
     def heavy(self, directions: Tensor) -> list[int]:
-        """The places of the entries that carry some directions (d, k), the heaviest first."""
+        """The places of the entries that carry some directions (d, k), by weight, equal ones in their order."""
         weight = (directions / directions.norm(dim=0)).abs().amax(dim=1)
         heavy = (weight > HEAVY).nonzero()[:, 0]
-        places: list[int] = heavy[weight[heavy].argsort(descending=True)].tolist()
+        places: list[int] = heavy[weight[heavy].round(decimals=6).argsort(descending=True, stable=True)].tolist()
         return places
 
     def row(self, place: int, sites: Mapping[str, Site]) -> tuple[str, str, bool]:

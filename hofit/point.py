@@ -422,6 +422,11 @@ _PROBE_CHUNK = 16
 """Probes to one batched backward pass: more are no faster, and each holds a copy of the graph's tensors."""
 
 
+def same(params: Params, known: Params) -> bool:
+    """Whether all that is known is there, to the last bit; not where nothing is."""
+    return bool(known) and all(torch.equal(params[name], value) for name, value in known.items())
+
+
 def max_norm(params: Params) -> float:
     """The largest absolute entry; nan if any is; 0 for nothing."""
     return max_norms(list(params.values()))[0]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -44,6 +45,13 @@ class AtMode:
     def change(self) -> Params:
         """∂Φ, over all parameters."""
         return self.expansion.gradient(self.approximation)
+
+    def stays(self, scale: Tensor) -> bool:
+        """Whether the Hessian stays as u moves: then the one at the next point leads to the mode in a step, and is its.
+
+        ``scale`` are the square roots of its diagonal, shape (d,).
+        """
+        return float((self.pull * scale).abs().max()) <= sqrt(torch.finfo(scale.dtype).eps)
 
     @cached_property
     def pull(self) -> Tensor:

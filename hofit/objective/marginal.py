@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isfinite, log, pi, sqrt
+from math import isfinite, log, pi
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from ..linear.sparse import SparseFactor
 from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
-from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm
+from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm, same
 from .at_mode import AtMode, by_rows
 from .base import Objective, Posterior
 from .density import DensityObjective
@@ -173,7 +173,7 @@ class MarginalObjective(Objective):
 
     def _again(self, params: Params, exact: bool = False) -> MarginalPoint | None:
         """The last point once more, after a trace that validates; None elsewhere, or where the density is another."""
-        if self._known is None or not _same(params, self._known[0].params):
+        if self._known is None or not same(params, self._known[0].params):
             return None
         before, known = self._known
         f = known.expansion.loss.detach()
@@ -252,18 +252,9 @@ class MarginalObjective(Objective):
             point.known_gradient, known = self._by_differences(point, known)
             point.loss = known.approximation.detach()
         self._known = point, known
-        if isinstance(known.factor, SparseFactor) and is_slow(known.factor) and not self._stays(known, scale):
-            point.factor = known.factor.alone()
-
-    def _stays(self, known: AtMode, scale: Tensor) -> bool:
-        """Whether the Hessian stays as u moves: then the one at the next point leads to the mode in a step, and is its.
-
-        ``scale`` are the square roots of the Hessian's diagonal, shape (d,).
-        """
-        if self.lacking.up_to(3):
-            return False
-        off = float((known.pull * scale).abs().max())
-        return off <= sqrt(torch.finfo(scale.dtype).eps)
+        slow = known.factor if isinstance(known.factor, SparseFactor) and is_slow(known.factor) else None
+        if slow is not None and (self.lacking.up_to(3) or not known.stays(scale)):
+            point.factor = slow.alone()
 
     def _through_the_mode(self, point: MarginalPoint, known: AtMode) -> tuple[Tensor, Params]:
         """Value and gradient, exact; nan where torch has no third derivative."""
@@ -382,7 +373,7 @@ class MarginalObjective(Objective):
         probes = vectors[names[0]].shape[0]
         whole = names == self.outer and torch.equal(flat := self._theta.flatten(vectors), torch.eye(probes).to(flat))
         last = self._curved
-        here = last and _same(point.params, last.params) and _same(point.inner, last.inner)
+        here = last and same(point.params, last.params) and same(point.inner, last.inner)
         if whole and last and here and (last.exact or not point.exact):
             point.sensitivity = last.sensitivity
             return last.hessian
@@ -444,7 +435,7 @@ class MarginalObjective(Objective):
     def _probing_error(self, params: Params) -> ProbingError | None:
         """Where the determinant is estimated by probes, and there is a mode."""
         last = self._known
-        point = last[0] if last is not None and _same(params, last[0].params) else self.at(params)
+        point = last[0] if last is not None and same(params, last[0].params) else self.at(params)
         if not isinstance(point, MarginalPoint) or point.failure is not None:
             return None
         known = self._expanded(point)
@@ -487,13 +478,13 @@ class MarginalObjective(Objective):
 
     def mode(self, params: Params) -> Params:
         """û at ``params``; the nearest that is known where there is none."""
-        if not any(_same(params, known) for known, _ in (self._last, self._anchor)):
+        if not any(same(params, known) for known, _ in (self._last, self._anchor)):
             self.at(params)
         return self._mode_near(params)
 
     def _mode_near(self, params: Params) -> Params:
         known, mode = self._last
-        return mode if _same(params, known) else self._anchor[1]
+        return mode if same(params, known) else self._anchor[1]
 
     @contextmanager
     def _outer_held(self, params: Params) -> Iterator[None]:
@@ -505,7 +496,3 @@ class MarginalObjective(Objective):
 
 def _part(params: Params, names: Collection[str]) -> Params:
     return {name: params[name] for name in names}
-
-
-def _same(params: Params, known: Params) -> bool:
-    return bool(known) and all(torch.equal(params[name], value) for name, value in known.items())

@@ -23,7 +23,8 @@ from ..objective.base import Objective
 from ..point import Params, Point
 from ..status import Status
 from .checks import Finding
-from .place import FAINT, FAR_OUT, POLISHED, Place, confirmation, running_away
+from .clearing import doubt, drawn_in, drift, in_the_clear
+from .place import FAINT, POLISHED, Place, confirmation, running_away
 from .rounding import loss_at
 from .valleys import DOUBLINGS, FOLDS, LEVEL, LOSING, along_a_valley, followed, led_inwards
 
@@ -36,26 +37,11 @@ OUT, OUTWARD = 4.0, 5
 MOVES = 1e-3
 """A Newton step of this part of max(1, |u|) moves the number."""
 
-BELIEVED = 10.0
-"""Times the rounding beyond which a slope may be believed where a number has gone far out."""
-
 SHOWS = 4.0
 """Times the rounding by which the loss must rise on the way back."""
 
-DRAWN_IN = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0)
-"""Steps of e-folds, to both sides, on which it is sought where the loss is known best."""
-
-DRIFTS = 0.01
-"""Newton steps of more e-folds are more than what rounding leaves of one to a minimum."""
-
-DRAWN_NEARER = (1.0, 2.0, 3.0)
-"""Steps around the best of those, which stand up to eight apart."""
-
 BACK_PARTS = (0.9, 0.75, 0.5, 0.25, 0.1, 0.0, -0.5, -1.0)
 """What is left of numbers that have run away on the way back from there."""
-
-BACK_STEPS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Steps to both sides on which the loss rises, or does not: as far as a number is drawn in, or out."""
 
 BACKWARDS = 6
 """Steps back from where the loss shows no more, at most."""
@@ -113,7 +99,7 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
     that the place is known to be no minimum, whatever a Newton step shows, ``ended`` that the optimizer goes no
     further: only then a valley is gone back.
     """
-    place = _in_the_clear(start)
+    place = in_the_clear(start)
     came_in = place is not start
     unit = place.point.size if came_in else unit
     edge = edge & ~rises_outwards(place, edge)
@@ -127,14 +113,14 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
         found = confirmation(place)
         minimum = found.check.ok is True and not place.signs.negative.shape[1]
         minimum &= not place.slope_of_flat > FAINT * unit and (not refuted or bool((outward != 0).any()))
-        drift = _drift(place, found.there) if ended else torch.zeros_like(place.here)
-        minimum &= not bool((drift != 0).any()) and not bool(place.adrift.shape[1])
+        onward = drift(place, found.there) if ended else torch.zeros_like(place.here)
+        minimum &= not bool((onward != 0).any()) and not bool(place.adrift.shape[1])
         if minimum and not bool(place.unseen.any()):
             break
         way = place.step * running_away(place, None if minimum else found.there)
-        way = way if bool((way != 0).any()) else drift
+        way = way if bool((way != 0).any()) else onward
         if not bool((way != 0).any()):
-            drawn = _drawn_in(place, ended)
+            drawn = drawn_in(place, ended)
             valley = along_a_valley(place, ended) if drawn is None and not minimum else None
             if drawn is not None:
                 (place, way), came_in = drawn, True
@@ -193,81 +179,6 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
     return Limit(place.polished() if place.decrement > POLISHED * place.objective.unit else place, outward)
 
 
-def _drift(place: Place, there: Place | None) -> Tensor:
-    """Numbers with bounded supports, far out, that Newton's step takes further by what the loss does not show: (d,).
-
-    Their curvature is rounding, or so little that the step leads nowhere (``there``). The longest goes an e-fold.
-    """
-    far = place.bounded & (place.here.abs() > FAR_OUT) & (place.step.abs() > DRIFTS) & (place.step * place.here > 0.0)
-    if not bool(far.any()) or (there is not None and place.shows(place.decrement)):
-        return torch.zeros_like(place.here)
-    return torch.where(far, place.step / place.step.abs().max(), 0.0)
-
-
-def _in_the_clear(place: Place) -> Place:
-    """From where the loss is nothing but rounding, so near that it can be told what it does."""
-    for _ in range(ROUNDS):
-        if not place.noise > FAINT * place.point.size:
-            break
-        there = _drawn_together(place)
-        if there is None:
-            drawn = _drawn_in(place)
-            there = None if drawn is None else drawn[0].polished()
-        if there is None or torch.equal(there.here, place.here):
-            break
-        place = there
-    return place
-
-
-def _drawn_together(place: Place) -> Place | None:
-    """The nearest place that is clear on the way back of all that have gone far out together; None where there is none.
-
-    One of them leads, the others settle there: a Gamma's shape and rate, whose ratio the data know.
-    """
-    far = place.bounded & (place.here.abs() > FAR_OUT)
-    if int(far.sum()) < 2:
-        return None
-    leads = torch.arange(len(far)) == int(torch.where(far, place.here.abs(), 0.0).argmax())
-    for step in DRAWN_IN:
-        for moved in (far, leads):  # one that is far out in its unit alone stays
-            there = place.holding(leads).settled(place.here - torch.where(moved, step * place.here.sign(), 0.0))
-            clear = there is not None and there.noise <= FAINT * there.point.size
-            if there is not None and clear and 0.0 <= there.decrement <= max(there.noise, FAINT * there.point.size):
-                return there.holding_only(place.held)
-    return None
-
-
-def _drawn_in(place: Place, ended: bool = False) -> tuple[Place, Tensor] | None:
-    """The number whose curvature drowns in rounding, drawn in to where the loss is known best, and its way out (d,),
-    zero where there is none; None where no number has gone so far out.
-
-    One whose slope may be believed stays where it is, and is told of only once the optimizer has ``ended``.
-    """
-    found: list[tuple[float, Tensor, Tensor]] = []
-    for number in place.drowned.nonzero()[:TRIED, 0].tolist():
-        way = torch.zeros_like(place.here)
-        way[number] = 1.0
-        slope, rounding = place.along(place.here, way)
-        if abs(slope) > BELIEVED * rounding:
-            found += [(rounding, place.here, way)] if ended else []
-            continue
-        least, best = _doubt(place, place.here, way), place.here
-        for steps in (DRAWN_IN, DRAWN_NEARER):
-            around = best
-            for step in (side * step for step in steps for side in (-1.0, 1.0)):
-                if least <= place.least_rounding:  # further out nothing is left to be rounded, or to be told
-                    break
-                doubt = _doubt(place, around + step * way, way, least)
-                least, best = (doubt, around + step * way) if doubt < least else (least, best)
-        found.append((least, best, way))
-    for _, where, way in sorted(found, key=lambda one: one[0]):
-        out = _way_out(place, where, way)
-        there = place.at(where) if out != 0 or bool((where != place.here).any()) else None
-        if there is not None:
-            return there, out * way
-    return None
-
-
 def _back_from_a_climb(place: Place) -> Place | None:
     """Where Newton's step climbs, as it does along a valley whose floor bends downwards: as far back as it is long.
 
@@ -294,21 +205,6 @@ def _rises_inwards(place: Place, far: Tensor) -> bool:
         if place.shows(0.5 * change):
             return change > 0.0
     return False
-
-
-def _way_out(place: Place, where: Tensor, way: Tensor) -> float:
-    """The side, 1 or −1, on which the loss does not rise beyond its rounding where on the other it does; 0 if none."""
-    middle, rounding = place.loss_at(where), max(place.least_rounding, place.along(where, way)[1])
-    for steps in BACK_STEPS:
-        rises = []
-        for sign in (1.0, -1.0):
-            end = where + sign * steps * way
-            rise = place.loss_at(end) - middle
-            # Where it cannot be computed nothing is known of it: in single precision e⁻³⁰ has no fourth power.
-            rises.append(isfinite(rise) and rise > rounding and rise > place.along(end, way)[1])
-        if any(rises):
-            return 0.0 if all(rises) else (-1.0 if rises[0] else 1.0)
-    return 0.0
 
 
 def rises_outwards(place: Place, edge: Tensor) -> Tensor:
@@ -397,20 +293,14 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
 
 def _where_it_is_known_best(place: Place, reached: Tensor, outward: Tensor, unit: float) -> Tensor:
     """Back from where the loss has levelled off, to where what is left to fall and its rounding are least together."""
-    best, least = reached, _doubt(place, reached, outward)
+    best, least = reached, doubt(place, reached, outward)
     for steps in range(1, BACKWARDS + 1):
         if least <= LEVEL * unit:
             break
         where = reached - steps * outward
-        found = _doubt(place, where, outward, least)
+        found = doubt(place, where, outward, least)
         best, least = (where, found) if found < least else (best, least)
     return best
-
-
-def _doubt(place: Place, where: Tensor, outward: Tensor, most: float = inf) -> float:
-    """What the loss has left to fall outwards, by its slope, and its rounding there: as far as it is below ``most``."""
-    slope, rounding = place.along(where, outward, most)
-    return abs(slope) + rounding
 
 
 def falling_numbers(objective: Objective, point: Point, tolerance: float, far: float) -> list[str]:
