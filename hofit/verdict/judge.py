@@ -278,7 +278,7 @@ class _Questions:
             yield from self._or_a_limit(place, refuted)
             return
         self.settled = place
-        yield Finding(status=Status.FLAT_DIRECTION, remark=_flat_remark(place))
+        yield Finding(status=Status.FLAT_DIRECTION, remark=_flat_remark(place, flat))
 
     def _of_limits(self, place: Place, settles: bool, refuted: bool = False) -> Iterator[Finding]:
         """Of a point that is no minimum: does something run to an edge, or away, while all else settles?"""
@@ -315,8 +315,11 @@ class _Questions:
             f"the loss tends to {there.point.value:.10g}"
         )
         yield Finding(status=Status.CONVERGED_ON_BOUNDARY, remark=remark)
-        if there.signs.zero.shape[1]:
-            yield Finding(remark=_flat_remark(there))
+        flat = there.signs.zero
+        if limit.idle is not None:
+            flat = torch.cat([flat, torch.eye(len(limit.idle)).to(flat)[:, limit.idle]], 1)
+        if flat.shape[1]:
+            yield Finding(remark=_flat_remark(there, flat))
 
     def _converged(self, decrement: float) -> Finding:
         if self.small:
@@ -380,9 +383,8 @@ def _side(place: Place, direction: Tensor) -> str:
     return "flat"
 
 
-def _flat_remark(place: Place) -> str:
-    directions = place.coordinates.label(place.signs.zero)
-    return f"flat direction (singular): the loss has no curvature along {directions}"
+def _flat_remark(place: Place, directions: Tensor) -> str:
+    return f"flat direction (singular): the loss has no curvature along {place.coordinates.label(directions)}"
 
 
 def _back_from_the_edge(objective: Objective, params: Params) -> Params | None:

@@ -43,6 +43,9 @@ SHOWS = 4.0
 BACK_PARTS = (0.9, 0.75, 0.5, 0.25, 0.1, 0.0, -0.5, -1.0)
 """What is left of numbers that have run away on the way back from there."""
 
+IDLE = (-4.0, -1.0, 1.0, 4.0)
+"""Steps on which the loss stays the same of what it has no part of."""
+
 BACKWARDS = 6
 """Steps back from where the loss shows no more, at most."""
 
@@ -78,13 +81,15 @@ BACK = 12
 class Limit:
     """``place`` holds what runs away, ``outward`` (d,) says where to; ``lower`` is a place inside that is lower.
 
-    ``falls`` says that the loss falls without end.
+    ``falls`` says that the loss falls without end. ``idle`` (d,) are held too: nothing is left of them where the others
+    have gone.
     """
 
     place: Place
     outward: Tensor
     lower: Params | None = None
     falls: bool = False
+    idle: Tensor | None = None
 
     @property
     def running(self) -> Tensor:
@@ -104,7 +109,7 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
     unit = place.point.size if came_in else unit
     edge = edge & ~rises_outwards(place, edge)
     outward = torch.where(edge, place.here.sign(), torch.zeros_like(place.here))
-    bent, before = torch.zeros_like(edge), place.here
+    bent, idle, before = torch.zeros_like(edge), torch.zeros_like(edge), place.here
     place = _on_edges(place.holding(edge), edge, unit) if bool(edge.any()) else place
     for _ in range(ROUNDS):
         place = place.polished() if bool(place.held.any()) else place
@@ -131,6 +136,8 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
                 if not bool((way != 0).any()):
                     return Limit(place, outward, lower=place.point.params)
                 bent = bent | (way != 0)
+            elif bool((outward != 0).any()) and bool((left := _left_idle(place)).any()):
+                place, idle = place.holding(left), idle | left
             else:
                 back = _back_from_a_climb(place) if ended else None
                 if back is None:
@@ -176,7 +183,22 @@ def find_limit(start: Place, edge: Tensor, unit: float, refuted: bool = False, e
         lower = _lower_inside(place, number)
         if lower is not None:
             return Limit(place, outward, lower=lower)
-    return Limit(place.polished() if place.decrement > POLISHED * place.objective.unit else place, outward)
+    return Limit(place.polished() if place.decrement > POLISHED * place.objective.unit else place, outward, idle=idle)
+
+
+def _left_idle(place: Place) -> Tensor:
+    """Numbers whose curvature the loss does not show, and that do not move it: a correlation beside one of ±1. (d,)"""
+    idle = place.unseen.clone()
+    for number in idle.nonzero()[:, 0].tolist():
+        ends = [place.here + step * (torch.arange(len(idle)) == number).to(place.here) for step in IDLE]
+        idle[number] = not any(_differs(place, end) for end in ends)
+    return idle
+
+
+def _differs(place: Place, where: Tensor) -> bool:
+    """Whether the loss elsewhere is another, beyond its rounding at either place."""
+    change = place.loss_at(where) - place.point.value
+    return isfinite(change) and place.shows(change) and place.shows_at(where, change)
 
 
 def _back_from_a_climb(place: Place) -> Place | None:

@@ -325,3 +325,19 @@ def test_in_single_precision_an_edge_is_seen_wherever_rounding_has_stopped_the_f
     expected = -float(dist.Normal(means.mean(), 0.2).log_prob(means).sum())
     assert result.status == "converged_on_boundary" and result.loss == pytest.approx(expected, abs=1e-4)
     assert float(result.std_errors["mu"]) == pytest.approx(0.2 / 8**0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["trust_region", "newton_cg", "lbfgs", "newton"])
+@pytest.mark.parametrize("start", [0.3, exp(pi / 2), 3.0])
+def test_what_nothing_is_left_of_beside_an_edge_is_flat_there(start: float, optimizer: str) -> None:
+    """As a third correlation beside two of ±1: its curvature is the rounding of the loss, here 1e-8, of either sign."""
+
+    def loss(x: Tensor, r: Tensor, q: Tensor) -> Tensor:
+        rounding = 1e-8 * torch.sin(1e12 * (x + r + q).detach())
+        return 50 * (x - 0.3) ** 2 + 1.0 + r * (1 + 0.5 * torch.sin(q.log())) + rounding
+
+    edges = {"p1": constraints.positive, "p2": constraints.positive}
+    result = fit(of(0.5, 1.0, start, loss=loss, **edges), optimizer)
+    assert result.status == "converged_on_boundary" and result.loss == pytest.approx(1.0, abs=1e-7)
+    assert "p1 → 0" in result.remarks[0] and result.remarks[1].endswith("no curvature along p2")
+    assert result.std_errors["p0"] == pytest.approx(0.1, rel=1e-4) and result.std_errors["p2"].isnan()
