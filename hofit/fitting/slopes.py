@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from ..coordinates import Coordinates
 from ..errors import ModelError
 from ..model.sites import InfeasibleError
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..point import Params, Point
+from ..verdict.rounding import Rounding
 
 BESIDE = 0.4
 """The power of eps that is the step of the first look: 5e-7, or 2e-3 in single precision."""
@@ -37,6 +39,9 @@ WRONG = 0.2
 
 ROUNDING = 64.0
 """Units of eps · max(1, |loss|) within which a change of the loss is rounding."""
+
+KNOWN = 1e-6
+"""Of the loss's size, the rounding within which its differences are slopes."""
 
 NUDGE = 0.01
 """How far from the start, relative to max(1, |u|), gradients are looked at: at the start itself there may be a kink."""
@@ -176,7 +181,15 @@ class Slopes:
 
 
 def wrong_slopes(objective: Objective, point: Point) -> list[str]:
-    """What is wrong with the gradient where a fit is stuck: at the start it may have been the slope by chance."""
+    """What is wrong with the gradient where a fit is stuck: at the start it may have been the slope by chance.
+
+    Nothing is said where the loss is rounded by so much that its differences are no slopes.
+    """
+    coordinates = Coordinates.of(point.params)
+    where = coordinates.flatten(point.params)
+    known = max(KNOWN, 1e3 * torch.finfo(where.dtype).eps) * point.size
+    if Rounding(objective, coordinates).at(where) > known:
+        return []
     try:
         slopes = Slopes(objective, point.params)
         slopes.check(objective.at(point.params))

@@ -279,7 +279,9 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         fall = before - loss
         seen = not isfinite(loss) or shows(fall, where)
         if seen and fall < 0.0:
-            end = "rises" if isfinite(loss) and -fall > place.along(where, outward)[1] else "open"
+            loses = len(falls) < 2 or falls[-1] < LOSING * falls[-2]
+            if isfinite(loss):  # a rise within rounding may hide a fall like those before
+                end = "rises" if -fall > place.along(where, outward)[1] else "level" if loses else "open"
             break
         if not seen:
             # On a plateau the loss between two places is no lower than at both; in a valley they stand on its two

@@ -15,6 +15,8 @@ from torch.distributions import constraints
 
 import hofit
 from hofit.errors import ModelError
+from hofit.fitting.slopes import wrong_slopes
+from tests.verdict.problems import judged, of
 
 X = torch.randn(60, generator=torch.Generator().manual_seed(6)).double()
 Y = 0.5 + 2.0 * X + 0.3 * torch.randn(60, generator=torch.Generator().manual_seed(7)).double()
@@ -167,3 +169,15 @@ def test_a_fit_that_is_stuck_in_a_kink_has_the_gradient_that_is_its_slope() -> N
 
     result = fit(model)
     assert result.status == "no_progress" and not any("slope" in remark for remark in result.remarks)
+
+
+def test_differences_of_a_loss_that_is_rounding_are_no_slopes() -> None:
+    """Beside lgamma(1e15) the logarithm of the scale is lost: each difference is off by as much, steadily."""
+
+    def loss(df: Tensor, scale: Tensor) -> Tensor:
+        found: Tensor = -dist.StudentT(df.exp(), 0.0, scale.exp()).log_prob(Y).sum()
+        return found
+
+    params = {"p0": torch.tensor(36.0), "p1": torch.tensor(-0.05)}
+    with judged(of(36.0, -0.05, loss=loss), params) as place:
+        assert wrong_slopes(place.objective, place.point) == []
