@@ -139,6 +139,7 @@ class MarginalObjective(Objective):
         self._known: tuple[MarginalPoint, AtMode] | None = None
         """The last point, with what it can still be differentiated by."""
         self._curved: _Curved | None = None
+        self._origin: Params = {**self.start(), **self._inner.start()}
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
         """The point that the search goes out from, and the mode there."""
         self._last = self._anchor
@@ -267,9 +268,10 @@ class MarginalObjective(Objective):
             return torch.full((), torch.nan), infinite
 
     def _look_for_lack(self, point: MarginalPoint, *orders: int, error: RuntimeError | None = None) -> bool:
-        """Whether a derivative is lacking at this point and at the last good one."""
+        """Whether a derivative is lacking here, at the last good point and at the start: far out it overflows."""
         here, (params, inner) = {**point.params, **point.inner}, self._anchor
-        found = self.lacking.look([here, {**params, **inner} if params else {}], *orders, error=error)
+        places = [here, {**params, **inner} if params else {}, self._origin]
+        found = self.lacking.look(places, *orders, error=error)
         self.leaves.write(here)
         return found
 

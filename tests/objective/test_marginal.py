@@ -724,6 +724,10 @@ def test_what_overflows_far_out_is_not_taken_for_a_derivative_that_torch_lacks(e
     far = objective.near(at_start, {**at_start.params, "sd": torch.tensor(-185.0)})
     assert not isfinite(far.value) or not isfinite(max_norm(far.gradient()))  # 1/sd⁴ is no number
     assert not objective.lacking
+    beside = {**at_start.params, "sd": torch.tensor(-184.0)}
+    objective.resume_from(beside, far.inner)  # the last good point may be as far out
+    objective.at({**beside, "sd": torch.tensor(-186.0)})
+    assert not objective.lacking
 
 
 def test_rows_are_proved_apart_once_for_all_places(evidence: Make, monkeypatch: pytest.MonkeyPatch) -> None:
