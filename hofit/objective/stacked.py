@@ -82,9 +82,9 @@ class Stacked:
         leaves = program.leaves
         self.outer, self.inner = (Coordinates.of(leaves, names) for names in (outer, inner))
         self.all = Coordinates.of(leaves, [*outer, *inner])
-        everything = layout is None or layout.sparsity is not None
-        self.rows = () if layout is None or everything else tuple(group.index for group in layout.rows)
-        self.border = torch.arange(self.inner.size) if layout is None or everything else layout.border
+        apart = layout if layout is not None and layout.sparsity is None else None
+        self.rows = () if apart is None else tuple(group.index for group in apart.rows)
+        self.border = torch.arange(self.inner.size) if apart is None else apart.border
         """Groups of rows (R, L) of the inner Hessian that stay apart, and the numbers (m,) that are coupled to all."""
         self._width = max((index.shape[1] for index in self.rows), default=0)
         self._colour = torch.empty(self.inner.size, dtype=torch.long)
@@ -158,7 +158,7 @@ class InnerHessian:
         return whole
 
     def factor(self) -> InnerFactor:
-        """Cholesky's, of the blocks and of the border's Schur complement; nan where a data set has none."""
+        """Cholesky's, of the blocks and of the border's Schur complement."""
         roots, reduced, schur = [], [], self.corner
         failed = torch.zeros(len(self.corner), dtype=torch.bool)
         for blocks, coupling in zip(self.blocks, self.couplings, strict=True):
@@ -169,12 +169,13 @@ class InnerHessian:
             schur = schur - torch.einsum("brli,brlj->bij", reduced[-1], reduced[-1])
         corner, wrong = torch.linalg.cholesky_ex(schur)
         failed |= wrong > 0
-        return InnerFactor(self.source, roots, reduced, torch.where(failed[:, None, None], torch.nan, corner), failed)
+        return InnerFactor(self.source, roots, reduced, corner, failed)
 
 
 @dataclass(eq=False)
 class InnerFactor:
-    """``roots`` of the blocks, ``reduced`` couplings and the border's root ``corner``; ``failed`` (B,) have none."""
+    """``roots`` of the blocks, ``reduced`` couplings and the border's root ``corner``; ``failed`` (B,) have none, and
+    all that is asked of them is nan."""
 
     source: Stacked
     roots: list[Tensor]

@@ -72,8 +72,7 @@ def drawn_in(place: Place, ended: bool = False) -> tuple[Place, Tensor] | None:
     """
     found: list[tuple[float, Tensor, Tensor]] = []
     for number in place.drowned.nonzero()[:TRIED, 0].tolist():
-        way = torch.zeros_like(place.here)
-        way[number] = 1.0
+        way = place.way_of(number)
         slope, rounding = place.along(place.here, way)
         if abs(slope) > BELIEVED * rounding:
             found += [(rounding, place.here, way)] if ended else []

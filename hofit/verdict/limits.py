@@ -26,7 +26,7 @@ from .checks import Finding
 from .clearing import doubt, drawn_in, drift, in_the_clear
 from .place import FAINT, POLISHED, Place, confirmation, running_away
 from .rounding import loss_at
-from .valleys import DOUBLINGS, FOLDS, LEVEL, LOSING, along_a_valley, followed, led_inwards
+from .valleys import DOUBLINGS, FOLDS, LEVEL, LOSING, TELLING, along_a_valley, followed, led_inwards, undiminished
 
 EDGES = (20.0, 30.0, 40.0)
 """Unconstrained sizes at which an edge may be stood on: e⁻²⁰ is nearer than any data tell, and e⁻⁴⁰ rounds to it."""
@@ -190,7 +190,7 @@ def _left_idle(place: Place) -> Tensor:
     """Numbers whose curvature the loss does not show, and that do not move it: a correlation beside one of ±1. (d,)"""
     idle = place.unseen.clone()
     for number in idle.nonzero()[:, 0].tolist():
-        ends = [place.here + step * (torch.arange(len(idle)) == number).to(place.here) for step in IDLE]
+        ends = [place.here + step * place.way_of(number) for step in IDLE]
         idle[number] = not any(_differs(place, end) for end in ends)
     return idle
 
@@ -233,9 +233,7 @@ def rises_outwards(place: Place, edge: Tensor) -> Tensor:
     """Which numbers only look as if they were on an edge, in whatever unit: further out the loss is higher. (d,)"""
     rises = torch.zeros_like(edge)
     for number in edge.nonzero()[:, 0].tolist():
-        where = place.here.clone()
-        where[number] += float(where[number].sign())
-        rise = place.loss_at(where) - place.point.value
+        rise = place.loss_at(place.here + place.here.sign() * place.way_of(number)) - place.point.value
         rises[number] = rise > 0.0 and place.shows(0.5 * rise)
     return rises
 
@@ -279,7 +277,7 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
         fall = before - loss
         seen = not isfinite(loss) or shows(fall, where)
         if seen and fall < 0.0:
-            loses = len(falls) < 2 or falls[-1] < LOSING * falls[-2]
+            loses = len(falls) < 2 or not undiminished(falls[-2:])
             if isfinite(loss):  # a rise within rounding may hide a fall like those before
                 end = "rises" if -fall > place.along(where, outward)[1] else "level" if loses else "open"
             break
@@ -307,8 +305,7 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
             reached, before = where, loss
     if end == "level":
         reached = _where_it_is_known_best(place, reached, outward, unit)
-    late = falls[-4:]
-    if end == "open" and len(falls) >= 5 and all(after >= LOSING * fall for fall, after in pairwise(late)):
+    if end == "open" and len(falls) > TELLING and undiminished(falls[-TELLING:]):
         end = "falls"
     if end == "rises" and not (before < place.point.value and shows(place.point.value - before, reached)):
         end = "open"
@@ -347,7 +344,7 @@ def falling_numbers(objective: Objective, point: Point, tolerance: float, far: f
     for number in chosen.tolist():
         losses = [loss_of(number, part) for part in (0.5, 1.0, 2.0, 4.0, 8.0)]
         falls = [before - after for before, after in pairwise(losses)]
-        endless = min(falls) > 0 and all(after >= LOSING * fall for fall, after in pairwise(falls))
+        endless = min(falls) > 0 and undiminished(falls)
         if not isfinite(losses[2]):
             inner = [loss_of(number, part) for part in (*PARTS, 1.0)]
             steps = [before - after for before, after in pairwise(inner)]
@@ -388,17 +385,14 @@ def _falls_for_ever(place: Place, number: int) -> bool:
     for part in PARTS:
         where = place.here.clone()
         where[number] = part * float(where[number].clamp(-BEFORE_CLAMPS, BEFORE_CLAMPS))
-        most = most or place.most_of_fall(
-            where, (PARTS[-1] - part) / part * (where * (torch.arange(len(where)) == number))
-        )
+        most = most or place.most_of_fall(where, (PARTS[-1] - part) / part * (where * place.way_of(number)))
         losses.append(place.loss_at(where))
     return _is_linear(losses, place.point.size) and losses[0] - losses[-1] < most
 
 
 def _lower_inside(place: Place, number: int) -> Params | None:
     """The lowest place on the way back from an edge, where that is lower; the first change beyond rounding decides."""
-    unit = torch.zeros_like(place.here)
-    unit[number] = place.here[number].sign()
+    unit = place.here.sign() * place.way_of(number)
     here, whole = place.point.value, float(place.here[number].abs())
     distance, loss = 0.5, here
     for _ in range(BACK):

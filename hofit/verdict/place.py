@@ -16,7 +16,7 @@ from ..linear.operator import Operator
 from ..objective.base import Objective
 from ..point import Point
 from .checks import Check
-from .rounding import LOSS_ROUNDING, NUDGE, Rounding, loss_at
+from .rounding import NUDGE, Rounding, least_rounding, loss_at
 from .signs import Signs
 
 CONFIRM_FACTOR = 100.0
@@ -163,12 +163,12 @@ class Place:
     @property
     def rounding(self) -> float:
         """The same, of a loss whose terms are one observation's at least."""
-        return max(self.noise, LOSS_ROUNDING * torch.finfo(self.gradient.dtype).eps * self.point.size)
+        return max(self.noise, least_rounding(self.point.size, self.gradient.dtype))
 
     @property
     def least_rounding(self) -> float:
         """Of any loss of this size."""
-        return LOSS_ROUNDING * torch.finfo(self.gradient.dtype).eps * abs(self.point.value)
+        return least_rounding(self.point.value, self.gradient.dtype)
 
     def shows(self, change: float) -> bool:
         """Whether a change of the loss, of either sign, is more than its rounding here."""
@@ -201,8 +201,7 @@ class Place:
     def drowned(self) -> Tensor:
         """The same of a curvature of any size, for those that have gone furthest out; (d,)."""
         drowned = self.unseen | (self.bounded & (self._shown <= self.noise))
-        others = (self.bounded & ~drowned & (self.here.abs() > OUT_OF_REACH)).nonzero()[:, 0]
-        for number in others[self.here[others].abs().argsort(descending=True)][:OUTERMOST].tolist():
+        for number in self.outermost(self.bounded & ~drowned & (self.here.abs() > OUT_OF_REACH)):
             drowned[number] = self._is_hidden(number)
         return drowned
 
@@ -227,11 +226,19 @@ class Place:
         shown = float(self._shown[number])
         if shown <= self.noise:
             return True
-        way = torch.zeros_like(self.here)
-        way[number] = 1.0
-        slope, rounding = self.along(self.here, way)
+        slope, rounding = self.along(self.here, self.way_of(number))
         follows = rounding < FOLLOWS * abs(slope)
         return shown <= max(rounding, 0.0 if follows else abs(slope))
+
+    def outermost(self, places: Tensor) -> list[int]:
+        """The numbers among some (d,) that have gone furthest out, OUTERMOST at most."""
+        chosen = places.nonzero()[:, 0]
+        found: list[int] = chosen[self.here[chosen].abs().argsort(descending=True)][:OUTERMOST].tolist()
+        return found
+
+    def way_of(self, number: int) -> Tensor:
+        """A unit of one number, (d,)."""
+        return (torch.arange(len(self.here)) == number).to(self.here)
 
     @cached_property
     def bounded(self) -> Tensor:
@@ -350,7 +357,8 @@ def confirmation(place: Place) -> Confirmation:
     if there is None:
         return answer(False, "loss or curvature cannot be had after the confirming step")
     actual = place.point.value - there.point.value
-    rounding = max(LOSS_ROUNDING * eps * max(abs(place.point.value), abs(there.point.value)), eps**0.5 * decrement)
+    largest = max(abs(place.point.value), abs(there.point.value))
+    rounding = max(least_rounding(largest, step.dtype), eps**0.5 * decrement)
     if abs(actual - decrement) > QUADRATIC * decrement + rounding and place.shows(actual - decrement):
         text = f"a Newton step lowers the loss by {actual:.3g}, not by the {decrement:.3g} of a quadratic"
         return answer(False, text, there)

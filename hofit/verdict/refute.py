@@ -26,12 +26,9 @@ MIXTURES = 8
 PROBES = 8
 """Hessian-vector products, from a random start and from the gradient each, that look at a model without a Hessian."""
 
-FAR_OUT = 20.0
+TOO_FAR = 20.0
 """Unconstrained size from which on a number with a bounded support is asked whether its curvature is real: terms of the
 loss that grow with the value are rounded there by more than data tell."""
-
-ASKED = 8
-"""Such numbers at most."""
 
 SEEN = 16.0
 """Times the rounding of the loss that the curvature must let it rise by, where that is held against the loss."""
@@ -91,10 +88,9 @@ def refuted_by_walks(place: Place, directions: Tensor, state: StopState) -> Find
 
 def refuted_by_rises(place: Place, state: StopState) -> Finding | None:
     """A number far out whose curvature is rounding, however large it is: the loss does not rise by it; None if none."""
-    far = (place.bounded & (place.here.abs() > FAR_OUT)).nonzero()[:, 0]
     curvature = place.free_hessian.diagonal()
-    for number in far[place.here[far].abs().argsort(descending=True)][:ASKED].tolist():
-        way = (torch.arange(len(place.here)) == number).to(place.here)
+    for number in place.outermost(place.bounded & (place.here.abs() > TOO_FAR)):
+        way = place.way_of(number)
         slope, rounding = place.along(place.here, way)
         bend = 0.5 * float(curvature[number])
         if isfinite(rounding):

@@ -38,6 +38,11 @@ BORNE_OUT = (0.01, 0.03, 0.1)
 a ten thousandth of what an e⁻ᵘ has left to fall."""
 
 
+def least_rounding(value: float, dtype: torch.dtype) -> float:
+    """Of any loss of this size."""
+    return LOSS_ROUNDING * torch.finfo(dtype).eps * abs(value)
+
+
 def loss_at(objective: Objective, params: Params) -> float:
     """The loss on the full plates; inf where there is none."""
     point = objective.at_full(params)
@@ -72,7 +77,7 @@ class Rounding:
         """
         if point.failure is not None or not isfinite(point.value):
             return inf, True
-        least = LOSS_ROUNDING * torch.finfo(where.dtype).eps * abs(point.value)
+        least = least_rounding(point.value, where.dtype)
         if beside is not None and beside <= least:
             return least, False
         slope = self._coordinates.flatten(point.gradient())

@@ -6,6 +6,7 @@ held further and further out, and the other follows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -101,6 +102,11 @@ def _fall(before: Place, after: Place) -> float:
     return fall if before.shows(fall) and after.shows(fall) else 0.0
 
 
+def undiminished(falls: Sequence[float]) -> bool:
+    """Whether each of some falls, on ways of which each is twice the one before or as long, is no less than that."""
+    return all(after >= LOSING * fall for fall, after in pairwise(falls))
+
+
 def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
     """Where it ends, and how (``level``, ``falls`` for ever, ``rises``), on the way from another place (d,) to this.
 
@@ -129,7 +135,7 @@ def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
             break
         falls = [_fall(further_in, first), *falls]
         first, inner = further_in, _ahead(first.here, further_in)
-    if len(falls) >= 2 and all(after >= LOSING * fall for fall, after in pairwise(falls[-TELLING:])):
+    if len(falls) >= 2 and undiminished(falls[-TELLING:]):
         if len(falls) >= TELLING:
             return place, "falls"
         if hidden:
