@@ -17,6 +17,7 @@ from hofit.config.schema import Stop
 from hofit.status import Status
 from hofit.verdict.checks import StopState
 from hofit.verdict.judge import judge
+from hofit.verdict.refute import matters
 from tests.verdict.problems import ADAM, NEWTON, check, fit, judged, loss, of, parameter
 
 
@@ -154,3 +155,13 @@ def test_probes_find_a_saddle(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_probes_find_an_escape_to_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
     result = by_products(monkeypatch, 14.0, 1.0, loss=lambda a, b: (-a).exp() + 50 * (b - 1) ** 2)
     assert not result.converged and check(result, "probes") is False
+
+
+def test_a_rate_whose_effect_is_over_where_it_stands_is_used() -> None:
+    """In a unit of 1e-6 nothing of it is left at 1, nor at 1.6."""
+
+    def over(rate: Tensor) -> Tensor:
+        return torch.exp(-rate / 1e-6)
+
+    with judged(of(1.0, loss=over, p0=constraints.positive), {"p0": torch.tensor(0.0)}) as place:
+        assert matters(place.objective, place.point, "p0")

@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import constraints
@@ -92,6 +93,17 @@ def test_a_loss_without_a_floor_is_unbounded_although_its_rounding_has_stopped_t
 ) -> None:
     """It falls by half a logarithm an observation, and is rounded by more from 1e15 on: there it falls by chance."""
     assert fit(model, start, optimizer).status == "unbounded"
+
+
+@pytest.mark.parametrize("optimizer", ["newton", "lbfgs"])
+def test_no_direction_is_called_flat_where_the_loss_is_rounding(optimizer: str) -> None:
+    """In a unit of 1e-9 each gradient is small at once; the shape has gone to e³⁰, and what is seen there is chance."""
+
+    def model(start: float) -> None:
+        with poutine.scale(scale=1e-9):
+            observe(dist.Weibull(positive("scale", 1.0), positive("shape", start)), SAME)
+
+    assert fit(model, 2.0, optimizer).status == "unbounded"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
