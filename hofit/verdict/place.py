@@ -214,7 +214,8 @@ class Place:
         far = self.bounded & (self.here.abs() > FAR_OUT)
         if not bool(far.any()):
             return self.signs.zero[:, :0]
-        hidden = self.signs.faint(torch.where(self.bounded, 1.0, self.here), self.noise)
+        faint = self.signs.faint(torch.where(self.bounded, 1.0, self.here), self.noise)
+        hidden = torch.cat([self.signs.zero, faint], 1)  # what is none beside the others may not be faint beside one
         heavy = hidden.abs() > HEAVY * hidden.norm(dim=0)
         return hidden[:, (heavy & far[:, None]).any(0)]
 

@@ -27,6 +27,9 @@ LEVEL = 1e-9
 UNBENT = 0.1
 """Of a step of the way, over which no valley bends as much as it falls: there slopes tell what is rounding."""
 
+NEARER = (0.25, 0.5)
+"""Parts of the way between a place where the loss is the same and one where it differs, at which it may differ, too."""
+
 TELLING = 4
 """Falls that do not lose tell that it falls without end."""
 
@@ -61,10 +64,18 @@ def along_a_valley(place: Place, ended: bool) -> tuple[Place, Tensor, Tensor] | 
 
 def _first_change_inwards(floor: Place, way: Tensor, in_folds: bool) -> Place | None:
     """The first place on the way back, all that is not held settled there, whose loss differs; None on a plateau."""
-    for steps in (1.0, 2.0, 4.0, 8.0, 16.0) if in_folds else (0.5, 0.75, 0.9, 1.0):
+    flat = 0.0
+    for steps in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0) if in_folds else (0.5, 0.75, 0.9, 1.0):
         inner = floor.settled(floor.here - steps * way)
-        if inner is not None and _fall(inner, floor) != 0.0:
-            return inner
+        if inner is None or _fall(inner, floor) == 0.0:
+            flat = steps
+            continue
+        for part in NEARER if _fall(inner, floor) > 0.0 else ():
+            # Between the two the loss may rise from nothing to what no valley is followed through.
+            nearer = floor.settled(floor.here - (flat + part * (steps - flat)) * way)
+            if nearer is not None and _fall(nearer, floor) > 0.0:
+                return nearer
+        return inner
     return None
 
 

@@ -118,7 +118,9 @@ def test_counts_that_vary_no_more_than_a_multinomial_s_send_the_concentration_aw
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
-    ("model", "start", "supremum"), [(saturating, 1.0, line), (growth, 0.7, exponential)], ids=["scales", "logistic"]
+    ("model", "start", "supremum"),
+    [(saturating, 1.0, line), (growth, 0.7, exponential), (growth, 0.4, exponential), (growth, 2.5, exponential)],
+    ids=["scales", "logistic", "logistic, further out", "logistic, flat by rounding"],
 )
 def test_a_valley_is_followed_in_steps_where_ratios_leave_it(
     model: Callable[[float], None], start: float, supremum: Callable[[], float], optimizer: str
