@@ -8,6 +8,7 @@
     ├── OptionError            an optimizer's option
     ├── RunDirectoryError      a directory that is taken or in use
     ├── DiskError              a disk that fails in the middle of a fit, resumable         exit 3
+    ├── PieceLost              a process of several that does not answer, resumable       exit 3
     └── CheckpointError        damaged, foreign, of another model or data           exit 5
 
 Numerical trouble is not here: it is a status (see status.py).
@@ -78,6 +79,12 @@ class RunDirectoryError(HofitError):
 
 class DiskError(HofitError):
     """The disk took no more after the first step: full, failing, or read-only by now."""
+
+    exit_code = 3
+
+
+class PieceLost(HofitError):
+    """A process that has a piece of the data does not answer any more."""
 
     exit_code = 3
 

@@ -32,6 +32,8 @@ OWN_FILES = (CONFIG, PROGRESS, FIT, ESTIMATES, DERIVED, STARTS, *OF_AN_END)
 COMPARISON = "compare.csv"
 CHECKPOINT, CHECKPOINTS = "checkpoint.safetensors", "checkpoint*.safetensors"
 """The newest checkpoint, and a glob for all that are kept."""
+PIECES = "piece-*.safetensors"
+"""What checkpoints of a fit in pieces keep beside themselves: `piece-ITERATION-NUMBER.safetensors`."""
 
 WORDS = ("name", "index", "role", "remark")
 """Columns of a table that hold a word in every row; in the others an empty cell is None."""

@@ -7,7 +7,7 @@ Parameters, on the logit scale: `beta` = (β₀, β₁), `sd_intercept` = τ₀,
 Latent: `b` (groups, 2). With b free, hold the scales: at τ → 0 the joint density has no bound.
 
 `load_data` takes `groups`, of ten rows each, and `seed`; x ~ Normal(0, 1), and the truth is β = (−0.5, 1),
-τ = (1, 0.7), ρ = 0.
+τ = (1, 0.7), ρ = 0. Of a fit in pieces (`shard`) each has some of the groups: `rank` of `world_size`.
 """
 
 import pyro
@@ -43,11 +43,14 @@ def cholesky_factor(sd_first: Tensor, sd_second: Tensor, correlation: Tensor) ->
     return torch.stack([first_row, second_row])
 
 
-def load_data(groups: int = 1000, seed: int = 0) -> dict[str, Tensor | int]:
-    """The model's arguments: group after group, ten rows each."""
+def load_data(groups: int = 1000, seed: int = 0, rank: int = 0, world_size: int = 1) -> dict[str, Tensor | int]:
+    """The model's arguments: group after group, ten rows each, of one piece of `world_size`."""
     generator = torch.Generator().manual_seed(seed)
     line = torch.tensor(TRUE_BETA) + torch.tensor(TRUE_SD) * torch.randn(groups, 2, generator=generator)
     group = torch.arange(groups).repeat_interleave(ROWS_PER_GROUP)
     x = torch.randn(len(group), generator=generator)
     logits = line[group, 0] + line[group, 1] * x
-    return {"x": x, "y": torch.bernoulli(logits.sigmoid(), generator=generator), "group": group, "n_groups": groups}
+    y = torch.bernoulli(logits.sigmoid(), generator=generator)
+    first, last = rank * groups // world_size, (rank + 1) * groups // world_size
+    own = slice(first * ROWS_PER_GROUP, last * ROWS_PER_GROUP)
+    return {"x": x[own], "y": y[own], "group": group[own] - first, "n_groups": last - first}

@@ -7,7 +7,8 @@ Latents: `theta` = θ, the abilities; `log_a` = log a (items,), the discriminati
 One density, written in two ways: `nested` keeps the answers in plate persons × items, with θ (persons, 1); `indexed`
 has a row an answer, with the numbers of its person and its item, and θ (persons,).
 
-`load_data` takes `persons`, `items`, `seed` and `layout`: nested or indexed, for the model of that name.
+`load_data` takes `persons`, `items`, `seed` and `layout`: nested or indexed, for the model of that name. Of a fit in
+pieces (`shard`) each has some of the persons: `rank` of `world_size`.
 Reference: Birnbaum (1968), in Lord & Novick, Statistical Theories of Mental Test Scores, chapters 17 to 20.
 """
 
@@ -47,7 +48,9 @@ def indexed(y: Tensor, person: Tensor, item: Tensor, n_persons: int, n_items: in
 model = nested
 
 
-def load_data(persons: int = 5000, items: int = 40, seed: int = 0, layout: str = "nested") -> dict[str, Tensor | int]:
+def load_data(
+    persons: int = 5000, items: int = 40, seed: int = 0, layout: str = "nested", rank: int = 0, world_size: int = 1
+) -> dict[str, Tensor | int]:
     """The arguments of the model named ``layout``; the same numbers for both. Raises ValueError for another layout."""
     if layout not in ("nested", "indexed"):
         raise ValueError(f"layout {layout!r}: there are nested and indexed")
@@ -56,8 +59,9 @@ def load_data(persons: int = 5000, items: int = 40, seed: int = 0, layout: str =
     a = (0.5 * torch.randn(items, generator=generator)).exp()
     b = torch.randn(items, generator=generator)
     y = torch.bernoulli(torch.sigmoid(a * (theta - b)), generator=generator)
+    y = y[rank * persons // world_size : (rank + 1) * persons // world_size]
     if layout == "nested":
         return {"y": y}
-    person = torch.arange(persons).repeat_interleave(items)
-    item = torch.arange(items).repeat(persons)
-    return {"y": y.flatten(), "person": person, "item": item, "n_persons": persons, "n_items": items}
+    person = torch.arange(len(y)).repeat_interleave(items)
+    item = torch.arange(items).repeat(len(y))
+    return {"y": y.flatten(), "person": person, "item": item, "n_persons": len(y), "n_items": items}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -74,14 +74,36 @@ app.command("simulate")(alone(simulate.command, always=True))
 
 
 def main() -> None:
-    """Run the command line; errors of the user's become one clear message and the contract's exit code."""
-    from ..errors import HofitError, printable
+    """Run the command line; errors of the user's become one clear message and the contract's exit code.
 
+    Of several processes that torchrun has started the first runs the command, and the others answer it until it ends.
+    """
     # Before torch is imported. Threads that wait for each other by spinning make a fit on a busy machine many times
     # slower than on one thread; who wants that can say so in the environment.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        _run()
+    from ..run.shards import PROCESSES, piece_of_fit
+    from ..sharding.ranks import serve
+
+    if PROCESSES.world.rank > 0:
+        sys.exit(serve(piece_of_fit))
+    code = 1
+    try:
+        _run()
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        raise
+    finally:
+        PROCESSES.end(code)
+
+
+def _run() -> NoReturn:
+    from ..errors import HofitError, printable
+
     try:
         app()
+        sys.exit(0)
     except HofitError as error:
         print(f"hofit: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)

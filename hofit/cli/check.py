@@ -25,7 +25,8 @@ def command(
     from ..config.load import load_source
     from ..record import json_text
     from ..run.check import overview
-    from ..run.session import Request, parse, prepared
+    from ..run.prepare import prepared
+    from ..run.session import Request, parse
 
     request = Request(load_source(config, all_overrides(set, data, seed, device, dtype)), model)
     parsed, mistakes = parse(request)

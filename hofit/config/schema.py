@@ -304,6 +304,21 @@ class CheckpointPolicy(_Strict):
     """Checkpoints that are kept."""
 
 
+class Shard(_Strict):
+    """Data in pieces: one a process under torchrun, or chunk after chunk in one process."""
+
+    plate: str | None = None
+    """The plate whose rows are shared out, with all that belongs to them; null: the one that the integrated latents
+    stand in."""
+    by: str | None = None
+    """The column of the table that numbers the rows of the plate; null: the only one with codes. A load_data that takes
+    `rank` and `world_size` loads its own piece, and needs none."""
+    chunks: Count | None = None
+    """Pieces that one process takes in turn, so that no more than one is in memory; null: one a process."""
+    timeout: Positive = 1800.0
+    """Seconds after which a process that does not answer ends the fit."""
+
+
 def _yaml_word(value: Any) -> Any:
     """YAML reads off as false."""
     return "off" if value is False else value
@@ -346,3 +361,5 @@ class Config(_Strict):
     """Whether evaluations may be replayed without the model."""
     threads: Few | None = None
     """Threads of torch during the fit; null: one for a small model, else as torch is set."""
+    shard: Shard | None = None
+    """Data in pieces; null: whole."""

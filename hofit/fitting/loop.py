@@ -476,6 +476,7 @@ class Loop:
             capture_random_state(),
             drawn if isinstance(drawn, dict) else None,
             point.inner,
+            self.objective.keeper(point),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -35,7 +35,7 @@ class FitResult:
     to the verdict. ``estimated`` says that the loss of an iteration is an estimate, of a minibatch or of draws.
     ``signal`` is the number of what interrupted the fit, ``repeated`` see ``LoopState``.
     ``program_again`` gives the model with its data back, inside the surroundings that it was fitted in; ``labels`` what
-    the rows of plates are called in the data; ``unit`` is what one observation weighs in the loss, and ``starts`` says
+    the rows of plates are called in the data; ``in_pieces`` whether these were in pieces; ``unit`` is what one observation weighs in the loss, and ``starts`` says
     of each start, where there were several, how its fit ended.
     """
 
@@ -70,6 +70,7 @@ class FitResult:
     model_sha256: dict[str, str] = field(default_factory=dict)
     data_sha256: dict[str, str] = field(default_factory=dict)
     labels: Callable[[], Labels] = field(default=dict, repr=False, compare=False)
+    in_pieces: bool = False
     program_again: Callable[[], AbstractContextManager[Program]] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -146,10 +147,12 @@ class FitResult:
         """The rows of estimates.csv, as plain values by column: one a scalar."""
         return [dict(vars(row)) for row in self.estimate_rows()]
 
-    def estimate_rows(self) -> list[Estimate]:
-        """The rows of estimates.csv: one a scalar."""
+    def estimate_rows(self, without: Collection[str] = ()) -> list[Estimate]:
+        """The rows of estimates.csv, one a scalar, ``without`` some sites."""
         rows = []
         for name, site in self.sites.items():
+            if name in without:
+                continue
             value, unconstrained = self.values[name], self.params[name]
             nothing = [None] * value.numel()
             leaves = unconstrained.reshape(-1).tolist() if value.shape == unconstrained.shape else nothing

@@ -80,7 +80,7 @@ class Slopes:
         if objective.stochastic:
             return
         self._beside = self._loss(_moved(self._start, self._direction))
-        if objective.integrated:
+        if objective.integrated or objective.in_pieces:
             known = self._known_at(self._start)
             if known is not None:
                 self._check(*known)

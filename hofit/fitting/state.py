@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..objective.base import Keeper
 from ..point import Evaluations, Params
 
 
@@ -55,3 +56,7 @@ class Snapshot:
     random_before_trace: dict[str, Any] | None = None
     inner: Params = field(default_factory=dict)
     """See ``Point.inner``."""
+    keeper: Keeper | None = None
+    """Writes what pieces of the data have found inside the point."""
+    pieces: list[dict[str, Any]] = field(default_factory=list)
+    """What it has said of the files, once they were read again."""

@@ -77,7 +77,7 @@ def columns_to_arguments(table: Table, requests: Mapping[str, ColumnRequest], mi
         try:
             for name in names_of(request):
                 columns[name] = table.column(name)
-                keep &= _present_rows(table, name, missing)
+                keep &= present_rows(table, name, missing)
         except DataError as error:
             made.refuse(error, argument)
     rows = np.flatnonzero(keep)
@@ -200,7 +200,7 @@ def names_of(request: ColumnRequest) -> list[str]:
     return [request.column] if isinstance(request.column, str) else list(request.column)
 
 
-def _present_rows(table: Table, name: str, missing: str) -> Array:
+def present_rows(table: Table, name: str, missing: str) -> Array:
     """True where the column holds something. Raises: DataError where it does not, unless such rows are dropped."""
     empty = is_missing(table.column(name))
     if missing == "error" and empty.any():
@@ -316,6 +316,13 @@ def _distinct(column: Column) -> tuple[Array, Array]:
     bits = np.ascontiguousarray(column).view(f"V{column.itemsize}" if column.itemsize > 8 else f"u{column.itemsize}")
     levels, inverse = np.unique(bits, return_inverse=True)
     return levels.view(column.dtype), inverse
+
+
+def sorted_levels(levels: list[str]) -> list[str]:
+    """Distinct words in the order in which they are numbered."""
+    words = np.array(levels, dtype=object)
+    ordered: list[str] = words[np.argsort(_sortable(words), kind="stable")].tolist()
+    return ordered
 
 
 def _sortable(levels: Array) -> Array:

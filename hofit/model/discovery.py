@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from math import isfinite
 from typing import Any
+from zlib import crc32
 
 import pyro
 import torch
@@ -24,6 +25,7 @@ from .evaluation import is_derived, is_deterministic, site_weight
 from .faults import place_of_call
 from .initial import initial_unconstrained
 from .plates import plates_of
+from .randomness import set_seed
 from .sites import Latent, Parameter, SiteMessenger, Sites
 from .supports import describe, is_flat, latent_transform
 
@@ -32,7 +34,8 @@ class Discovery(SiteMessenger):
     """Runs the model and makes a leaf for every parameter and latent.
 
     ``known`` are parameters that have theirs already. ``start_values`` are constrained starts that override
-    ``strategy`` and ``jitter``. Discrete latents are kept to be summed out where ``integration`` has any pattern.
+    ``strategy`` and ``jitter``; each is drawn from ``seed_of_each`` and its name, if that is given. Discrete latents
+    are kept to be summed out where ``integration`` has any pattern.
     """
 
     def __init__(
@@ -42,10 +45,12 @@ class Discovery(SiteMessenger):
         strategy: str,
         jitter: float,
         start_values: Mapping[str, Any],
+        seed_of_each: int | None = None,
     ) -> None:
         super().__init__()
         self.known, self.integration = known, integration
         self.strategy, self.jitter, self.start_values = strategy, jitter, start_values
+        self.seed_of_each = seed_of_each
         self.latents: dict[str, Latent] = {}
         self.parameters: dict[str, Parameter] = {}
         self.order: list[str] = []
@@ -120,6 +125,8 @@ class Discovery(SiteMessenger):
             self.samples.append(msg)
 
     def _start(self, msg: Any, transform: Transform) -> Tensor:
+        if self.seed_of_each is not None:
+            set_seed(crc32(f"{self.seed_of_each} {msg['name']}".encode()))
         start = initial_unconstrained(msg, transform, self.strategy)
         if self.jitter:
             start = start + self.jitter * torch.randn_like(start)

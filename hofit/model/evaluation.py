@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 from weakref import ref
@@ -93,7 +95,7 @@ class Evaluation(SiteMessenger):
             # A view, never the leaf itself: a transform of the model's that caches by argument would keep the graph.
             value = leaf.view(leaf.shape) if transform is identity_transform else transform(leaf)
             self.transforms[msg["name"]] = transform
-            if msg["name"] in self.jacobian:
+            if msg["name"] in self.jacobian and msg["name"] not in self.sites.elsewhere:
                 if not transform.bijective:
                     raise ModelError(
                         f"no density on the unconstrained scale: the transform of {msg['name']!r} "
@@ -120,6 +122,8 @@ class Evaluation(SiteMessenger):
             if len(msg["value"]) != msg["fn"].size:
                 self.plates[msg["name"]] = msg["value"]
         else:
+            if msg["name"] in self.sites.elsewhere:
+                msg["mask"] = False
             self.samples.append(msg)
 
     def _pyro_param(self, msg: Any) -> None:
@@ -198,6 +202,15 @@ class Evaluation(SiteMessenger):
             part = whole.permute(*dims, *others).reshape(*(whole.shape[d] for d in dims), -1).sum(-1).expand(sizes)
             total = part if total is None else total + part
         return total
+
+    def outside(self, plate: str | None) -> dict[str, Outside]:
+        """Observed sites, factors and discrete latents that stand in no row of a plate."""
+        return {
+            message["name"]: _outside_of(message)
+            for message in self.samples
+            if message["name"] not in self.sites.latents and not is_deterministic(message)
+            if all(frame.name != plate for frame in message["cond_indep_stack"])
+        }
 
     def log_density(self) -> Tensor:
         total: Tensor | None = None
@@ -380,6 +393,26 @@ def may_be_penalty(message: Any) -> bool:
     if isinstance(fn, (Unit, Delta)):
         return bool((fn.log_factor if isinstance(fn, Unit) else fn.log_density).requires_grad)
     return isinstance(message["value"], Tensor) and message["value"].requires_grad
+
+
+@dataclass(frozen=True)
+class Outside:
+    """An observed site, factor or discrete latent that is in no row of a plate.
+
+    ``sizes`` are those of its plates and of the leading dimensions of its value, ``digest`` is of the value, of a
+    factor's number.
+    """
+
+    sizes: tuple[int, ...]
+    digest: str
+
+
+def _outside_of(message: Any) -> Outside:
+    fn, value = message["fn"], message["value"]
+    value = fn.log_factor if isinstance(fn, Unit) else torch.as_tensor(value)
+    frames = (int(frame.size) for frame in message["cond_indep_stack"] if frame.dim is not None)
+    sizes = tuple(sorted({*frames, *torch.Size(fn.batch_shape), *value.shape}))
+    return Outside(sizes, hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest())
 
 
 def is_derived(message: Any) -> bool:

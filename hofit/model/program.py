@@ -24,7 +24,7 @@ from ..point import Params, Site
 from .derivatives import without_derivative
 from .discovery import Discovery, check_leaves
 from .enumeration import BROADCAST, MEMORY_LIMIT, Discrete, EnumerationError, MemoryGuard, TooLarge
-from .evaluation import Evaluation, Expected, Single, is_derived, may_be_penalty
+from .evaluation import Evaluation, Expected, Outside, Single, is_derived, may_be_penalty
 from .plates import PlateWatcher, full_plates
 from .precision import lower_precision
 from .predictive import Replication, Scored, scored
@@ -88,13 +88,14 @@ class Program:
         self._integration = integration
         self._sites = Sites()
         self._at_start: Discovery | None = None
+        self.seed_of_each: int | None = None
+        """Of what each site's start is drawn from, so that it is the same whatever is drawn before; None: in turn."""
         self.unit = 1.0
         """What one observation weighs: the loss's own unit, which a scale around the model changes."""
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """A parameter store of our own, with the parameters known by now, and validation off; both are put back on
-        leaving."""
+        """A parameter store of our own, with the parameters known by now, and no validation; both are put back."""
         with pyro.get_param_store().scope(self._sites.store_state()), pyro.validation_enabled(False):
             yield
 
@@ -149,7 +150,7 @@ class Program:
         that latents are drawn given the parameters' own starts.
         Raises: ModelError when the model raises, has a discrete latent that is not integrated out, or nothing to fit.
         """
-        finder = Discovery(self.parameters, self._integration, strategy, jitter, values or {})
+        finder = Discovery(self.parameters, self._integration, strategy, jitter, values or {}, self.seed_of_each)
         with full_plates() as asked, pyro.validation_enabled(True):
             finder.run_at_start(self.model, self.arguments)
         before, found = self._sites.order, finder.found()
@@ -162,10 +163,7 @@ class Program:
 
     def drawn_again(self, strategy: str, values: Mapping[str, Any]) -> tuple[Params, Sequence[Any]]:
         """Unconstrained starts of the latents as another first trace draws them, given constrained ``values`` of
-        sites, and what that trace sampled, as Pyro's messages. Leaves of parameters that have values are written.
-
-        Raises: ModelError.
-        """
+        sites, and what that trace sampled, as Pyro's messages. Leaves of parameters that have values are written."""
         finder = Discovery(self.parameters, self._integration, strategy, 0.0, values)
         with full_plates(), pyro.validation_enabled(True):
             finder.run_at_start(self.model, self.arguments)
@@ -219,6 +217,15 @@ class Program:
         """Say which latents are integrated out: their role in every output."""
         for name in names:
             self.latents[name].site = replace(self.latents[name].site, role="integrated")
+
+    def count_elsewhere(self, names: Collection[str]) -> None:
+        """Say which sites' densities another piece of the data counts: they add nothing here."""
+        self._sites.elsewhere = frozenset(names)
+
+    def outside(self, plate: str | None) -> dict[str, Outside]:
+        """What is observed or a factor outside of a plate, and discrete latents there, at the leaves."""
+        with full_plates(), random_state_kept(), torch.no_grad():
+            return self._evaluated().outside(plate)
 
     def hold(self, fixed: Mapping[str, Any]) -> None:
         """Fix sites at constrained values; None means: where it starts."""

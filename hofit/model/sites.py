@@ -84,6 +84,8 @@ class Sites:
     """The mean scale of the entries of sites that are no factors, on full plates."""
     outside: set[str] = field(default_factory=set)
     """Observed sites whose value lies outside the support at some values of the discrete latents: impossible there."""
+    elsewhere: frozenset[str] = frozenset()
+    """Sites whose density another piece of the data counts: here it is none."""
     sample_count: int | None = None
     """Sample sites of an evaluation, observed ones included; None until the first."""
     density_entries: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from .csv_fast import read_fast
 from .expansion import refuse_bomb
 from .module import did_you_mean
 from .text import EXACT, Column, Integers, Text
+
+BATCH = 2**20
+"""Rows of a parquet file that are read at once where not all are wanted."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,61 @@ def _read_parquet(path: Path) -> Table:
         import pandas
     except ImportError as error:
         raise DataError(f"{path}: reading parquet needs pandas: pip install hofit[parquet]") from error
-    frame = pandas.read_parquet(path, dtype_backend="numpy_nullable")  # else integers beside an empty cell are rounded
+    # Of numpy's nullable types, for else integers beside an empty cell are rounded.
+    return _of_frame(path, pandas.read_parquet(path, dtype_backend="numpy_nullable"))
+
+
+def read_batches(path: Path, names: Sequence[str]) -> Iterator[Table]:
+    """Some columns of a table in batches of rows, where its file has them: parquet; else all at once.
+
+    Raises: DataError as ``read_table``.
+    """
+    if not path.name.lower().endswith(".parquet") or not path.is_file():
+        yield read_table(path)
+        return
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(f"{path}: reading parquet needs pandas: pip install hofit[parquet]") from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            known = [name for name in dict.fromkeys(names) if name in file.schema_arrow.names]
+            if len(known) < len(set(names)):  # read whole, the table says what is missing, and what is alike
+                yield read_table(path)
+                return
+            for batch in file.iter_batches(BATCH, columns=known):
+                frame = pyarrow.Table.from_batches([batch]).to_pandas(types_mapper=_nullable, ignore_metadata=True)
+                yield _of_frame(path, frame)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as .parquet: {error}") from error
+
+
+def _nullable(kind: Any) -> Any:
+    """What `pandas.read_parquet` takes a number or truth value of pyarrow's for; None of what it leaves alone."""
+    import pandas
+    import pyarrow
+
+    return {
+        pyarrow.bool_(): pandas.BooleanDtype(),
+        pyarrow.int8(): pandas.Int8Dtype(),
+        pyarrow.int16(): pandas.Int16Dtype(),
+        pyarrow.int32(): pandas.Int32Dtype(),
+        pyarrow.int64(): pandas.Int64Dtype(),
+        pyarrow.uint8(): pandas.UInt8Dtype(),
+        pyarrow.uint16(): pandas.UInt16Dtype(),
+        pyarrow.uint32(): pandas.UInt32Dtype(),
+        pyarrow.uint64(): pandas.UInt64Dtype(),
+        pyarrow.float32(): pandas.Float32Dtype(),
+        pyarrow.float64(): pandas.Float64Dtype(),
+    }.get(kind)
+
+
+def _of_frame(path: Path, frame: Any) -> Table:
+    import pandas
+
     doubled = frame.columns[frame.columns.duplicated()]
     if len(doubled):
         raise DataError(f"{path} has the column {doubled[0]!r} twice")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -36,6 +37,10 @@ class Posterior:
     find_sensitivity: Callable[[], Tensor]
 
 
+Keeper = Callable[[Path, int], list[dict[str, Any]]]
+"""Writes files into a folder, of an iteration: what a checkpoint must say of each, its name and digest among it."""
+
+
 class Objective(Source, Protocol):
     """A loss over the parameters that are optimised. Use inside ``program.scope()``.
 
@@ -49,6 +54,8 @@ class Objective(Source, Protocol):
     """Names of the latents whose transforms add their log|det|: their density is that of the unconstrained scale."""
     integrated: Sequence[str] = ()
     """Names of the latents that are integrated out by their Gaussian at every point."""
+    in_pieces: bool = False
+    """Whether ``program`` has but a part of the data that the loss is of."""
     without_mode: str = ""
     """Why the end of a fit is no mode of a density, as a sentence; empty where it is one."""
 
@@ -122,6 +129,10 @@ class Objective(Source, Protocol):
 
     def resume_from(self, params: Params, inner: Params) -> None:
         """Hear what was found inside the point at ``params``, before the process ended: see ``Point.inner``."""
+        return None
+
+    def keeper(self, point: Point) -> Keeper | None:
+        """How what was found inside a point is kept beside a checkpoint, where it is with pieces of the data."""
         return None
 
     def take_start_loss(self) -> float | None:

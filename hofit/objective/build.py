@@ -40,6 +40,22 @@ def objective_of(section: Section, program: Program, integrated: Mapping[str, st
     return OBJECTIVES[section.type].objective(section, program, integrated)
 
 
+def objective_of_piece(
+    section: Section, program: Program, integrated: Mapping[str, str], local: Sequence[str]
+) -> Objective:
+    """What a piece of the data adds to the loss. ``local`` are the names in the rows that are shared out.
+
+    Where these are not integrated out they are settled at their mode at every point: p(θ) = min_u f(u, θ), whose
+    stationary points are those of f, and whose Hessian is the Schur complement of that of f.
+    """
+    if integrated or not local:
+        return objective_of(section, program, integrated)
+    counted = program.latents if section.type == "map_unconstrained" else ()
+    objective = MarginalObjective(program, local, counted, lambda expansion: expansion.loss)
+    objective.type, objective.reaches_for = section.type, "the mode of"
+    return objective
+
+
 def _of_the_model(section: Section, source: ModelSource, arguments: Mapping[str, Any], seed: int) -> Program:
     return Program(source.model, arguments, section.integrate)
 
@@ -69,9 +85,8 @@ def _marginal(section: Section, program: Program, integrated: Mapping[str, str])
     if "aghq" in integrated.values():
         nodes, counted = section.nodes or DEFAULT_NODES, unconstrained or integrated
         approximation = Quadrature(program, leaves, integrated, nodes, counted)
-    names, jacobian = list(integrated), bool(section.jacobian)
     probes = (section.probes or DEFAULT_PROBES) if section.logdet == "stochastic" else None
-    return MarginalObjective(program, names, jacobian, approximation, leaves, section.structure, probes)
+    return MarginalObjective(program, list(integrated), unconstrained, approximation, leaves, section.structure, probes)
 
 
 def _elbo(section: Section, program: Program, integrated: Mapping[str, str]) -> Objective:

@@ -98,20 +98,21 @@ class MarginalObjective(Objective):
 
     Args:
         integrated: names of the latents that are integrated, each on its unconstrained scale, with the Jacobian.
-        jacobian: whether the latents that are not integrated are taken as densities of the unconstrained scale.
+        jacobian: names of the latents that are taken as densities of the unconstrained scale; None: the integrated.
         approximation: Φ, Laplace's or another.
         structure: ``auto``, or what is claimed of the Hessian of what is integrated.
         probes: where its determinant shall be estimated, by how many; None: it is exact.
     """
 
     type: str = "marginal"
+    reaches_for: str = "the integral over"
     integrated: list[str]
 
     def __init__(
         self,
         program: Program,
         integrated: Collection[str],
-        jacobian: bool = False,
+        jacobian: Collection[str] | None = None,
         approximation: Approximation = laplace,
         leaves: Leaves | None = None,
         structure: str = "auto",
@@ -122,7 +123,7 @@ class MarginalObjective(Objective):
         self.evaluations = Evaluations()
         self.integrated = [name for name in self.leaves.tensors if name in integrated]
         self.outer = [name for name in self.leaves.tensors if name not in integrated]
-        self.jacobian = frozenset(program.latents if jacobian else self.integrated)
+        self.jacobian = frozenset(self.integrated if jacobian is None else jacobian)
         self.sites: Mapping[str, Site] = program.sites
         self._theta, self._u = (Coordinates.of(self.leaves.tensors, names) for names in (self.outer, self.integrated))
         self.curvature = Curvature(structure, probes)
@@ -222,7 +223,7 @@ class MarginalObjective(Objective):
             self._settle(point)
             self._last = (params, point.inner)
         except (NoMode, InfeasibleError) as failure:
-            point.failure = f"the integral over {', '.join(map(repr, self.integrated))}: {failure}"
+            point.failure = f"{self.reaches_for} {', '.join(map(repr, self.integrated))}: {failure}"
         return point
 
     def _settle(self, point: MarginalPoint) -> None:

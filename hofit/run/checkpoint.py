@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ..codec import decode, encode
 from ..errors import CheckpointError, OptionError
 from ..fitting.state import LoopState, Snapshot
-from ..record import CHECKPOINT, CHECKPOINTS
-from .codec import decode, encode
+from ..model.module import sha256_of_file
+from ..record import CHECKPOINT, CHECKPOINTS, PIECES
 from .files import fsync_directory, write_temporary
 from .provenance import Provenance
 
@@ -49,6 +50,7 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
     The file appears whole or not at all: temporary name, fsync, rename, fsync of the directory.
     """
     tensors: dict[str, Tensor] = {}
+    pieces = [] if snapshot.keeper is None else snapshot.keeper(directory, snapshot.loop.iteration)
     body = _encoded(
         {
             "format": FORMAT,
@@ -60,6 +62,7 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
             "random_now": snapshot.random_now,
             "random_before_trace": snapshot.random_before_trace,
             "inner": snapshot.inner,
+            **({"pieces": pieces} if pieces else {}),
         },
         tensors,
     )
@@ -73,7 +76,20 @@ def write_checkpoint(directory: Path, snapshot: Snapshot, provenance: Provenance
             os.replace(newer, older)
     os.replace(temporary, path)
     fsync_directory(directory)
+    if pieces:
+        _leave_out_pieces(directory)
     return path
+
+
+def _leave_out_pieces(directory: Path) -> None:
+    """Remove the files of pieces that no checkpoint speaks of any more."""
+    wanted: set[str] = set()
+    for path in _checkpoints(directory):
+        with suppress(CheckpointError):
+            wanted |= {piece["file"] for piece in read_checkpoint(path).snapshot.pieces}
+    for path in directory.glob(PIECES):
+        if path.name not in wanted:
+            path.unlink(missing_ok=True)
 
 
 def _encoded(tree: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
@@ -115,6 +131,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             body["random_now"],
             body["random_before_trace"],
             body.get("inner", {}),
+            pieces=[_file_of_piece(path, piece) for piece in body.get("pieces", [])],
         )
         provenance = Provenance(**body["provenance"])
         wrong = [name for name, value in (params | snapshot.inner).items() if not _is_place(value)]
@@ -123,6 +140,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if wrong:
         raise CheckpointError(f"{path} is no checkpoint of hofit: {', '.join(wrong)} hold no finite numbers")
     return Checkpoint(path, provenance, snapshot)
+
+
+def _file_of_piece(checkpoint: Path, piece: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of a file beside it. Raises: CheckpointError where it is another."""
+    file = checkpoint.parent / Path(piece["file"]).name
+    if not file.is_file() or sha256_of_file(file) != piece["sha256"]:
+        raise CheckpointError(f"{checkpoint} speaks of {file.name}, which is damaged or gone")
+    return {**piece, "file": file.name}
 
 
 LARGE = 1 << 28

@@ -39,7 +39,7 @@ class RunDirectory:
         try:
             with refusals_told(path):
                 for entry in path.iterdir():
-                    if entry.name in OWN_FILES or entry.name.startswith(("checkpoint", EVENTS)):
+                    if entry.name in OWN_FILES or entry.name.startswith(("checkpoint", "piece-", "estimates-", EVENTS)):
                         entry.unlink()
         except RunDirectoryError:
             directory.close()

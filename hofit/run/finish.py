@@ -10,14 +10,15 @@ from functools import partial
 from ..fitting.interruption import Interrupted, Interruption
 from ..fitting.loop import Loop, LoopEnd
 from ..fitting.result import FitResult
-from ..point import Params
 from ..record import DERIVED, ESTIMATES, FIT, OF_AN_END, Derived, Estimate, table
+from ..sharding.gathered import Gathered
 from ..status import Status
 from ..uncertainty.errors import find_uncertainty, gaussian_of
 from ..uncertainty.gaussian import Gaussian
 from ..uncertainty.likelihood import likelihood_of
 from .directory import RunDirectory, disk_errors_told
 from .environment import versions
+from .large import large_sites, write_large
 from .meant import joint_mode
 from .recorder import RunRecorder
 from .session import Session, again
@@ -49,7 +50,11 @@ def finish(
                 loop.observers.append(stack.enter_context(closing(EventRecorder(directory))))
             end, result = ended(session, loop, end, interruption)
             recorder.checkpoint(end.snapshot)
-        directory.write(ESTIMATES, table(Estimate, result.estimate_rows()))
+        large = large_sites(result)
+        for name in large:
+            path = write_large(result, name, directory.path)
+            result.remarks.append(f"estimates: the {result.values[name].numel()} of {name} are in {path.name}")
+        directory.write(ESTIMATES, table(Estimate, result.estimate_rows(large)))
         derived = result.derived_rows()
         if derived:
             directory.write(DERIVED, table(Derived, derived))
@@ -78,16 +83,14 @@ def result_of(
 ) -> FitResult:
     """What a fit returns. ``gaussian`` is that at its end, where it is known."""
     program, provenance, objective = session.program, session.provenance, session.objective
-    full = session.config.objective.uncertainty == "full"
     with objective.evaluations.uncounted():  # standard errors are no part of the fit
         remarks: list[str] = []
         if gaussian is None:
             gaussian, remarks = gaussian_of(objective, end.status, end.verdict)
-        values = objective.values(end.params)
-        uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict, full)
+        found = _whole(session, end, gaussian, remarks) if session.gather is None else session.gather(end, gaussian)
+        uncertainty = found.uncertainty
         meant = joint_mode(objective, end.status, end.verdict.limiting)
     likelihood = likelihood_of(objective, uncertainty, end.verdict.loss, session.config.data.observations)
-    params: Params = {name: program.unconstrained(name).detach().clone() for name in program.sites} | end.params
     return FitResult(
         ended=end.status,
         loss=end.verdict.loss,
@@ -95,15 +98,15 @@ def result_of(
         iterations=end.snapshot.loop.iteration,
         seconds=end.snapshot.loop.seconds,
         objective=objective.type,
-        params=params,
-        values=values,
+        params=found.params | end.params,
+        values=found.values,
         uncertainty=uncertainty,
         remarks=[*session.warnings, *end.remarks, *meant, *uncertainty.remarks, *likelihood.remarks],
         checks=[*end.verdict.checks, *likelihood.checks],
         facts=objective.facts(end.verdict.loss),
         evaluations=asdict(objective.evaluations),
-        sites=program.sites,
-        unread=program.unread,
+        sites=found.sites,
+        unread=found.unread,
         owners=session.owners,
         log_likelihood=likelihood.value,
         observations=likelihood.observations,
@@ -118,5 +121,16 @@ def result_of(
         model_sha256=provenance.model_files,
         data_sha256=provenance.data_sha256,
         labels=session.labels,
-        program_again=partial(again, session.config, program, program.arguments),
+        in_pieces=objective.in_pieces,
+        program_again=None if objective.in_pieces else partial(again, session.config, program, program.arguments),
     )
+
+
+def _whole(session: Session, end: LoopEnd, gaussian: Gaussian | None, remarks: list[str]) -> Gathered:
+    """Values and errors of all that the fit has, where its data are in one piece."""
+    program, objective = session.program, session.objective
+    full = session.config.objective.uncertainty == "full"
+    values = objective.values(end.params)
+    uncertainty = find_uncertainty(objective, gaussian, remarks, values, end.verdict, full)
+    params = {name: program.unconstrained(name).detach().clone() for name in program.sites}
+    return Gathered(program.sites, values, params, program.unread, uncertainty)

@@ -14,7 +14,8 @@ from ..fitting.state import LoopState
 from .directory import RunDirectory, refuse_taken
 from .finish import finish
 from .multistart import Watch, best_of_starts
-from .session import Request, Session, parse, prepared
+from .prepare import prepared
+from .session import Request, Session, parse
 from .signals import interruption_noted
 
 

@@ -29,7 +29,8 @@ from ..verdict.judge import gradient_tolerance
 from ..verdict.signs import Signs, curvature_scale
 from .finish import result_of
 from .fit import FitOptions, run_fit
-from .session import Request, Session, parse, prepared
+from .prepare import prepared
+from .session import Request, Session, parse
 from .signals import interruption_noted
 
 WORTH = 3

@@ -19,6 +19,7 @@ from ..optim.newton import unmatched_radii
 from ..optim.registry import mistakes_in
 from ..optim.spec import OptimizerSpec
 from ..patterns import Ownership, matches, near_misses, speaking_pattern
+from .data import Share
 
 INTEGRATE = ("objective", "integrate")
 
@@ -216,3 +217,53 @@ def refuse_changing_draws(objective: Objective, optimizer: MixedMultiOptimizer, 
             "the guide's draws change, so the loss is an estimate: second-order optimizers need fixed_draws: true, "
             "or every part a first-order one",
         )
+
+
+def local_names(
+    share: Share, config: Config, program: Program, methods: Mapping[str, str], mistakes: Mistakes
+) -> list[str]:
+    """What stands in the rows of the plate that is shared out among pieces of the data.
+
+    Raises: ConfigError where there is no such plate, or something couples the pieces.
+    """
+    plate = share.plate = share.plate or _plate_of(program, methods, mistakes)
+    plates = {one.name for site in program.sites.values() for one in site.plates}
+    if plate is None:
+        return []
+    if plate not in plates and (methods or near_misses(plate, sorted(plates))):
+        raise mistakes.error(("shard", "plate"), f"no plate {plate!r}{near_misses(plate, sorted(plates))}")
+    local = [
+        name
+        for name, site in program.sites.items()
+        if site.role != "fixed" and any(one.name == plate for one in site.plates)
+    ]
+    crossed = [name for name in methods if name not in local]
+    if crossed:
+        raise mistakes.error(
+            INTEGRATE,
+            f"{', '.join(map(repr, crossed))} {'is' if len(crossed) == 1 else 'are'} integrated out and not in the "
+            f"plate {plate!r}: every piece of the data would touch it, and no piece could integrate by itself. Leave "
+            "it out of integrate, so that it is a parameter of all, or fit without `shard`",
+        )
+    left = [name for name in local if methods and name not in methods]
+    if left:
+        raise mistakes.error(
+            INTEGRATE,
+            f"{', '.join(map(repr, left))}: in the plate {plate!r} that is shared out, and not integrated out",
+        )
+    if len(local) == sum(site.role not in ("fixed", "integrated") for site in program.sites.values()):
+        raise mistakes.error(("shard",), f"everything is in the plate {plate!r}: the pieces share nothing to be fitted")
+    return local
+
+
+def _plate_of(program: Program, methods: Mapping[str, str], mistakes: Mistakes) -> str | None:
+    """The plate that all stand in that are integrated out, or the only one that any site stands in; None without.
+
+    Raises: ConfigError where there are several.
+    """
+    of_site = {name: {plate.name for plate in site.plates} for name, site in program.sites.items()}
+    every = set().union(*of_site.values())
+    found = set.intersection(*(of_site[name] for name in methods)) if methods else every
+    if len(found) > 1 or (methods and not found):
+        raise mistakes.error(("shard",), f"say which plate is shared out: plate: NAME ({', '.join(sorted(every))})")
+    return found.pop() if found else None

@@ -17,8 +17,9 @@ from ..record import Progress
 from .children import in_children
 from .directory import refuse_taken
 from .fit import FitOptions, run_fit
+from .prepare import prepared
 from .provenance import Provenance
-from .session import Request, parse, prepared
+from .session import Request, parse
 from .signals import interruption_noted
 
 EVERY = 0.2

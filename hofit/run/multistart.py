@@ -29,7 +29,8 @@ from .checkpoint import write_checkpoint
 from .children import in_children
 from .directory import RunDirectory, disk_errors_told
 from .finish import ended
-from .session import Request, Session, parse, prepared
+from .prepare import prepared
+from .session import Request, Session, parse
 from .starts import Starts
 
 KEPT = ("status", "converged", "objective", "loss", "gradient_norm", "iterations", "seconds", "unit")

@@ -19,13 +19,15 @@ from ..model.module import sha256_of_file, source_file
 from ..model.randomness import restore_random_state
 from ..point import Params
 from ..record import PROGRESS
+from ..sharding.objective import ShardedObjective
 from .checkpoint import Checkpoint, find_checkpoint
 from .directory import RunDirectory, disk_errors_told
 from .finish import finish
 from .multistart import Watch, best_of_starts, take_again
+from .prepare import prepared
 from .provenance import Provenance
 from .recorder import drop_rows_after
-from .session import Request, Session, parse, prepared
+from .session import Request, Session, parse
 from .signals import interruption_noted
 
 RESUME_MAY_SET = ("stop", "progress", "checkpoint", "metrics")
@@ -125,6 +127,10 @@ def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunD
     _verify_session(checkpoint, session, request.allow_changed)
     if checkpoint.snapshot.inner and not _chooses_still(checkpoint, session):
         session.objective.resume_from(checkpoint.snapshot.params, checkpoint.snapshot.inner)
+    if checkpoint.snapshot.pieces and isinstance(session.objective, ShardedObjective):
+        session.objective.go_on_from(
+            checkpoint.snapshot.params, folder, checkpoint.snapshot.pieces, request.allow_changed
+        )
     return checkpoint, directory, session
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from ..codec import encode
 from ..config.load import validate
 from ..config.mistakes import Mistakes
 from ..config.schema import Config
@@ -18,21 +19,22 @@ from ..config.source import Source
 from ..errors import ConfigError, ModelError
 from ..export.arviz import Labels
 from ..fitting.interruption import Interruption
-from ..fitting.loop import Clock, Loop, Observer
+from ..fitting.loop import Clock, Loop, LoopEnd, Observer
 from ..fitting.state import LoopState
 from ..model.arguments import check_signature
 from ..model.enumeration import EnumerationError
 from ..model.program import Program
 from ..model.randomness import set_seed
 from ..objective.base import Objective
-from ..objective.build import ObjectiveRefused, objective_of, program_of
+from ..objective.build import ObjectiveRefused, objective_of_piece, program_of
 from ..optim.mixed import MixedMultiOptimizer
 from ..optim.registry import build, registry
 from ..patterns import assign, speaking_pattern
 from ..point import Params
+from ..sharding.gathered import Gathered
+from ..uncertainty.gaussian import Gaussian
 from . import tensorboard
-from .codec import encode
-from .data import find_model, load_data
+from .data import Share, find_model, load_data
 from .environment import device_mistake, environment, threads_for
 from .labels import plate_labels
 from .matching import (
@@ -41,6 +43,7 @@ from .matching import (
     check_ownership,
     constrained,
     integrated,
+    local_names,
     match,
     optimizer_specs,
     refuse_changing_draws,
@@ -73,6 +76,10 @@ class Session:
     """What the rows of plates are called."""
     make: Callable[[], tuple[Objective, MixedMultiOptimizer]]
     """Objective and optimizers as they are before a first step."""
+    local: list[str]
+    """What stands in the rows of a plate that is shared out among pieces of the data."""
+    gather: Callable[[LoopEnd, Gaussian | None], Gathered] | None = None
+    """What all pieces of the data say of an end, where it is in pieces."""
     tried: list[dict[str, Any]] = field(default_factory=list)
     """How the fit from each start ended, where there are several."""
 
@@ -134,30 +141,19 @@ def parse(request: Request) -> tuple[Config, Mistakes]:
     return config, mistakes
 
 
-@contextmanager
-def prepared(request: Request, config: Config, mistakes: Mistakes) -> Iterator[Session]:
-    """A session, with the environment it needs around it.
-
-    Raises: ConfigError with every mistake; ModelError or DataError when that is the only thing wrong.
-    """
-    with environment(config):
-        builder = _Builder(request, config, mistakes)
-        with builder.program.scope():
-            yield builder.session()
-
-
-class _Builder:
+class Builder:
     """Loads, traces and matches, gathering mistakes as long as it makes sense to go on."""
 
-    def __init__(self, request: Request, config: Config, mistakes: Mistakes) -> None:
-        self.request, self.config, self.mistakes = request, config, mistakes
+    def __init__(self, request: Request, config: Config, mistakes: Mistakes, share: Share | None = None) -> None:
+        """``share`` says which piece of the data is built, where that is not all."""
+        self.request, self.config, self.mistakes, self.share = request, config, mistakes, share
         self.reference = request.model if request.model is not None else config.model
         with mistakes.stage():
             self.model = find_model(self.reference)
             known = registry(self.model.optimizers)
         self.specs = optimizer_specs(config, known, mistakes)
         with mistakes.stage():
-            self.data = load_data(config, self.model, request.arguments, mistakes)
+            self.data = load_data(config, self.model, request.arguments, mistakes, share)
         wrong = check_signature(self.model.model, self.model.name, self.data.arguments)
         if wrong:
             raise mistakes.error(("data",), *wrong)
@@ -171,9 +167,10 @@ class _Builder:
         config, program, mistakes = self.config, self.program, self.mistakes
         began = time.perf_counter()
         set_seed(config.seed)
+        program.seed_of_each = None if self.share is None else config.seed
         with mistakes.stage():
             try:
-                program.discover(config.init.strategy, config.init.jitter)
+                program.discover(self._strategy, config.init.jitter)
             except ModelError as error:
                 raise self.data.hint(error) from error
             names = list(program.sites)
@@ -202,24 +199,28 @@ class _Builder:
             raise mistakes.error()
         if starts:  # with the others drawn given these
             set_seed(config.seed)
-            program.discover(config.init.strategy, config.init.jitter, starts)
+            program.discover(self._strategy, config.init.jitter, starts)
         program.hold({name: config.fixed[pattern] for name, pattern in fixed.items()})
         self._rehearse()
 
+        local = [] if self.share is None else local_names(self.share, config, program, methods, mistakes)
+        moved = [[name for name in owned if name not in local] for owned in ownership.owners]
+
         def make() -> tuple[Objective, MixedMultiOptimizer]:
-            optimizer = self._optimizer(ownership.owners, bool(methods))
-            objective = objective_of(config.objective, program, methods)
+            optimizer = self._optimizer(moved, bool(methods) or self.share is not None)
+            objective = objective_of_piece(config.objective, program, methods, local)
             objective.set_capture(config.capture)
             return objective, optimizer
 
         objective, optimizer = make()
-        refuse_subsampling(program, optimizer, bool(methods))
+        refuse_subsampling(program, optimizer, bool(methods) or self.share is not None)
         refuse_changing_draws(objective, optimizer, mistakes)
         threads = threads_for(config.threads, self.data.arguments, objective.start())
         torch.set_num_threads(threads)
         labels = {n: e.optimizer for e, owned in zip(config.optimizers, ownership.owners, strict=True) for n in owned}
         given = self.request.arguments
-        belongs_to = (config, self.reference, self.model, self.data, given, threads, program.sites)
+        data = self.data if self.share is None else replace(self.data, arguments={})  # each piece has others
+        belongs_to = (config, self.reference, self.model, data, given, threads, program.sites)
         provenance = partial(provenance_of, *belongs_to)
         start, warnings = objective.start(), [*self.data.warnings, *unobserved, *check_tolerance(config)]
         return Session(
@@ -236,7 +237,14 @@ class _Builder:
             lambda given: load_data(config, self.model, given, mistakes).arguments,
             partial(plate_labels, program.sites, config.data.columns, self.data.levels),
             make,
+            local,
         )
+
+    @property
+    def _strategy(self) -> Literal["median", "sample", "zero", "uniform"]:
+        """Of the starts of latents; where a piece is built for a moment, its own start where it costs least."""
+        is_for_a_moment = self.share is not None and not self.share.is_first_look
+        return "zero" if is_for_a_moment else self.config.init.strategy
 
     def _rehearse(self) -> None:
         try:

@@ -24,7 +24,8 @@ from ..point import Site
 from ..run.check import traced_start
 from ..run.data import NOT_AN_INDEX, find_model, load_data
 from ..run.environment import environment
-from ..run.session import Request, parse, prepared
+from ..run.prepare import prepared
+from ..run.session import Request, parse
 from .columns import Request as ColumnRequest
 from .columns import match, unmatched, whole_numbers
 from .effects import Effect, effects

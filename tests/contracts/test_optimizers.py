@@ -14,11 +14,11 @@ import torch
 from pyro.optim.multi import MultiOptimizer
 
 import hofit
+from hofit.codec import encode
 from hofit.optim.schedules import SCHEDULES
 from hofit.optim.torch_part import GRADIENT_OPTIMIZERS
 from hofit.record import CHECKPOINT
 from hofit.run.checkpoint import previous_name, read_checkpoint
-from hofit.run.codec import encode
 from tests.states import same
 from tests.tolerances import FLAT_MODE, MINIMUM, ROUNDING, close
 from tests.written import losses, progress_but_time

@@ -95,11 +95,11 @@ def evidence() -> Iterator[Make]:
             program.discover()
             program.integrate(integrated)
             approximation: Approximation = laplace
-            leaves = Leaves(program.leaves)
+            leaves, counted = Leaves(program.leaves), program.latents if jacobian else None
             if nodes is not None:
-                names = program.latents if jacobian else integrated
+                names = counted or integrated
                 approximation = Quadrature(program, leaves, methods or dict.fromkeys(integrated, "aghq"), nodes, names)
-            return Evidence(MarginalObjective(program, integrated, jacobian, approximation, leaves))
+            return Evidence(MarginalObjective(program, integrated, counted, approximation, leaves))
 
         yield make
 

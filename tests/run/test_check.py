@@ -15,7 +15,8 @@ from pyro.distributions import constraints
 from hofit.config.source import from_mapping
 from hofit.errors import ModelError, StartError
 from hofit.run.check import Cost, inner, measured, structures, traced_start
-from hofit.run.session import Request, Session, parse, prepared
+from hofit.run.prepare import prepared
+from hofit.run.session import Request, Session, parse
 
 Y = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
 

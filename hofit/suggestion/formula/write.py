@@ -10,7 +10,8 @@ from pathlib import Path
 from ...config.load import load_source
 from ...errors import ConfigError
 from ...run.check import traced_start
-from ...run.session import Request, parse, prepared
+from ...run.prepare import prepared
+from ...run.session import Request, parse
 from ..suggest import TRUST_REGION, Mapped, Suggestion
 from .design import Design, Designing, Parts
 from .families import FAMILIES, check_options

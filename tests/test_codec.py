@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from hofit.codec import decode, encode
 from hofit.model.randomness import capture_random_state, restore_random_state
-from hofit.run.codec import decode, encode
 from tests.states import same
 
 
