@@ -30,7 +30,7 @@ from .parts import ArrowheadParts, Parts
 from .pattern import hessian_parts
 from .placement import Placement
 from .probed import probed, probed_by_colours, product
-from .proof import differ, is_off, probe
+from .proof import differ, is_off, probe, refutes
 
 TOGETHER = 4
 """Products up to which each has a graph of its own: to batch them costs as much as a few."""
@@ -115,6 +115,13 @@ class Expansion(LossGraph):
     def factor(self) -> Factor:
         alike, self.alike = self.alike, None
         return self.operator.factor() if alike is None else self.operator.factor_as(alike)
+
+    def prove(self) -> None:
+        """Hold a Hessian by products in rows against one product more. Raises: Interaction."""
+        if self.layout.rows:
+            noise = probe(self.loss.new_empty(self.layout.size))
+            if refutes(self.operator.matvec(noise), self.product(noise).detach()):
+                raise Interaction([name for one in self.layout.rows for name in one.names])
 
     def log_determinant(self) -> Tensor:
         """log det of the Hessian; shape (). nan where it is not positive definite."""

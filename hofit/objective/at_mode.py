@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
+from math import log, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -26,15 +26,28 @@ TOGETHER = 2**13
 SOLVES = 64
 """Vectors that are solved for at once."""
 
+Approximation = Callable[[Expansion], Tensor]
+"""Φ of an expansion: minus the log of the integral; shape ()."""
+
+
+def laplace(expansion: Expansion) -> Tensor:
+    """f + ½ log det H − (d/2) log 2π. nan where H is not positive definite."""
+    return expansion.loss + 0.5 * expansion.log_determinant() - 0.5 * expansion.layout.size * log(2 * pi)
+
 
 @dataclass(eq=False)
 class AtMode:
-    """``approximation`` is Φ; ``u`` orders (d,)."""
+    """``u`` orders (d,). Φ is computed where it is asked for: a place on the way to a mode needs none."""
 
     u: Coordinates
     expansion: Expansion
     factor: Factor
-    approximation: Tensor
+    approximate: Approximation
+
+    @cached_property
+    def approximation(self) -> Tensor:
+        """Φ, shape ()."""
+        return self.approximate(self.expansion)
 
     @cached_property
     def slope(self) -> Tensor:
@@ -46,12 +59,20 @@ class AtMode:
         """∂Φ, over all parameters."""
         return self.expansion.gradient(self.approximation)
 
-    def stays(self, scale: Tensor) -> bool:
-        """Whether the Hessian stays as u moves: then the one at the next point leads to the mode in a step, and is its.
+    @cached_property
+    def step(self) -> Tensor:
+        """H⁻¹ ∂f/∂u, which the mode is away by; shape (d,)."""
+        return self.factor.solve(self.slope.detach())
 
-        ``scale`` are the square roots of its diagonal, shape (d,).
-        """
-        return float((self.pull * scale).abs().max()) <= sqrt(torch.finfo(scale.dtype).eps)
+    @cached_property
+    def scale(self) -> Tensor:
+        """The square roots of H's diagonal, shape (d,)."""
+        return self.expansion.operator.diagonal().abs().sqrt()
+
+    @property
+    def stays(self) -> bool:
+        """Whether H stays as u moves: then the one at the next point leads to the mode in a step, and is its."""
+        return float((self.pull * self.scale).abs().max()) <= sqrt(torch.finfo(self.scale.dtype).eps)
 
     @cached_property
     def pull(self) -> Tensor:
@@ -118,6 +139,17 @@ class AtMode:
         back = factor.solve(self.u.flatten(second))
         rest = expansion.gradient((self.slope * back).sum())
         return {name: (second[name] - rest[name]).detach() for name in vector}, move
+
+
+@dataclass(frozen=True)
+class Curved:
+    """The Hessian at the last point where it was asked for: name → (p, *shape), and dû/dθ (p, d)."""
+
+    params: Params
+    inner: Params
+    exact: bool
+    hessian: Params
+    sensitivity: Tensor
 
 
 def by_rows(vectors: Params, product: Callable[[Params], tuple[Params, Tensor]]) -> tuple[Params, Tensor]:

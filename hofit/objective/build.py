@@ -11,11 +11,12 @@ from ..model.arguments import check_signature
 from ..model.elbo import AUTOGUIDES, ElboProgram
 from ..model.module import ModelSource
 from ..model.program import Program
+from .at_mode import Approximation, laplace
 from .base import Objective
 from .density import DensityObjective
 from .elbo import ElboObjective
 from .leaves import Leaves
-from .marginal import Approximation, MarginalObjective, laplace
+from .marginal import MarginalObjective
 from .quadrature import DEFAULT_NODES, Quadrature
 
 DEFAULT_PROBES = 32

@@ -11,11 +11,11 @@ Skaug & Fournier (2006).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isfinite, log, pi
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -33,28 +33,18 @@ from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
 from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm, same
-from .at_mode import AtMode, by_rows
+from .at_mode import Approximation, AtMode, Curved, by_rows, laplace
 from .base import Objective, Posterior
 from .density import DensityObjective
 from .lacking import Lacking
 from .leaves import Leaves
 from .mode import NO_MODE, ModeFinder, NoMode, is_slow, place_of
 from .probing import ProbingError, probing_error
+from .refinement import refined
 from .stacked import Stacked
-
-Approximation = Callable[[Expansion], Tensor]
-"""Φ of an expansion: minus the log of the integral; shape ()."""
 
 SAME = 1e3
 """Units of eps, relative, that a density may differ by and be the same: it is summed in another order."""
-
-REFINEMENTS = 5
-"""Newton steps more, at most, where the mode is not within √eps."""
-
-
-def laplace(expansion: Expansion) -> Tensor:
-    """f + ½ log det H − (d/2) log 2π. nan where H is not positive definite."""
-    return expansion.loss + 0.5 * expansion.log_determinant() - 0.5 * expansion.layout.size * log(2 * pi)
 
 
 @dataclass(eq=False)
@@ -80,17 +70,6 @@ class MarginalPoint(Point):
 
     def hvp(self, vectors: Params) -> Params:
         return self.source.products(self, vectors)
-
-
-@dataclass(frozen=True)
-class _Curved:
-    """The Hessian at the last point where it was asked for: name → (p, *shape), and dû/dθ (p, d)."""
-
-    params: Params
-    inner: Params
-    exact: bool
-    hessian: Params
-    sensitivity: Tensor
 
 
 class MarginalObjective(Objective):
@@ -139,7 +118,7 @@ class MarginalObjective(Objective):
         """How far the end of a fit may be off, where the determinant is estimated."""
         self._known: tuple[MarginalPoint, AtMode] | None = None
         """The last point, with what it can still be differentiated by."""
-        self._curved: _Curved | None = None
+        self._curved: Curved | None = None
         self._origin: Params = {**self.start(), **self._inner.start()}
         self._anchor: tuple[Params, Params] = ({}, self._inner.start())
         """The point that the search goes out from, and the mode there."""
@@ -216,33 +195,44 @@ class MarginalObjective(Objective):
         infinite = torch.tensor(float("inf"))
         point = MarginalPoint(params, infinite, source=self, exact=exact, inner=start)
         try:
-            with self._outer_held(params):
-                if validate:
+            if validate:
+                with self._outer_held(params):
                     self._inner.at_full(start)
-                point.inner = self._finder.find(start, nearby)
-            self._settle(point)
+            if not self._settle_nearby(point):
+                with self._outer_held(params):
+                    point.inner = self._finder.find(start, nearby)
+                alike, self._finder.operator = self._finder.operator, None
+                self._settle(point, refined(point, self._expand, alike))
             self._last = (params, point.inner)
         except (NoMode, InfeasibleError) as failure:
             point.failure = f"{self.reaches_for} {', '.join(map(repr, self.integrated))}: {failure}"
         return point
 
-    def _settle(self, point: MarginalPoint) -> None:
+    def _settle_nearby(self, point: MarginalPoint) -> bool:
+        """Settle a point from where its mode is thought to be, where that is near and no search is needed.
+
+        Of small models: each step has a graph for the derivatives of Φ, which only the last one needs.
+        """
+        layout, start = self.curvature.layout, point.inner
+        if layout is None or self.curvature.lifts or self.lacking:
+            return False
+        try:
+            known = refined(point, self._counted, near=True)
+            known.expansion.prove()
+            self._settle(point, known)
+        except (NoMode, InfeasibleError, Interaction) as failure:
+            if isinstance(failure, Interaction):
+                self.curvature.take_together(failure.names)
+            point.inner = start
+            return False
+        return True
+
+    def _counted(self, point: MarginalPoint, alike: Operator | None) -> AtMode:
+        self.evaluations.inner += 1
+        return self._expand(point, alike)
+
+    def _settle(self, point: MarginalPoint, known: AtMode) -> None:
         """Value and gradient at the mode. Raises: NoMode."""
-        alike, self._finder.operator = self._finder.operator, None
-        for refinement in range(REFINEMENTS + 1):
-            known = self._expand(point, alike)
-            alike = known.expansion.operator
-            slope = known.slope.detach()
-            step = known.factor.solve(slope)
-            scale = known.expansion.operator.diagonal().abs().sqrt()
-            size = float((step * scale).abs().max()) if step.numel() else 0.0
-            eps = torch.finfo(slope.dtype).eps
-            if size <= 0.25 * eps**0.5 or refinement == REFINEMENTS:
-                break
-            moved = self._u.unflatten(step)
-            point.inner = {name: point.inner[name] - moved[name] for name in point.inner}
-        if not size <= eps**0.25:
-            raise NoMode(f"{NO_MODE}: {REFINEMENTS} Newton steps more still move by {size:.2g} of a standard deviation")
         self.evaluations.gradient += 1
         if not self.lacking.up_to(3):
             loss, gradient = self._through_the_mode(point, known)
@@ -255,7 +245,7 @@ class MarginalObjective(Objective):
             point.loss = known.approximation.detach()
         self._known = point, known
         slow = known.factor if isinstance(known.factor, SparseFactor) and is_slow(known.factor) else None
-        if slow is not None and (self.lacking.up_to(3) or not known.stays(scale)):
+        if slow is not None and (self.lacking.up_to(3) or not known.stays):
             point.factor = slow.alone()
 
     def _through_the_mode(self, point: MarginalPoint, known: AtMode) -> tuple[Tensor, Params]:
@@ -342,7 +332,7 @@ class MarginalObjective(Objective):
             if factor.direction is not None:
                 where = f" along {place_of(factor.direction, self._u, self.sites)}"
             raise NoMode(f"{NO_MODE}: the curvature is not positive{where}")
-        return AtMode(self._u, expansion, factor, self._approximation(expansion))
+        return AtMode(self._u, expansion, factor, self._approximation)
 
     def _expansion(self, point: MarginalPoint, at: TracedPoint, layout: Layout) -> Expansion:
         """By autograd or, where torch has no second derivative, by differences. Raises: Interaction, ModelError."""
@@ -385,7 +375,7 @@ class MarginalObjective(Objective):
         found, moves = exact or by_rows(vectors, partial(self._difference, point))
         if whole:
             point.sensitivity = moves
-            self._curved = _Curved(point.params, point.inner, point.exact, found, moves)
+            self._curved = Curved(point.params, point.inner, point.exact, found, moves)
         return found
 
     def _exact_products(self, point: MarginalPoint, vectors: Params, whole: bool) -> tuple[Params, Tensor] | None:
@@ -437,6 +427,8 @@ class MarginalObjective(Objective):
 
     def _probing_error(self, params: Params) -> ProbingError | None:
         """Where the determinant is estimated by probes, and there is a mode."""
+        if self.curvature.probes is None:
+            return None
         last = self._known
         point = last[0] if last is not None and same(params, last[0].params) else self.at(params)
         if not isinstance(point, MarginalPoint) or point.failure is not None:

@@ -23,11 +23,11 @@ from ..linear.operator import MEMORY_BUDGET, Factor
 from ..model.plates import full_plates
 from ..model.program import Program
 from ..model.sites import InfeasibleError
+from ..objective.at_mode import laplace
 from ..objective.base import Objective
 from ..objective.density import DensityObjective
 from ..objective.entries import Entries, NotByRow, sums_by_row
 from ..objective.leaves import Leaves
-from ..objective.marginal import laplace
 from ..objective.mode import NoMode
 from ..objective.quadrature import WIDEST
 from ..point import Params

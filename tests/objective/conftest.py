@@ -14,8 +14,9 @@ from torch import Tensor
 from hofit.coordinates import Coordinates
 from hofit.curvature import structure
 from hofit.model.program import Program
+from hofit.objective.at_mode import Approximation, laplace
 from hofit.objective.leaves import Leaves
-from hofit.objective.marginal import Approximation, MarginalObjective, MarginalPoint, laplace
+from hofit.objective.marginal import MarginalObjective, MarginalPoint
 from hofit.objective.quadrature import Quadrature
 from hofit.point import Params
 

@@ -15,10 +15,11 @@ import torch
 from hofit.linear.dense import Dense
 from hofit.model.elbo import ElboProgram
 from hofit.model.program import Program
+from hofit.objective.at_mode import laplace
 from hofit.objective.base import Objective
 from hofit.objective.density import DensityObjective
 from hofit.objective.elbo import ElboObjective
-from hofit.objective.marginal import MarginalObjective, laplace
+from hofit.objective.marginal import MarginalObjective
 
 Y = torch.tensor([0.5, 1.5, 1.0], dtype=torch.float64)
 
