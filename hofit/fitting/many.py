@@ -15,7 +15,7 @@ from ..objective.stacked import Arguments, Stacked, StackedEvidence, chunks
 from ..optim.acceptance import ACCEPT, CUT, GOOD, GROWTH, POOR
 from ..optim.subproblem.by_rows import solve_rows
 
-ITERATIONS, INNER_ITERATIONS = 60, 50
+ITERATIONS, INNER_ITERATIONS = 40, 50
 
 SETTLED = 1e-20
 """Of the loss's size, what a Newton step may promise where a mode is found: 1e-10 standard errors of a loss of one."""
@@ -38,6 +38,13 @@ FAR = 2.0
 RADIUS = 10.0
 """Standard errors that a first step may go."""
 
+NEAR, SAME = 1e-9, 1e-20
+"""Of the loss's size, what a step may promise that leads to where the Hessian is computed, and one after which it is
+the same: to 1e-9 of itself. On the way there differences of gradients do."""
+
+SKIPPED = 1e-8
+"""Least cosine between a step and what the Hessian has missed along it, for that to be learned from."""
+
 
 @dataclass
 class Minima:
@@ -57,6 +64,9 @@ class Minima:
     decrement: Tensor
     iterations: Tensor
     plain: Tensor
+
+    def some(self, places: Tensor) -> Minima:
+        return Minima(*(getattr(self, name)[places] for name in Minima.__dataclass_fields__))
 
     def take(self, places: Tensor, other: Minima, which: Tensor) -> None:
         """Put those of another, of which ``places`` are here, where ``which`` (of the other) says so."""
@@ -82,41 +92,71 @@ def _minimised(source: Stacked, arguments: Arguments, theta: Tensor, u: Tensor, 
     here = _evaluated(source, arguments, theta, u, unit)
     radius = theta.new_full((count,), RADIUS)
     scale = here.hessian.diagonal(dim1=1, dim2=2).abs()
+    exact = torch.ones(count, dtype=torch.bool)
     done = ~torch.isfinite(here.loss)
     quiet = torch.zeros_like(here.iterations)
     for _ in range(ITERATIONS):
         active = (~done).nonzero()[:, 0]
         if not len(active):
             break
-        diagonal = here.hessian[active].diagonal(dim1=1, dim2=2).abs()
+        known, own = here.some(active), exact[active]
+        diagonal = torch.where(own[:, None], known.hessian.diagonal(dim1=1, dim2=2).abs(), 0.0)
         scale[active] = torch.maximum(scale[active], diagonal)
         root = torch.where(scale[active] > 0, scale[active], 1.0).sqrt()
-        matrix = here.hessian[active] / (root[:, :, None] * root[:, None, :])
-        solved = solve_rows(here.gradient[active] / root, matrix, radius[active])
-        step, promise, length = solved.step / root, solved.predicted, solved.step.norm(dim=1)
-        size = here.loss[active].abs().clamp_min(unit)
+        matrix = known.hessian / (root[:, :, None] * root[:, None, :])
+        solved = solve_rows(known.gradient / root, matrix, radius[active])
+        size = known.loss.abs().clamp_min(unit)
+        same = own & (solved.predicted <= SAME * size)
+        wanted = ~same & (solved.predicted <= NEAR * size)
+        # Those of one kind go on, the others wait: a Hessian costs as much for a few data sets as for a hundred.
+        second = 2 * int(wanted.sum()) >= len(active)
+        now = (wanted if second else ~wanted).nonzero()[:, 0]
+        active, known, own, same, size = active[now], known.some(now), own[now], same[now], size[now]
+        step, promise, length = (solved.step / root)[now], solved.predicted[now], solved.step[now].norm(dim=1)
         here.decrement[active] = 2 * promise
         ends = promise <= NOISE * size  # Newton's steps, which the loss cannot judge any more: two of them
-        moved = torch.einsum("bp,bpd->bd", step, here.moves[active])
-        there = _evaluated(source, arguments.some(active), here.theta[active] + step, here.u[active] + moved, unit)
-        fall = here.loss[active] - there.loss
+        moved = torch.einsum("bp,bpd->bd", step, known.moves)
+        there = _evaluated(source, arguments.some(active), known.theta + step, known.u + moved, unit, second)
+        if not second:
+            learned = _learned(known.hessian, step, there.gradient - known.gradient)
+            known.hessian = torch.where(same[:, None, None], known.hessian, learned)
+            there.hessian, there.moves = known.hessian, known.moves
+        fall = known.loss - there.loss
         good = torch.isfinite(there.loss) & (fall >= ACCEPT * promise - NOISE * size)
         grown = torch.where((fall > GOOD * promise) & (length >= 0.99 * radius[active]), GROWTH, 1.0) * radius[active]
         poor = ~good | (fall < POOR * promise - NOISE * size)
         radius[active] = torch.where(poor, CUT * length, grown)
+        here.take(active, known, ~good)
         here.take(active, there, good)
+        exact[active] = same | (own | good if second else torch.zeros_like(own))
         here.iterations[active] += good.long()
-        quiet[active] += (ends & good).long()
-        done[active] |= (ends & ~good) | (quiet[active] >= 2) | (radius[active] < SHRUNK)
-    here.plain &= (quiet >= 2) & _is_plain(source, here, scale)
+        quiet[active] += (ends & good & own).long()
+        done[active] |= (ends & own & ~good) | (quiet[active] >= 2) | (radius[active] < SHRUNK)
+    here.plain &= (quiet >= 2) & exact & _is_plain(source, here, scale)
     return here
 
 
-def _evaluated(source: Stacked, arguments: Arguments, theta: Tensor, u: Tensor, unit: float) -> Minima:
-    """Evidence, gradient and Hessian, the mode sought from ``u``; a loss of nan where there is none."""
+def _learned(hessian: Tensor, step: Tensor, change: Tensor) -> Tensor:
+    """A Hessian that gives the change of the gradient along a step, corrected by one of rank one (SR1).
+
+    Shapes: (B, p, p), (B, p), (B, p). Source: Nocedal & Wright (2006), section 6.2.
+    """
+    missed = change - torch.einsum("bij,bj->bi", hessian, step)
+    along = (missed * step).sum(1)
+    usable = along.abs() > SKIPPED * missed.norm(dim=1) * step.norm(dim=1)
+    part = torch.where(usable, 1.0 / torch.where(usable, along, 1.0), 0.0)
+    missed = torch.where(usable[:, None], missed, 0.0)
+    return hessian + part[:, None, None] * missed[:, :, None] * missed[:, None, :]
+
+
+def _evaluated(
+    source: Stacked, arguments: Arguments, theta: Tensor, u: Tensor, unit: float, second: bool = True
+) -> Minima:
+    """Evidence, gradient and perhaps Hessian, the mode sought from ``u``; a loss of nan where there is none."""
     u, found = _modes(source, arguments, theta, u, unit)
     evidence = StackedEvidence(source.at(theta, u, arguments))
-    hessian, moves = evidence.hessian()
+    p, d = theta.shape[1], u.shape[1]
+    hessian, moves = evidence.hessian() if second else (theta.new_zeros(len(u), p, p), theta.new_zeros(len(u), p, d))
     loss = torch.where(found, evidence.loss, torch.nan)
     zeros = torch.zeros_like(loss)
     inner = evidence.inner_hessian

@@ -14,6 +14,8 @@ from torch.distributions import constraints
 
 import hofit
 from hofit.errors import HofitError
+from hofit.fitting.many import _learned
+from hofit.objective.stacked import StackedEvidence
 
 SUBJECTS, DAYS = 12, 8
 DAY = torch.arange(float(DAYS)).repeat(SUBJECTS).double() / 4 - 1
@@ -170,3 +172,36 @@ def test_the_parameters_of_the_first_do_not_leak_into_the_others() -> None:
     for one, other in zip(forward, backward, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-11)
         assert torch.allclose(one.values["b"], other.values["b"], atol=1e-7)
+
+
+def test_a_hessian_is_computed_only_near_a_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    hessian, gradient = StackedEvidence.hessian, StackedEvidence.gradient
+    hessians: list[int] = []
+    gradients: list[int] = []
+
+    def noted(self: StackedEvidence) -> tuple[Tensor, Tensor]:
+        hessians.append(len(self.point.loss))
+        return hessian(self)
+
+    def noted_gradient(self: StackedEvidence) -> Tensor:
+        gradients.append(len(self.point.loss))
+        found: Tensor = gradient.fget(self)  # type: ignore[attr-defined]
+        return found
+
+    monkeypatch.setattr(StackedEvidence, "hessian", noted)
+    monkeypatch.setattr(StackedEvidence, "gradient", property(noted_gradient))
+    hofit.fit_many(mixed, {"optimizers": NEWTON, "objective": LAPLACE}, mixed_data(6), **COMMON)
+    assert sum(hessians) <= 4 * 6 and 2 * sum(hessians) < sum(gradients)  # at the start, and at the last steps
+
+
+def test_a_learned_hessian_gives_the_change_of_the_gradient() -> None:
+    """After steps along a basis it is that of a quadratic (Nocedal & Wright 2006, theorem 6.1)."""
+    generator = torch.Generator().manual_seed(8)
+    root = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)
+    true = root + root.mT
+    found = torch.eye(4).expand(2, 4, 4).double()
+    for step in torch.eye(4).double():
+        along = step.expand(2, 4)
+        found = _learned(found, along, torch.einsum("bij,bj->bi", true, along))
+    assert torch.allclose(found, true)
+    assert torch.equal(_learned(true, torch.zeros(2, 4).double(), torch.zeros(2, 4).double()), true)
