@@ -59,6 +59,11 @@ class ModeFinder:
         point: Point = self.objective.at(start)
         if point.failure is not None or not isfinite(point.value):
             raise NoMode(point.failure or self.objective.explain_non_finite(start) or "the density is not finite")
+        own = Coordinates.of(start)
+        slope = own.flatten(point.gradient())
+        if not bool(torch.isfinite(slope).all()):  # no step can be taken from here, however often it is tried
+            place = place_of((~torch.isfinite(slope)).to(slope), own, self.objective.sites)
+            raise NoMode(f"{NO_MODE}: the slope is not finite in {place}")
         eps = torch.finfo(point.loss.dtype).eps
         if nearby is not None and is_slow(nearby):
             point, settled = self._followed(point, nearby)

@@ -81,6 +81,18 @@ def test_a_start_where_the_density_is_not_finite_is_refused(finder: Find) -> Non
         finder(gaussian).find({"b": torch.tensor([0.0, torch.inf, 0.0])})
 
 
+def test_a_start_without_a_finite_slope_is_refused_by_site_and_row_before_any_step(finder: Find) -> None:
+    def model() -> None:
+        with pyro.plate("rows", 3):
+            b = pyro.sample("b", dist.Normal(0.0, 1.0))
+            pyro.factor("kink", -b.square().sqrt())  # 0 · ∞ at zero
+
+    own = finder(model)
+    with pytest.raises(NoMode, match="slope is not finite in 'b', row 1"):
+        own.find({"b": torch.tensor([1.0, 0.0, 1.0])})
+    assert own.objective.evaluations.inner == 0
+
+
 @pytest.mark.parametrize(("place", "called"), [(0, "'tau'"), (2, "'v' [1]"), (5, "'b', row 1")])
 def test_a_place_is_called_by_its_site_and_row(place: int, called: str) -> None:
     shapes = {"tau": torch.Size([]), "v": torch.Size([2]), "b": torch.Size([3, 2])}
