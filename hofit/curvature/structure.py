@@ -176,9 +176,9 @@ class Curvature:
         self.method = Method.MATRIX_FREE if state["free"] else Method.LIFTED if state["lifts"] else Method.PROBED
         self._names, self._signature = list(state["names"]), state["signature"]
         self._choice.go_on(state["coarsened"], state["rows"], state.get("sparse", False))
-        self._is_full = state["full"]
-        if state["pattern"] is not None:
-            places = state["pattern"]
+        self._is_full = state.get("full", False)  # version 0.1.0 took a Hessian by rows, without colours
+        places = state.get("pattern")
+        if places is not None:
             m = int(places.max()) + 1
             pattern = torch.zeros(m, m, dtype=torch.bool)
             pattern[places[:, 0], places[:, 1]] = True

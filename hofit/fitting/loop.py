@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
@@ -31,7 +32,7 @@ from .burst import Burst
 from .interruption import Interrupted, Interruption
 from .slopes import Slopes, site_without_slope, wrong_slopes
 from .start import better_start, trouble_at
-from .state import LoopState, Snapshot
+from .state import LoopState, Snapshot, taken_up
 
 VERDICT_BACKOFF = 2
 """A point that was not confirmed is checked again after this many times the iterations, or …"""
@@ -197,8 +198,10 @@ class Loop:
             end = self._stop_here(point, norm)
             if end is not None:
                 return end
-            length = self._iterations_ahead()
-            step = self._step(point, norm) if length < 2 else self._step_ahead(point, norm, length)
+            length = self._iterations_ahead() if self._fresh else 1
+            with nullcontext() if self._fresh else taken_up():
+                step = self._step(point, norm) if length < 2 else self._step_ahead(point, norm, length)
+            self._fresh = True
             if isinstance(step, LoopEnd):
                 return step
             point, norm = step

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from typing import Any
 
+from ..errors import CheckpointError, HofitError
 from ..objective.base import Keeper
 from ..point import Evaluations, Params
 
@@ -42,7 +46,43 @@ class LoopState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> LoopState:
-        return cls(**{**plain, "evaluations": Evaluations(**plain["evaluations"])})
+        """Raises: TypeError, ValueError where a value is none that its counter can have."""
+        state = cls(**{**plain, "evaluations": Evaluations(**plain["evaluations"])})
+        _check_like(cls(), state)
+        _check_like(Evaluations(), state.evaluations)
+        if state.iteration < 0 or not state.unit > 0:
+            raise ValueError(f"iteration {state.iteration}, unit {state.unit}")
+        return state
+
+
+def _check_like(known: object, found: object) -> None:
+    for name, value in vars(known).items():
+        given = getattr(found, name)
+        kinds = {float: (float, int), type(None): (type(None), int)}.get(type(value), (type(value),))
+        if type(given) not in kinds or (isinstance(given, float) and isnan(given)):
+            raise TypeError(f"{name} is {given!r:.40}")
+
+
+NO_STATE = (KeyError, TypeError, AttributeError, ValueError, IndexError, AssertionError, RuntimeError)
+
+
+@contextmanager
+def taken_up() -> Iterator[None]:
+    """Inside, a state that was read is used for the first time, and what is wrong with it shows.
+
+    Who can write a checkpoint can write any. What an optimizer's state must be is known to the optimizer alone, torch's
+    and a model's own among them, and some of it is not looked at before its first step.
+    Raises: CheckpointError.
+    """
+    try:
+        yield
+    except NO_STATE as error:
+        if isinstance(error, HofitError):
+            raise
+        raise CheckpointError(
+            f"the checkpoint holds a state that the fit cannot go on from ({type(error).__name__}: {error!s:.200}); "
+            "if hofit wrote it as it is, and the optimizers are hofit's or torch's, that is a bug: report it"
+        ) from error
 
 
 @dataclass

@@ -14,7 +14,7 @@ from ..errors import CheckpointError, ConfigError
 from ..fitting.interruption import Interruption
 from ..fitting.loop import Clock, Observer
 from ..fitting.result import FitResult
-from ..fitting.state import LoopState
+from ..fitting.state import LoopState, taken_up
 from ..model.module import sha256_of_file, source_file
 from ..model.randomness import restore_random_state
 from ..point import Params
@@ -70,12 +70,13 @@ def run_resume(request: ResumeRequest) -> FitResult:
         session.warnings.extend(_other_ground(checkpoint.provenance, session.provenance))
         clock = Clock(time.perf_counter(), state.seconds)
         loop = session.loop(request.watch(session), interruption, clock, state)
-        session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
         session.objective.evaluations.restore(state.evaluations)
-        restore_random_state(checkpoint.snapshot.random_before_trace or checkpoint.snapshot.random_now)
-        with interruption.at_once(), session.objective.evaluations.uncounted():  # it was counted when first traced
-            end = loop.resume(checkpoint.snapshot.params)
-        restore_random_state(checkpoint.snapshot.random_now)
+        with taken_up():
+            session.optimizer.load_state_dict(checkpoint.snapshot.optimizer)
+            restore_random_state(checkpoint.snapshot.random_before_trace or checkpoint.snapshot.random_now)
+            with interruption.at_once(), session.objective.evaluations.uncounted():  # it was counted when first traced
+                end = loop.resume(checkpoint.snapshot.params)
+            restore_random_state(checkpoint.snapshot.random_now)
         with disk_errors_told(directory.path):
             state.repeated += drop_rows_after(directory.path / PROGRESS, state.iteration)
             directory.write_config(session.provenance.config)

@@ -31,8 +31,8 @@ def copied(version: str, name: str, folder: Path) -> Path:
 
 
 def test_this_version_has_left_its_checkpoints() -> None:
-    assert __version__ in VERSIONS, "python -m tests.trust.old"
-    assert {name for version, name in WRITTEN if version == __version__} == set(FITS)
+    left = {name for version, name in WRITTEN if version.split("+")[0] == __version__}
+    assert left == set(FITS), "python -m tests.trust.old"
 
 
 @pytest.mark.parametrize(("version", "name"), WRITTEN)
