@@ -71,9 +71,10 @@ class Case:
         return model
 
     def _inside(self, x: Tensor) -> Tensor:
-        """Whether a point is where the numbers are wrong: everywhere, on the way, or around the minimum."""
+        """Whether a point is where the numbers are wrong: everywhere, on the way, around the minimum, or nowhere."""
         way = (x[0, 0] - 1).abs()
-        return {"first": way < torch.inf, "middle": (way > 0.4) & (way < 1.1), "last": way < 0.4}[self.place]
+        places = {"first": way < torch.inf, "middle": (way > 0.4) & (way < 1.1), "last": way < 0.4}
+        return places.get(self.place, way < 0)
 
     def _failing(self, z: Tensor, inside: Tensor, order: int) -> Tensor:
         """The same tensor, whose derivative of this order is wrong."""

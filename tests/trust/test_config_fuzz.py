@@ -16,7 +16,7 @@ from hofit.config.source import dump_yaml, from_mapping, parse_source, set_overr
 from hofit.errors import ConfigError
 from tests.trust.configs import GOOD, KEYS, NASTY
 
-FEW, MANY = 40, 2_000
+FEW, MANY = 40, 10_000
 
 words = st.one_of(st.text(max_size=20), st.sampled_from(sorted({*KEYS, *Config.model_fields})))
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), words)

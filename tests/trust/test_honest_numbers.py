@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,10 +23,20 @@ MANY = 240
 """Cases of an objective, spread evenly over all that there are."""
 NEAR = 1e-2
 """Of the minimum: where a fit that says it has converged must be. The gradient it may leave is 1e-4."""
-EVEN = ("map", "marginal")
-"""Objectives that are the same at equal distances on both sides of the minimum of `bowl`: theirs is there too."""
 EQUAL = 1e-9
 """Of the loss that is told and the loss of the point that is told."""
+
+
+@cache
+def minimum(objective: str) -> torch.Tensor:
+    """Where it is. Two are even about that of `bowl`; the draws of the bound are not, but as they are in a good fit."""
+    if objective != "elbo":
+        return torch.ones(3, 1)
+    pyro.clear_param_store()
+    good = Case("loss", math.nan, "nowhere", "trust_region", objective)
+    result = hofit.fit(good.model(), good.config())
+    assert result.converged
+    return result.values["x"]
 
 
 def faults(case: Case, folder: Path) -> tuple[str, list[str]]:
@@ -40,7 +51,7 @@ def faults(case: Case, folder: Path) -> tuple[str, list[str]]:
     if result.converged and case.lasting:
         found.append("called converged")
     x = result.values["x"]
-    if result.converged and case.objective in EVEN and not torch.allclose(x, torch.ones(3, 1), atol=NEAR):
+    if result.converged and not torch.allclose(x, minimum(case.objective), atol=NEAR):
         found.append(f"called converged at {x.tolist()}")
     if not all(bool(torch.isfinite(value).all()) for value in (*result.params.values(), *result.values.values())):
         found.append("a parameter is not finite")
