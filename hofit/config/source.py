@@ -17,7 +17,7 @@ KeyPath = tuple[Key, ...]
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000
-"""A config has hundreds of nodes; these are read in a third of a second, on a busy machine in one; aliases that expand to more are a bomb."""
+"""A config has hundreds of nodes, read in a third of a second are these; aliases that expand to more are a bomb."""
 MAX_DEPTH = 40
 MAX_KEYS = 1000
 """Of one mapping, and entries of ``optimizers``: each is held against every parameter, and has its line of mistakes."""
