@@ -174,6 +174,8 @@ def dump(config: Config) -> dict[str, Any]:
     """The whole config as plain data, defaults filled in."""
     data = config.model_dump()
     data["optimizers"] = [_entry(entry) for entry in config.optimizers]
+    if config.shard is None:
+        del data["shard"]
     return data
 
 

@@ -4,5 +4,8 @@ Groups stay where their data are. A **piece** has an objective of its own, over 
 its rows is integrated out, or settled at its mode, inside it. Values, gradients and Hessians of pieces are added up, in
 one order, and the fit goes on as any other with the sum: one process leads, and the others answer.
 
-Imports the objectives, the uncertainty and what stands below them; knows no config and no run directory.
+What enters here is what a piece answers, who asks the pieces, or what their answers make together; configs, run
+directories and the command line do not.
+
+May import: uncertainty, verdict, objective, model, linear, coordinates, point, codec, errors.
 """

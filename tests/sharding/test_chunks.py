@@ -26,12 +26,12 @@ def fit(model: str, pieces: int | None, objective: Any, **config: Any) -> hofit.
 def is_that_of(found: hofit.FitResult, whole: hofit.FitResult) -> None:
     assert found.status == whole.status == "converged"
     assert found.loss == pytest.approx(whole.loss, rel=1e-10)
-    for mine, other in ((found.log_likelihood, whole.log_likelihood), (found.bic, whole.bic)):
-        assert mine is other is None or mine == pytest.approx(other, rel=1e-10)
+    for number, wanted in ((found.log_likelihood, whole.log_likelihood), (found.bic, whole.bic)):
+        assert number is wanted is None or number == pytest.approx(wanted, rel=1e-10)
     assert found.observations == whole.observations
     assert found.observed_sums == pytest.approx(whole.observed_sums, rel=1e-10)
-    mine, other = found.uncertainty.log_evidence, whole.uncertainty.log_evidence
-    assert mine is other is None or mine == pytest.approx(other, abs=1e-7)
+    evidence, of_whole = found.uncertainty.log_evidence, whole.uncertainty.log_evidence
+    assert evidence is of_whole is None or evidence == pytest.approx(of_whole, abs=1e-7)
     assert list(found.values) == list(whole.values) and list(found.std_errors) == list(whole.std_errors)
     for name, error in whole.std_errors.items():
         assert found.values[name].shape == whole.values[name].shape
