@@ -75,7 +75,7 @@ certify: .venv/installed
 
 # All of tests/trust, whose fast slice is in `make test`: every kill, flip, fault, payload and mutant.
 trust: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trust --trust-full -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trust tests/sharding --trust-full -n 2
 
 clean:
 	rm -rf .venv runs build .coverage* *.egg-info

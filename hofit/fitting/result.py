@@ -35,8 +35,8 @@ class FitResult:
     to the verdict. ``estimated`` says that the loss of an iteration is an estimate, of a minibatch or of draws.
     ``signal`` is the number of what interrupted the fit, ``repeated`` see ``LoopState``.
     ``program_again`` gives the model with its data back, inside the surroundings that it was fitted in; ``labels`` what
-    the rows of plates are called in the data; ``in_pieces`` whether these were in pieces; ``unit`` is what one observation weighs in the loss, and ``starts`` says
-    of each start, where there were several, how its fit ended.
+    the rows of plates are called in the data, and ``in_pieces`` whether these were in pieces; ``unit`` is what one
+    observation weighs in the loss, and ``starts`` says of each start, where there were several, how its fit ended.
     """
 
     ended: Status

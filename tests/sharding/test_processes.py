@@ -91,8 +91,10 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_bits_by_as_many_processes(wh
     ],
 )
 def test_a_process_that_fails_ends_all_and_the_checkpoint_resumes(
-    whole: Path, tmp_path: Path, fault: str, said: str
+    whole: Path, tmp_path: Path, fault: str, said: str, full: bool
 ) -> None:
+    if fault in ("raise", "hang") and not full:
+        pytest.skip("half a minute each: --trust-full")
     ended = fit(tmp_path, 2, timeout=5.0, FAULT=fault, CALLS="34")
     run = tmp_path / "run"
     assert ended.returncode != 0 and said in ended.stderr + ended.stdout
