@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..config.schema import Config
 from ..config.source import Source, from_mapping, set_override
 from ..errors import CheckpointError, ConfigError
 from ..fitting.interruption import Interruption
@@ -19,7 +20,7 @@ from ..model.module import sha256_of_file, source_file
 from ..model.randomness import restore_random_state
 from ..point import Params
 from ..record import PROGRESS
-from ..sharding.objective import ShardedObjective
+from ..sharding.objective import ShardedObjective, joined_modes
 from .checkpoint import Checkpoint, find_checkpoint
 from .directory import RunDirectory, disk_errors_told
 from .finish import finish
@@ -57,7 +58,7 @@ def run_resume(request: ResumeRequest) -> FitResult:
     with ExitStack() as stack:
         interruption = stack.enter_context(interruption_noted())
         with interruption.at_once():  # nothing is written yet
-            checkpoint, directory, session = reopened(stack, request)
+            checkpoint, directory, session = reopened(stack, request, in_pieces=True)
         state = checkpoint.snapshot.loop
         if _chooses_still(checkpoint, session):
             return _choose(request, checkpoint, session, directory, interruption, began)
@@ -107,8 +108,13 @@ def _choose(
     return finish(session, loop, end, directory, interruption, began)
 
 
-def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunDirectory, Session]:
-    """The run directory, locked, its checkpoint, and the session that it came from, verified, as it stood there."""
+def reopened(
+    stack: ExitStack, request: ResumeRequest, in_pieces: bool = False
+) -> tuple[Checkpoint, RunDirectory, Session]:
+    """The run directory, locked, its checkpoint, and the session that it came from, verified, as it stood there.
+
+    Data in pieces are opened as a whole but where they are asked for ``in_pieces``: what follows a fit takes them all.
+    """
     checkpoint = find_checkpoint(request.path)
     source = _resumed_source(checkpoint.provenance, request.overrides)
     model = _resumed_model(request, checkpoint.provenance)
@@ -120,6 +126,9 @@ def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunD
     directory = stack.enter_context(RunDirectory.open(folder))
     if request.path.is_dir():
         checkpoint = find_checkpoint(folder)  # once more: the run may have gone on until it was locked
+    if config.shard is not None and not in_pieces:
+        config = config.model_copy(update={"shard": None})
+        checkpoint = _of_the_whole(checkpoint, folder, config)
     _verify_files(checkpoint, request.allow_changed)
     if request.model is None:
         _refuse_unknown_model(checkpoint.provenance)
@@ -133,6 +142,19 @@ def reopened(stack: ExitStack, request: ResumeRequest) -> tuple[Checkpoint, RunD
             checkpoint.snapshot.params, folder, checkpoint.snapshot.pieces, request.allow_changed
         )
     return checkpoint, directory, session
+
+
+def _of_the_whole(checkpoint: Checkpoint, folder: Path, config: Config) -> Checkpoint:
+    """The checkpoint of a fit in pieces as that of the whole data would be, whose arguments have no digest."""
+    before, snapshot = checkpoint.provenance, checkpoint.snapshot
+    inner = joined_modes(folder, snapshot.pieces)
+    if config.objective.type == "marginal":
+        snapshot = replace(snapshot, inner=inner, pieces=[])
+    else:  # what was settled in each piece is a parameter like all others
+        both = {**snapshot.params, **inner}
+        order = [name for name in before.sites if name in both]
+        snapshot = replace(snapshot, params={name: both[name] for name in order}, pieces=[])
+    return replace(checkpoint, snapshot=snapshot, provenance=replace(before, arguments=""))
 
 
 def _resumed_source(provenance: Provenance, overrides: Sequence[str]) -> Source:
@@ -195,7 +217,7 @@ def _verify_session(checkpoint: Checkpoint, session: Session, allow_changed: boo
     """What only the loaded model can tell: its arguments, and that its parameters are those of the checkpoint."""
     before, now = checkpoint.provenance, session.provenance
     if not allow_changed:
-        if before.arguments != now.arguments:
+        if before.arguments and before.arguments != now.arguments:
             changed = "the data (the model's arguments) has changed"
             raise CheckpointError(f"{changed} since the checkpoint was written; --allow-changed goes on all the same")
         if before.from_callable and before.model_files != now.model_files:

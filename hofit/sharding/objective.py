@@ -194,9 +194,7 @@ class ShardedObjective(Objective):
         self._recalled = self._count, None
         question: Message = {"number": self._count, "params": self._outer.flatten(params)}
         if len(files) != self.team.size:
-            whole = {
-                name: torch.cat([file["inner"][name] for file in files], dim) for name, dim in files[0]["dims"].items()
-            }
+            whole = joined_modes(folder, pieces)
             sizes = [fact["size"] for fact in self._ask("digest", {})]
             if sum(sizes) != sum(piece["size"] for piece in pieces):
                 raise CheckpointError("the checkpoint is of another number of rows of the plate that is shared out")
@@ -224,6 +222,13 @@ class ShardedObjective(Objective):
         if gone:
             self.team.forget(gone)
         return self.team.ask(what, content, each)
+
+
+def joined_modes(folder: Path, pieces: Sequence[Message]) -> Params:
+    """The modes that some pieces have kept, as one of all rows; empty where nothing is their own."""
+    files = [unpack((folder / piece["file"]).read_bytes()) for piece in pieces]
+    dims: dict[str, int] = files[0]["dims"] if files else {}
+    return {name: torch.cat([file["inner"][name] for file in files], dim) for name, dim in dims.items()}
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:

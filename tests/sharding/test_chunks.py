@@ -10,6 +10,8 @@ import torch
 
 import hofit
 from hofit.errors import ConfigError, DataError, HofitError, ModelError
+from hofit.prediction.predict import PredictRequest, run_predict
+from hofit.run.resume import ResumeRequest
 
 MODELS = Path(__file__).parent / "models.py"
 ROOT = Path(__file__).parents[2]
@@ -157,3 +159,15 @@ def test_a_damaged_piece_is_not_believed(tmp_path: Path) -> None:
         piece.write_bytes(piece.read_bytes()[:-1] + b"\0")
     with pytest.raises(HofitError, match="which is damaged or gone"):
         hofit.resume(run)
+
+
+@pytest.mark.parametrize(("model", "objective"), [("counts", LAPLACE), ("held_scale", "map")])
+def test_what_follows_a_fit_takes_the_whole_data(model: str, objective: Any, tmp_path: Path) -> None:
+    """The run is opened in one piece, at the estimate of all of them."""
+    runs = [tmp_path / "pieces", tmp_path / "whole"]
+    for run, shard in zip(runs, ({"shard": {"chunks": 3}}, {}), strict=True):
+        config = {"objective": objective, "optimizers": [{"params": "*", "optimizer": "trust_region"}], **shard}
+        hofit.fit(f"{MODELS}:{model}", config, run_dir=run)
+    of_pieces, of_whole = (run_predict(PredictRequest(ResumeRequest(run), draws=10)) for run in runs)
+    assert torch.allclose(of_pieces.estimate, of_whole.estimate, rtol=1e-6)
+    assert torch.allclose(of_pieces.std_error, of_whole.std_error, rtol=1e-6)
