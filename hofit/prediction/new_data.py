@@ -18,7 +18,8 @@ from torch import Tensor
 from ..config.schema import Data
 from ..errors import DataError
 from ..model.columns import Arguments, ColumnRequest, columns_to_arguments, kind_of, names_of
-from ..model.table import Table, is_missing, read_table
+from ..model.parts import read_parts
+from ..model.table import Table, is_missing
 from ..model.text import Array, Column, Text, taken
 
 
@@ -126,13 +127,13 @@ def table_of(data: Data) -> Table:
             "into arguments: leave --data out for the fit's own rows, or write load_data(path, like=None), where "
             "`like` is the fit's file, by whose levels those of `path` are numbered"
         )
-    return read_table(Path(data.path))
+    return read_parts(Path(data.path))
 
 
 def own_rows(data: Data) -> Table | None:
     """The rows of the fit's own table that it has had; None where its arguments come from none."""
     if data.path is None or not data.columns:
         return None
-    table = read_table(Path(data.path))
+    table = read_parts(Path(data.path))
     rows = complete_rows(table, data.columns, data.missing)
     return Table(table.path, {name: taken(column, rows) for name, column in table.columns.items()})
