@@ -264,7 +264,8 @@ class Builder:
         for entry, (_, part) in zip(self.config.optimizers, mix.parts, strict=True):
             at = (*entry.key, "optimizer")
             if integral and part.reads_model:
-                text = f"{entry.optimizer} reads the model itself, and a marginal is an integral: take trust_region"
+                why = "a marginal is an integral" if self.share is None else "each piece of the data has a part of it"
+                text = f"{entry.optimizer} reads the model itself, and {why}: take trust_region"
                 raise self.mistakes.error(at, text)
             try:
                 encode(part.state_dict(), {}, entry.optimizer)
