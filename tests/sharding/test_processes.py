@@ -95,7 +95,7 @@ def test_a_process_that_fails_ends_all_and_the_checkpoint_resumes(
 ) -> None:
     if fault in ("raise", "hang") and not full:
         pytest.skip("half a minute each: --trust-full")
-    ended = fit(tmp_path, 2, timeout=5.0, FAULT=fault, CALLS="34")
+    ended = fit(tmp_path, 2, timeout=20.0 if fault == "hang" else 60.0, FAULT=fault, CALLS="34")
     run = tmp_path / "run"
     assert ended.returncode != 0 and said in ended.stderr + ended.stdout
     assert f"{ROOT}/hofit" not in ended.stderr  # torchrun's own traceback says that a process has failed
