@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -166,8 +166,9 @@ def _keys_at(path: KeyPath) -> list[str]:
     """The keys that a section of the config takes."""
     if path[:2] == ("data", "columns"):
         return list(Column.model_fields)
-    section = Config.model_fields[str(path[0])].annotation if path else Config
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+    given = Config.model_fields[str(path[0])].annotation if path else Config
+    sections = [one for one in (given, *get_args(given)) if isinstance(one, type) and issubclass(one, BaseModel)]
+    return list(sections[0].model_fields) if sections else []
 
 
 def dump(config: Config) -> dict[str, Any]:

@@ -399,20 +399,23 @@ def may_be_penalty(message: Any) -> bool:
 class Outside:
     """An observed site, factor or discrete latent that is in no row of a plate.
 
-    ``sizes`` are those of its plates and of the leading dimensions of its value, ``digest`` is of the value, of a
-    factor's number.
+    ``sizes`` are those of its plates and of the dimensions of its value; ``digest`` is of an observed value. ``kind``
+    is which of the three it is.
     """
 
     sizes: tuple[int, ...]
     digest: str
+    kind: str
 
 
 def _outside_of(message: Any) -> Outside:
     fn, value = message["fn"], message["value"]
-    value = fn.log_factor if isinstance(fn, Unit) else torch.as_tensor(value)
+    is_factor = isinstance(fn, Unit)
+    value = fn.log_factor if is_factor else torch.as_tensor(value)
     frames = (int(frame.size) for frame in message["cond_indep_stack"] if frame.dim is not None)
     sizes = tuple(sorted({*frames, *torch.Size(fn.batch_shape), *value.shape}))
-    return Outside(sizes, hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest())
+    digest = "" if is_factor else hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return Outside(sizes, digest, "factor" if is_factor else "observed" if message["is_observed"] else "discrete")
 
 
 def is_derived(message: Any) -> bool:

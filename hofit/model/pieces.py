@@ -134,7 +134,7 @@ def share_out(path: Path, requests: Mapping[str, Request], by: str | None, missi
     levels: Column = np.zeros(0)
     if by is None:
         total = sum(rows_of_batches)
-        bounds = np.arange(count + 1) * total // count
+        bounds = told_apart(np.arange(count + 1) * total // count, np.ones(total, dtype=np.int64))
         ends = np.cumsum(rows_of_batches)
         starts = ends - rows_of_batches
         holders = (starts[:, None] < bounds[1:]) & (ends[:, None] > bounds[:-1])
@@ -142,7 +142,7 @@ def share_out(path: Path, requests: Mapping[str, Request], by: str | None, missi
     else:
         levels, counts = gathered[by].sorted(by)
         _refuse_too_few(len(counts), f"levels of {by!r}", count)
-        bounds = even_bounds(counts, count)
+        bounds = told_apart(even_bounds(counts, count), counts)
         holders = gathered[by].holders(levels, bounds)
     return Pieces(paths, requests, missing, by, levels, bounds, orders, holders)
 
@@ -155,6 +155,14 @@ def even_bounds(counts: Array, pieces: int) -> Array:
     for k in range(1, pieces):  # none is empty
         bounds[k] = min(max(bounds[k], bounds[k - 1] + 1), len(counts) - (pieces - k))
     return bounds.astype(np.int64)
+
+
+def told_apart(bounds: Array, counts: Array) -> Array:
+    """Bounds of pieces that do not all have as many rows: what depends on how many there are then differs."""
+    ends = np.concatenate([[0], np.cumsum(counts)])[bounds]
+    if len(bounds) > 2 and len(set(np.diff(ends).tolist())) == 1 and bounds[1] > 1:
+        return np.concatenate([bounds[:1], bounds[1:2] - 1, bounds[2:]])
+    return bounds
 
 
 @dataclass

@@ -31,8 +31,8 @@ from .recorder import drop_rows_after
 from .session import Request, Session, parse
 from .signals import interruption_noted
 
-RESUME_MAY_SET = ("stop", "progress", "checkpoint", "metrics")
-"""Sections of the config that change nothing in what an iteration computes."""
+RESUME_MAY_SET = ("stop", "progress", "checkpoint", "metrics", "shard")
+"""Sections of the config that change nothing in what an iteration computes, but for rounding."""
 
 
 @dataclass

@@ -60,8 +60,9 @@ def in_pieces(request: Request, config: Config, mistakes: Mistakes) -> Iterator[
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hofit-")))
             team = Chunks(own, count, _opening(request, config, share), folder)
-        _count_once(team, agreed(team))
-        objective = ShardedObjective(team, _remark(session, share, count))
+        once, remarks = agreed(team)
+        _count_once(team, once)
+        objective = ShardedObjective(team, [_remark(session, share, count), *remarks])
         yield replace(
             session,
             objective=objective,
@@ -130,12 +131,13 @@ def _fit_of(request: Request, config: Config) -> Message:
 
 
 def _piece(session: Session, share: Share, files: dict[str, str]) -> Piece:
-    whereabouts = Whereabouts(share.plate, share.groups, share.lengths, files)
+    by = None if share.pieces is None else share.pieces.by
+    whereabouts = Whereabouts(share.plate, share.groups, share.lengths, by, files)
     return Piece(session.objective, session.local, whereabouts, write_whole)
 
 
 def _remark(session: Session, share: Share, count: int) -> str:
-    where = "processes" if world().size > 1 else "chunks"
+    where = ("processes" if world().size > 1 else "chunks") if count > 1 else "piece"
     settled = session.local if session.objective.type != "marginal" else []
     found = f"pieces: the data are in {count} {where}"
     found += f", by {share.pieces.by!r}" if share.pieces is not None and share.pieces.by is not None else ""
@@ -150,7 +152,8 @@ def _refuse_what_takes_all(request: Request, config: Config, mistakes: Mistakes)
     assert shard is not None
     at = world()
     if shard.chunks is not None and at.size > 1:
-        raise mistakes.error(("shard", "chunks"), f"chunks are for one process, and torchrun has started {at.size}")
+        text = f"chunks are for one process, and torchrun has started {at.size}: leave them out (-s shard.chunks=null)"
+        raise mistakes.error(("shard", "chunks"), text)
     if at.size > 1 and callable(request.model):
         raise mistakes.error(("model",), "under torchrun a model is named by its file: other processes load it, too")
     if config.starts > 1:

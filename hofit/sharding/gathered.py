@@ -157,10 +157,12 @@ def _log_evidence(
 ) -> float | None:
     """By Laplace's method, where all that is unknown is a latent on the unconstrained scale."""
     roles = {site.role for site in objective.sites.values()}
-    if objective.type != "map_unconstrained" or gaussian is None or "parameter" in roles or bool(gaussian.held.any()):
+    whole = objective.type == "map_unconstrained" and "parameter" not in roles
+    if gaussian is None or not whole or bool(gaussian.held.any()):
         return None
-    dims: Mapping[str, int] = answers[0]["dims"]
-    size: int = gaussian.outer.size + sum(answer["params"][name].numel() for answer in answers for name in dims)
+    size: int = gaussian.outer.size + sum(
+        answer["params"][name].numel() for answer in answers for name in objective.own.local
+    )
     halves = [0.5 * float(gaussian.factor.log_determinant())]
     halves += [float(answer["half_log_determinant"]) for answer in answers]
     return -loss + 0.5 * size * log(2 * pi) - sum(halves)

@@ -52,8 +52,8 @@ class ShardedObjective(Objective):
 
     in_pieces = True
 
-    def __init__(self, team: Team, remark: str) -> None:
-        """``remark`` says how the data are shared out."""
+    def __init__(self, team: Team, remarks: Sequence[str]) -> None:
+        """``remarks`` say how the data are shared out."""
         own = team.own
         self.team, self.own = team, own
         self.type, self.program, self.leaves = own.objective.type, own.program, own.objective.leaves
@@ -61,7 +61,7 @@ class ShardedObjective(Objective):
         self.sites: Mapping[str, Site] = own.program.sites
         self.evaluations = Evaluations()
         self._outer: Coordinates = own.outer
-        self._remark = remark
+        self._remarks = list(remarks)
         self._count = 0
         self._gone: list[int] = []
         self._recalled: tuple[int | None, ShardedPoint | None] = None, None
@@ -162,7 +162,7 @@ class ShardedObjective(Objective):
         return None if found is None else f"of the first of {self.team.size} pieces: {found}"
 
     def remarks(self, params: Params) -> list[str]:
-        return [self._remark, *self.own.objective.remarks(params)]
+        return [*self._remarks, *self.own.objective.remarks(params)]
 
     def facts(self, loss: float) -> dict[str, float]:
         """How many pieces there are, and what went between them for an evaluation, on average."""

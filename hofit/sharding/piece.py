@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -11,14 +12,19 @@ import torch
 from torch import Tensor
 
 from ..coordinates import Coordinates
+from ..curvature.proof import probe
 from ..linear.dense import Dense
 from ..model.arguments import digest_arguments
+from ..model.sites import InfeasibleError
 from ..objective.base import Objective
 from ..point import Params, Point
 from ..uncertainty.errors import Uncertainty, find_uncertainty
 from ..uncertainty.gaussian import Conditional, Gaussian
 from ..verdict.checks import Verdict
 from .message import Message, pack
+
+BESIDE = 0.5
+"""Unconstrained units from the start at which densities of pieces are compared, too: there zero is none by chance."""
 
 SENSITIVITY_LIMIT = 2**27
 """Numbers of dû/dθ at most that a piece takes: 1 GB."""
@@ -35,6 +41,7 @@ class Whereabouts:
     plate: str | None
     groups: int | None
     lengths: frozenset[int]
+    by: str | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -84,8 +91,13 @@ class Piece:
         """What the pieces must agree on, and what they differ in, at a place that is the same for all."""
         sites, at, start = self.program.sites, self.whereabouts, self.objective.start()
         digests = {name: _digest(start[name]) for name in self.outer.names}
-        if len(params) == self.outer.size:  # else there is no such place, which will be told
-            self.objective.leaves.write(self.outer.unflatten(params))
+        densities: list[dict[str, float]] = []
+        if len(params) == self.outer.size:  # else there are no such places, which will be told
+            for away in (BESIDE, 0.0):
+                self.objective.leaves.write(self.outer.unflatten(params + away * probe(params)))
+                with suppress(InfeasibleError):
+                    densities.append(self.program.site_log_densities(full=True))
+        outside = self.program.outside(at.plate)
         return {
             "outer": {
                 name: [list(sites[name].shape), sites[name].constraint, digests[name]] for name in self.outer.names
@@ -94,7 +106,10 @@ class Piece:
             "local": {name: list(sites[name].shape) for name in self.local},
             "size": self.size,
             "groups": at.groups,
-            "outside": {name: asdict(one) for name, one in self.program.outside(at.plate).items()},
+            "plate": at.plate,
+            "by": at.by,
+            "outside": {name: asdict(one) for name, one in outside.items()},
+            "densities": {name: [one.get(name) for one in densities] for name in (*self.outer.names, *outside)},
             "discrete": list(self.program.discrete),
             "lengths": sorted(at.lengths),
             "digests": dict(at.digests),
@@ -225,8 +240,12 @@ class Piece:
             "observations": 0 if reading is None else reading.observations,
             "factors": {} if reading is None else reading.factors,
             "sums": [] if reading is None else reading.sums,
-            "dims": {name: self.dim_of(name) for name in self.local},
+            "dims": {name: self.dim_of(name) for name in program.sites if self._is_in_plate(name)},
         }
+
+    def _is_in_plate(self, name: str) -> bool:
+        """Whether a site stands in the shared plate, held ones included."""
+        return any(plate.name == self.whereabouts.plate for plate in self.program.sites[name].plates)
 
     def _gaussian(self, point: Point, gaussian: Message) -> Gaussian:
         """The Gaussian of what is shared, with what is the piece's own given that."""

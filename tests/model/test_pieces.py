@@ -85,7 +85,9 @@ def test_rows_with_missing_cells_are_left_out_before_levels_are_counted(tmp_path
 
 def test_a_batch_is_read_only_for_pieces_that_have_rows_in_it(tmp_path: Path) -> None:
     for k in range(3):
-        (tmp_path / f"{k}.csv").write_text("y,g\n" + "".join(f"{k},{10 * k + i}\n" for i in range(4)))
+        (tmp_path / f"{k}.csv").write_text(
+            "y,g\n" + "".join(f"{k},{10 * k + i}\n" for i in range(4)) + k * f"{k},{10 * k}\n"
+        )
     pieces = share_out(tmp_path / "?.csv", {a: REQUESTS[a] for a in ("y", "group")}, None, "error", 3)
     assert pieces.by == "g" and pieces.holders.tolist() == np.eye(3, dtype=bool).tolist()
 

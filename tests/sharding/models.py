@@ -104,6 +104,38 @@ def crossed(x: Tensor, y: Tensor, group: Tensor, n_groups: int) -> None:
         pyro.sample("y", dist.Normal(b[group] + c[(x > 0).long()], 1.0), obs=y)
 
 
+def own_prior(x: Tensor, y: Tensor, group: Tensor, n_groups: int) -> None:
+    """A prior of what all share, by the data of each piece."""
+    level = pyro.sample("level", dist.Normal(y.mean(), 0.1))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(level, 1.0), obs=y)
+
+
+def own_sum(x: Tensor, y: Tensor, group: Tensor, n_groups: int) -> None:
+    level = pyro.param("level", torch.tensor(0.1))
+    pyro.sample("sum", dist.Normal(level, 1.0), obs=y.sum())
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(level, 1.0), obs=y)
+
+
+def as_long(x: Tensor, y: Tensor, group: Tensor, n_groups: int) -> None:
+    """Data of all, as many as each of four pieces has rows."""
+    level = pyro.param("level", torch.tensor(0.1))
+    with pyro.plate("calibration", 18):
+        pyro.sample("known", dist.Normal(level, 1.0), obs=torch.arange(18.0) / 18)
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(level, 1.0), obs=y)
+
+
+def own_factor(x: Tensor, y: Tensor, group: Tensor, n_groups: int) -> None:
+    """A density written by factors: one of them is a number in each piece, and zero at the start in all."""
+    sigma = pyro.param("sigma", torch.tensor(1.0), constraint=constraints.positive)
+    level = pyro.param("level", torch.tensor(0.0))
+    with pyro.plate("rows", len(y)):
+        pyro.factor("squares", -0.5 * ((y - level) / sigma) ** 2)
+    pyro.factor("normalised", -len(y) * sigma.log())
+
+
 def shared_kind(x: Tensor, y: Tensor, group: Tensor, n_groups: int) -> None:
     """A discrete latent that all pieces have."""
     level = pyro.param("level", torch.tensor(0.3))

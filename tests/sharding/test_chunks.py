@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import hofit
 from hofit.errors import ConfigError, DataError, HofitError, ModelError
+from hofit.model.pieces import even_bounds, told_apart
 from hofit.prediction.predict import PredictRequest, run_predict
 from hofit.run.resume import ResumeRequest
 
@@ -58,11 +60,15 @@ def is_that_of(found: hofit.FitResult, whole: hofit.FitResult) -> None:
         ("counts", {"type": "marginal", "integrate": {"b": "aghq"}}),
         ("mixture", {"type": "map", "integrate": {"kind": "enumerate"}}),
         ("regression", "map"),
+        ("own_factor", "map"),
     ],
     ids=lambda one: one if isinstance(one, str) else "-".join(map(str, one.get("integrate", {}).values())),
 )
 def test_a_fit_in_pieces_is_that_of_the_whole(model: str, objective: Any) -> None:
-    whole, found = fit(model, None, objective), fit(model, 3, objective)
+    whole, found = fit(model, None, objective), fit(model, 3 if model != "own_factor" else 5, objective)
+    if model == "own_factor":  # five factors, one a piece, are five entries
+        assert found.loss == pytest.approx(whole.loss, rel=1e-10)
+        return
     is_that_of(found, whole)
     if model == "intercepts":
         assert list(found.derived) == ["total", "ratio"]
@@ -103,6 +109,9 @@ def test_pieces_have_the_same_bits_and_the_same_way_whenever_they_are_fitted() -
     ("model", "objective", "config", "error", "said"),
     [
         ("own_size", "map", {}, ModelError, r"'level' has the shape \(3,\) in piece"),
+        ("own_prior", "map", {}, ModelError, "the prior of 'level' is another"),
+        ("own_sum", "map", {}, ModelError, "'sum' observes one number outside of every plate"),
+        ("as_long", "map", {"shard": {"chunks": 4}}, ModelError, "'known' is the same in all pieces, and as long"),
         ("starts_from_data", "map", {}, ModelError, "'level' starts elsewhere .* init: {values: {level"),
         (
             "crossed",
@@ -127,7 +136,7 @@ def test_what_pieces_cannot_have_is_refused_by_name(
     model: str, objective: Any, config: dict[str, Any], error: type[HofitError], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        fit(model, 5, objective, **config)
+        fit(model, config.get("shard", {}).get("chunks", 5), objective, **config)
 
 
 def test_load_data_must_load_a_piece() -> None:
@@ -171,3 +180,20 @@ def test_what_follows_a_fit_takes_the_whole_data(model: str, objective: Any, tmp
     of_pieces, of_whole = (run_predict(PredictRequest(ResumeRequest(run), draws=10)) for run in runs)
     assert torch.allclose(of_pieces.estimate, of_whole.estimate, rtol=1e-6)
     assert torch.allclose(of_pieces.std_error, of_whole.std_error, rtol=1e-6)
+
+
+def test_what_is_held_in_the_plate_is_of_all_pieces() -> None:
+    config = {"fixed": {"spread": 1.2}}
+    whole, found = fit("held_scale", None, "map", **config), fit("held_scale", 3, "map", **config)
+    is_that_of(found, whole)
+
+
+def test_pieces_of_a_table_do_not_all_have_as_many_rows() -> None:
+    """So what depends on how many there are is told from what is the same for all."""
+    bounds = told_apart(even_bounds(np.full(12, 6), 3), np.full(12, 6))
+    assert bounds.tolist() == [0, 3, 8, 12]
+
+
+def test_a_factor_that_pieces_of_equal_size_cannot_tell_apart_is_told_of() -> None:
+    assert any("the factor penalty is the same in all pieces" in one for one in fit("intercepts", 3, LAPLACE).remarks)
+    assert not any("penalty" in one for one in fit("intercepts", 5, LAPLACE).remarks)

@@ -95,7 +95,7 @@ def test_a_process_that_fails_ends_all_and_the_checkpoint_resumes(
 ) -> None:
     if fault in ("raise", "hang") and not full:
         pytest.skip("half a minute each: --trust-full")
-    ended = fit(tmp_path, 2, timeout=20.0 if fault == "hang" else 60.0, FAULT=fault, CALLS="34")
+    ended = fit(tmp_path, 2, timeout=20.0 if fault == "hang" else 60.0, FAULT=fault, RUN=str(tmp_path / "run"))
     run = tmp_path / "run"
     assert ended.returncode != 0 and said in ended.stderr + ended.stdout
     assert f"{ROOT}/hofit" not in ended.stderr  # torchrun's own traceback says that a process has failed
@@ -103,7 +103,7 @@ def test_a_process_that_fails_ends_all_and_the_checkpoint_resumes(
         assert told(run)["exit_code"] == 143
     if fault == "raise":
         assert any("process 1 of 2: the model raised" in remark for remark in told(run)["remarks"])
-    resumed = torchrun(2, "resume", str(run), FAULT="none")
+    resumed = torchrun(2, "resume", str(run))
     assert resumed.returncode == 0, resumed.stderr
     assert told(run)["loss"] == told(whole)["loss"]
 
