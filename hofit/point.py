@@ -227,6 +227,16 @@ class Point(ABC):
 
 
 @dataclass(eq=False)
+class DifferentiatedPoint(Point):
+    """A point whose gradient its source knows by the time that it knows the loss."""
+
+    def gradient(self, differentiable: bool = False) -> Params:
+        if self.known_gradient is None:  # of a point that could not be evaluated
+            self.known_gradient = {name: torch.full_like(value, torch.nan) for name, value in self.params.items()}
+        return self.known_gradient
+
+
+@dataclass(eq=False)
 class TracedPoint(Point):
     """A point whose loss is a graph, and whose derivatives are autograd's.
 

@@ -32,7 +32,7 @@ from ..linear.sparse import SparseFactor
 from ..linear.stochastic import StochasticFactor
 from ..model.program import Program
 from ..model.sites import InfeasibleError
-from ..point import Evaluations, Params, Point, Site, TracedPoint, max_norm, same
+from ..point import DifferentiatedPoint, Evaluations, Params, Point, Site, TracedPoint, max_norm, same
 from .at_mode import Approximation, AtMode, Curved, by_rows, laplace
 from .base import Objective, Posterior
 from .density import DensityObjective
@@ -48,7 +48,7 @@ SAME = 1e3
 
 
 @dataclass(eq=False)
-class MarginalPoint(Point):
+class MarginalPoint(DifferentiatedPoint):
     """A point of the marginal: ``inner`` is û there. Where not ``exact``, its Hessian is good enough for a step.
 
     ``sensitivity`` is dû/dθ, a row for each unconstrained number of θ (p, d), once a Hessian was asked for.
@@ -62,11 +62,6 @@ class MarginalPoint(Point):
 
     def at(self, params: Params) -> Point:
         return self.source.near(self, params)
-
-    def gradient(self, differentiable: bool = False) -> Params:
-        if self.known_gradient is None:  # of a point that could not be evaluated
-            self.known_gradient = {name: torch.full_like(value, torch.nan) for name, value in self.params.items()}
-        return self.known_gradient
 
     def hvp(self, vectors: Params) -> Params:
         return self.source.products(self, vectors)

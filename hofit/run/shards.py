@@ -61,7 +61,7 @@ def in_pieces(request: Request, config: Config, mistakes: Mistakes) -> Iterator[
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hofit-")))
             team = Chunks(own, count, _opening(request, config, share), folder)
         once, remarks = agreed(team)
-        _count_once(team, once)
+        team.count_once(once)
         objective = ShardedObjective(team, [_remark(session, share, count), *remarks])
         yield replace(
             session,
@@ -77,14 +77,6 @@ def _labels(session: Session, share: Share) -> Labels:
     if share.pieces is not None and share.plate is not None and share.plate in own:
         own[share.plate] = share.pieces.level_words()
     return own
-
-
-def _count_once(team: Team, names: list[str]) -> None:
-    """Let the first piece alone count what all have."""
-    if isinstance(team, Chunks):
-        team.count_elsewhere(names)
-    else:
-        team.ask("count_elsewhere", {}, lambda piece: {"names": names if piece else []})
 
 
 def _gathering(session: Session, objective: ShardedObjective) -> Callable[[LoopEnd, Gaussian | None], Gathered]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model.program import Reading
 from ..point import Params, Site
-from ..uncertainty.errors import Uncertainty
+from ..uncertainty.errors import Uncertainty, pooling
 from ..uncertainty.gaussian import Gaussian
 from .message import Message
 from .objective import ShardedObjective
@@ -75,7 +75,7 @@ def gathered(
         lower=joined("lower"),
         upper=joined("upper"),
         derived=derived,
-        shrinkage=_shrinkage(answers, params, sites, dims) if integrates else {},
+        shrinkage=pooling(joined("conditional"), params, sites) if integrates else {},
         reading=None if own.reading is None else _counted(own.reading, answers),
         remarks=remarks,
         gaussian=gaussian,
@@ -125,20 +125,6 @@ def _dim_of_rows(values: Sequence[Tensor], sizes: Sequence[int]) -> int | None:
         if all(value.dim() == values[0].dim() and value.shape[dim] == n for value, n in zip(values, sizes, strict=True))
     ]
     return fitting[0] if len(fitting) == 1 else None
-
-
-def _shrinkage(
-    answers: Sequence[Message], params: Params, sites: Mapping[str, Site], dims: Mapping[str, int]
-) -> Params:
-    """As ``uncertainty.errors`` has it, of all rows."""
-    found: Params = {}
-    for name in dims:
-        plates = tuple(plate.dim for plate in sites[name].plates)
-        if sites[name].rows < 2 or not all(name in answer["conditional"] for answer in answers):
-            continue
-        variance = torch.cat([answer["conditional"][name] for answer in answers], dims[name]).mean(plates)
-        found[name] = (variance / (variance + params[name].var(plates, correction=0))).squeeze()
-    return found
 
 
 def _counted(reading: Reading, answers: Sequence[Message]) -> Reading:

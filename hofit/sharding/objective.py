@@ -13,13 +13,13 @@ from torch import Tensor
 from ..coordinates import Coordinates
 from ..errors import CheckpointError
 from ..objective.base import Keeper, Objective
-from ..point import Evaluations, Params, Point, Site, same
+from ..point import DifferentiatedPoint, Evaluations, Params, Point, Site, same
 from .message import Message, unpack
 from .team import Each, Team
 
 
 @dataclass(eq=False)
-class ShardedPoint(Point):
+class ShardedPoint(DifferentiatedPoint):
     """A point of the sum; the pieces know what belongs to it by its ``number``. Where not ``exact``, its Hessian is
     good enough for a step."""
 
@@ -29,11 +29,6 @@ class ShardedPoint(Point):
 
     def at(self, params: Params) -> Point:
         return self.source.evaluated(params, near=self, exact=self.exact)
-
-    def gradient(self, differentiable: bool = False) -> Params:
-        if self.known_gradient is None:  # of a point that could not be evaluated
-            self.known_gradient = {name: torch.full_like(value, torch.nan) for name, value in self.params.items()}
-        return self.known_gradient
 
     def hvp(self, vectors: Params) -> Params:
         return self.source.products(self, vectors)

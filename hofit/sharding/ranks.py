@@ -144,9 +144,11 @@ class Ranks:
         if signals:  # one process was told to end, and so all are
             signal.raise_signal(signals[0])
         for number, answer in enumerate(answers):
-            if "fault" in answer:
-                raise FAULTS.get(answer["kind"], ModelError)(f"process {number} of {self.size}: {answer['fault']}")
+            _raise_fault(answer, number, self.size)
         return [answer["answer"] for answer in answers]
+
+    def count_once(self, names: list[str]) -> None:
+        self.ask("count_elsewhere", {}, lambda piece: {"names": names if piece else []})
 
     def forget(self, numbers: list[int]) -> None:
         with _signals_held():
@@ -158,9 +160,7 @@ class Ranks:
 def hear_of_others(processes: Processes) -> None:
     """Hear whether all have built their pieces. Raises: ModelError."""
     for other in range(1, processes.world.size):
-        answer = processes.receive(other)
-        if "fault" in answer:
-            raise ModelError(f"process {other} of {processes.world.size}: {answer['fault']}")
+        _raise_fault(processes.receive(other), other, processes.world.size)
 
 
 def serve(opened: Callable[[Message], Iterator[Piece]]) -> int:
@@ -220,6 +220,12 @@ def _fault(error: BaseException) -> Message:
     known = isinstance(error, (HofitError, StepImpossible))
     text = str(error) if known else "".join(traceback.format_exception_only(error)).strip()
     return {"fault": text, "kind": type(error).__name__}
+
+
+def _raise_fault(answer: Message, process: int, of: int) -> None:
+    """What a process has told of instead of an answer. Raises: ModelError, StepImpossible."""
+    if "fault" in answer:
+        raise FAULTS.get(answer["kind"], ModelError)(f"process {process} of {of}: {answer['fault']}")
 
 
 def _more(each: Each | None, piece: int) -> Message:

@@ -42,6 +42,9 @@ class Team(Protocol):
         Raises: what a piece raises; PieceLost where one does not answer.
         """
 
+    def count_once(self, names: list[str]) -> None:
+        """Say which sites the first piece counts for all."""
+
     def forget(self, numbers: list[int]) -> None:
         """Say that points are asked for no more."""
 
@@ -70,8 +73,7 @@ class Chunks:
             answers.append(self.own.answer(what, whole) if number == 0 else self._asked(number, what, whole))
         return answers
 
-    def count_elsewhere(self, names: list[str]) -> None:
-        """Hear which sites the first piece counts for all."""
+    def count_once(self, names: list[str]) -> None:
         self._elsewhere = {"names": names}
 
     def forget(self, numbers: list[int]) -> None:

@@ -225,20 +225,25 @@ def _add_derived(found: Uncertainty, gaussian: Gaussian | None, leaves: Params, 
 
 
 def _shrinkage(gaussian: Gaussian, sites: Mapping[str, Site]) -> Params:
-    """The pooling factor of each integrated site in plates: mean conditional variance / (that + variance of the modes).
+    """``pooling`` of each integrated site."""
+    if gaussian.inner is None:
+        return {}
+    coordinates, conditional = gaussian.inner.coordinates, gaussian.inner.factor.inverse_diagonal()
+    variances = {name: conditional[coordinates.numbers(name)] for name in coordinates.names}
+    return pooling(variances, gaussian.params, sites)
+
+
+def pooling(variances: Params, modes: Params, sites: Mapping[str, Site]) -> Params:
+    """The pooling factor of each site in plates: mean conditional variance / (that + variance of the modes).
 
     On the unconstrained scale, a number for each place of a row; 0 is no pooling, 1 complete.
     Source: Gelman & Pardoe (2006), Technometrics 48(2), eq. 3, the errors of the rows taken as uncorrelated.
     """
-    if gaussian.inner is None:
-        return {}
-    coordinates, found = gaussian.inner.coordinates, {}
-    conditional = gaussian.inner.factor.inverse_diagonal()
-    for name in coordinates.names:
-        mode, site = gaussian.params[name], sites[name]
-        dims = tuple(plate.dim for plate in site.plates)
-        if not dims or site.rows < 2:
+    found: Params = {}
+    for name, conditional in variances.items():
+        dims = tuple(plate.dim for plate in sites[name].plates)
+        if not dims or sites[name].rows < 2:
             continue
-        variance = conditional[coordinates.numbers(name)].mean(dims)
-        found[name] = (variance / (variance + mode.var(dims, correction=0))).squeeze()
+        variance = conditional.mean(dims)
+        found[name] = (variance / (variance + modes[name].var(dims, correction=0))).squeeze()
     return found
