@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import DataError
+from ..patterns import near_misses
 from .columns import Arguments, ColumnRequest, columns_to_arguments, kind_of, names_of, present_rows, sorted_levels
 from .parts import batches, joined, part_paths
 from .table import Table
@@ -235,6 +236,9 @@ def _column_to_share_by(requests: Mapping[str, Request], by: str | None) -> str 
             )
         by = next((one.column for one in coded.values() if isinstance(one.column, str)), None)
         return by
+    named = _all_names(requests)
+    if by not in named:
+        raise DataError(f"no argument of data.columns reads the column {by!r}{near_misses(by, named)}", BY)
     own = [argument for argument, one in coded.items() if one.column == by]
     if len(own) != 1:
         edit = f"write {{column: {by}, codes: true, levels: NAME}}" if not own else "leave one of them"

@@ -147,7 +147,7 @@ def _columns(path: Path, config: Config, share: Share | None) -> Arguments:
             share.pieces = share_out(path, data.columns, share.by, data.missing, share.count)
         return share.pieces.arguments(share.piece)
     except DataError as error:
-        raise DataError(str(error), error.key if len(error.key) > 1 else ("data", "path")) from error
+        raise DataError(str(error), error.key if error.key != ("data",) else ("data", "path")) from error
 
 
 def _of_piece(load: Callable[..., Any], options: Mapping[str, Any], share: Share) -> dict[str, Any]:

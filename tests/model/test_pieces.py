@@ -98,6 +98,7 @@ def test_a_batch_is_read_only_for_pieces_that_have_rows_in_it(tmp_path: Path) ->
     ("changes", "by", "said"),
     [
         ({}, None, r"several columns with codes \(g, item\): name the one"),
+        ({}, "itm", r"no argument of data.columns reads the column 'itm'; did you mean \"item\"\?"),
         ({"group": Column(column="g")}, "g", "write {column: g, codes: true, levels: NAME}"),
         ({"group": Column(column="g", codes="all"), "item": Column(column="item", codes="all")}, "g", "two pieces"),
         ({"item": Column(column=["item", "g"], codes=True)}, "g", "combinations of several columns"),
