@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -27,7 +28,10 @@ LEVEL = 1e-9
 UNBENT = 0.1
 """Of a step of the way, over which no valley bends as much as it falls: there slopes tell what is rounding."""
 
-NEARER = (0.25, 0.5)
+WAYS_BACK = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Times FOLDS that a number with a bounded support goes back, and twice as far until it has come to where it is one."""
+
+NEARER = (0.125, 0.25, 0.5)
 """Parts of the way between a place where the loss is the same and one where it differs, at which it may differ, too."""
 
 TELLING = 4
@@ -65,7 +69,7 @@ def along_a_valley(place: Place, ended: bool) -> tuple[Place, Tensor, Tensor] | 
 def _first_change_inwards(floor: Place, way: Tensor, in_folds: bool) -> Place | None:
     """The first place on the way back, all that is not held settled there, whose loss differs; None on a plateau."""
     flat = 0.0
-    for steps in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0) if in_folds else (0.5, 0.75, 0.9, 1.0):
+    for steps in _ways_back(floor.here, way) if in_folds else (0.5, 0.75, 0.9, 1.0):
         inner = floor.settled(floor.here - steps * way)
         if inner is None or _fall(inner, floor) == 0.0:
             flat = steps
@@ -77,6 +81,14 @@ def _first_change_inwards(floor: Place, way: Tensor, in_folds: bool) -> Place | 
                 return nearer
         return inner
     return None
+
+
+def _ways_back(here: Tensor, way: Tensor) -> list[float]:
+    """How many times a way (d,) one goes back from a place (d,): to where nothing is left of what goes furthest."""
+    ways, furthest = list(WAYS_BACK), float(torch.where(way != 0, here / way, 0.0).max())
+    while isfinite(furthest) and ways[-1] < furthest:
+        ways.append(2.0 * ways[-1])
+    return ways
 
 
 def led_inwards(place: Place, far: Tensor, edge: Tensor) -> Place | None:
@@ -126,6 +138,7 @@ def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
     """
     first, inner = place, before
     falls: list[float] = []
+    ends: list[Place] = []
     for _ in range(DOUBLINGS):
         where = _ahead(before, place)
         there = place.settled(where)
@@ -138,16 +151,20 @@ def followed(before: Tensor, place: Place, unit: float) -> tuple[Place, str]:
         if not level < fall < most:
             break
         falls.append(fall)
+        ends.append(there)
         before, place = place.here, there
     hidden = falls and there is not None and max(rounding, there.noise) > LOSING * falls[-1]
-    while hidden and 0 < len(falls) < TELLING:
+    sure = list(falls)  # the last may be rounded by as much as they lose; a single place may be exact by luck
+    while sure and max(end.noise for end in ends[: len(sure)][-TELLING:]) > (1.0 - LOSING) * sure[-1]:
+        sure.pop()
+    while hidden and len(sure) < TELLING:
         further_in = first.settled(inner)
         if further_in is None:
             break
-        falls = [_fall(further_in, first), *falls]
+        sure = [_fall(further_in, first), *sure]
         first, inner = further_in, _ahead(first.here, further_in)
-    if len(falls) >= 2 and undiminished(falls[-TELLING:]):
-        if len(falls) >= TELLING:
+    if len(sure) >= 2 and undiminished(sure[-TELLING:]):
+        if len(sure) >= TELLING:
             return place, "falls"
         if hidden:
             return place, "open"

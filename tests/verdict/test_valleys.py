@@ -86,7 +86,7 @@ def shares() -> float:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("start", [0.7, 3.0])
+@pytest.mark.parametrize("start", [0.7, 3.0, 6.0])
 @pytest.mark.parametrize("model", [equal_gamma, equal_beta, equal_angles])
 def test_a_loss_without_a_floor_is_unbounded_although_its_rounding_has_stopped_the_fit(
     model: Callable[[float], None], start: float, optimizer: str
