@@ -287,7 +287,8 @@ def _far_out(place: Place, outward: Tensor, unit: float) -> tuple[Place, str]:
             middle = reached + 0.5 * (where - reached)
             between = place.loss_at(middle)
             lower = min(before, loss) - between
-            if lower > 0.0 and shows(lower, middle):
+            rounding = max(place.along(at, outward)[1] for at in (middle, where)) if lower > 0.0 else inf
+            if lower > rounding and shows(lower, middle):
                 reached, before, end = middle, between, "rises"
                 break
         jumps = len(falls) >= 2 and falls[-1] < LOSING * falls[-2] < LOSING * fall
