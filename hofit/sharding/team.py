@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ Each = Callable[[int], Message]
 
 OF_REPLAYS = ("check",)
 """What is asked of replays of a model: what is built anew for every question has none."""
+
+LARGE = 10_000
+"""Rows from which on a piece is not left to the collector: its points and objectives refer to each other."""
 
 
 class Team(Protocol):
@@ -96,6 +100,10 @@ class Chunks:
             for point, (params, inner) in piece.memory().items():
                 if not self._file(number, point).exists():
                     self._file(number, point).write_bytes(pack({"params": params, "inner": inner}))
+            large = max(piece.whereabouts.lengths, default=0) >= LARGE
+        del piece
+        if large:
+            gc.collect()
         return answer
 
     def _file(self, piece: int, point: int) -> Path:
