@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 import hofit
 from hofit.errors import ConfigError, DataError, HofitError, ModelError
 from hofit.model.pieces import even_bounds, told_apart
 from hofit.prediction.predict import PredictRequest, run_predict
+from hofit.run import large
 from hofit.run.resume import ResumeRequest
 
 MODELS = Path(__file__).parent / "models.py"
@@ -197,3 +199,17 @@ def test_pieces_of_a_table_do_not_all_have_as_many_rows() -> None:
 def test_a_factor_that_pieces_of_equal_size_cannot_tell_apart_is_told_of() -> None:
     assert any("the factor penalty is the same in all pieces" in one for one in fit("intercepts", 3, LAPLACE).remarks)
     assert not any("penalty" in one for one in fit("intercepts", 5, LAPLACE).remarks)
+
+
+def test_estimates_of_many_numbers_have_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "MANY", 10)
+    config = {"optimizers": [{"params": "*", "optimizer": "trust_region"}], "objective": LAPLACE}
+    run = tmp_path / "run"
+    found = hofit.fit(f"{MODELS}:intercepts", {**config, "shard": {"chunks": 2}}, run_dir=run)
+    table = parquet.read_table(run / "estimates-b.parquet").to_pydict()
+    assert table["index_0"] == list(range(len(found.values["b"])))
+    for column, values in (("estimate", found.values), ("std_error", found.std_errors), ("lower", found.lower)):
+        assert table[column] == pytest.approx(values["b"].tolist(), rel=1e-12)
+    assert table["unconstrained"] == found.params["b"].tolist()
+    listed = (run / "estimates.csv").read_text()
+    assert "level" in listed and "\nb[" not in listed and "\nb," not in listed
